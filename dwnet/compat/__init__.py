@@ -1,0 +1,14 @@
+"""What the OpenMMLab releases need to run on a current PyTorch, and nothing more.
+
+==================  ==============================================================
+``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
+``serialization``   the types in mmengine's checkpoints that are safe to load
+==================  ==============================================================
+"""
+from . import mmcv_ops, serialization
+
+
+def install() -> None:
+    """Called by ``import dwnet``; calling it again changes nothing."""
+    mmcv_ops.install()
+    serialization.allow_checkpoint_types()

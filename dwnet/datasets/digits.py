@@ -1,0 +1,256 @@
+"""Real handwriting on real photographs, made from what scikit-learn ships: nothing is downloaded.
+
+The handwriting is the UCI digits data (1,797 digits of 8×8 pixels), the ground two photographs. Both come
+with scikit-learn, so the three tasks can be trained and scored on any machine. One folder serves all::
+
+    digits/
+      classification/{train,test}/{0…9}/00000.jpg    one digit each, 64×64
+      scenes/{train,test}/00000.jpg                  several digits, 128×128
+      annotations/{train,test}.json                  the scenes as COCO, with instance masks (RLE)
+      labels/{train,test}/00000.png                  the scenes' pixels: 0 ground, 1 + digit
+      manifest.json                                  what was asked for, and each file's checksum
+
+A digit of the test part never occurs in the training part, nor in its scenes.
+"""
+import colorsys
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = tuple('0123456789')
+
+
+@dataclass(frozen=True)
+class DigitsConfig:
+    """What to make; the same values make the same files.
+
+    Attributes:
+        seed: Of all that is drawn at random.
+        renderings: Pictures of each training digit for classification; a test digit has one.
+        train_scenes: Scenes in the training part.
+        test_scenes: Scenes in the test part.
+        version: Raised when this file draws otherwise than before.
+    """
+    seed: int = 0
+    renderings: int = 4
+    train_scenes: int = 1000
+    test_scenes: int = 200
+    version: int = 1
+
+
+# --- Drawing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """A digit of any size, ready to be put on a ground."""
+    label: int
+    source: int  # index into scikit-learn's digits
+    opacity: np.ndarray  # (h, w) float in [0, 1], cropped to what is visible
+
+
+def _draw_glyph(pixels: np.ndarray, label: int, source: int, size: int, degrees: float) -> Glyph:
+    """Enlarges an 8×8 digit, values 0 to 16, to ``size`` pixels and rotates it."""
+    image = Image.fromarray(np.pad(pixels, 1).astype(np.float32) / 16)
+    image = image.resize((size * 10 // 8, ) * 2, Image.Resampling.BICUBIC)
+    image = image.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
+    opacity = np.clip((np.asarray(image) - .35) / .25, 0, 1)
+    rows, columns = (np.flatnonzero((opacity > .5).any(axis)) for axis in (1, 0))
+    return Glyph(label, source, opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+
+
+def _ink(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
+    """A colour, (3,) in [0, 255], that can be told from ``ground``, (n, 3)."""
+    value = rng.uniform(.8, 1.) if ground.mean() < 128 else rng.uniform(0., .25)
+    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(.1, .7), value)) * 255
+
+
+def _put(image: np.ndarray, glyph: Glyph, top: int, left: int, rng: np.random.Generator) -> np.ndarray:
+    """Draws onto ``image``, (H, W, 3) float, in place. Returns the covered pixels, (H, W) bool."""
+    height, width = glyph.opacity.shape
+    window = image[top:top + height, left:left + width]
+    opacity = glyph.opacity[..., None]
+    window += opacity * (_ink(rng, window[glyph.opacity > .5]) - window)
+    covered = np.zeros(image.shape[:2], bool)
+    covered[top:top + height, left:left + width] = glyph.opacity > .5
+    return covered
+
+
+def _ground(photos: list[Image.Image], size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square of a random photograph, (size, size, 3) float in [0, 255]."""
+    photo = photos[rng.integers(len(photos))]
+    side = int(rng.integers(size, min(photo.size) + 1))
+    left, top = (int(rng.integers(whole - side + 1)) for whole in photo.size)
+    crop = photo.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
+    return np.asarray(crop).astype(np.float32)
+
+
+def _to_image(array: np.ndarray) -> Image.Image:
+    return Image.fromarray(array.round().clip(0, 255).astype(np.uint8))
+
+
+class _Artist:
+    """Draws the pictures of one part, train or test, from that part's digits only."""
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, indices: np.ndarray,
+                 photos: list[Image.Image], rng: np.random.Generator) -> None:
+        self.pixels, self.labels, self.indices = pixels, labels, indices
+        self.photos, self.rng = photos, rng
+
+    def glyph(self, index: int, smallest: int, largest: int) -> Glyph:
+        return _draw_glyph(self.pixels[index], int(self.labels[index]), int(index),
+                           int(self.rng.integers(smallest, largest + 1)), self.rng.uniform(-20, 20))
+
+    def portrait(self, index: int, size: int = 64) -> Image.Image:
+        """One digit about in the middle."""
+        glyph = self.glyph(index, 28, 52)
+        image = _ground(self.photos, size, self.rng)
+        top, left = (
+            int(np.clip((size - length) // 2 + self.rng.integers(-6, 7), 0, size - length))
+            for length in glyph.opacity.shape)
+        _put(image, glyph, top, left, self.rng)
+        return _to_image(image)
+
+    def scene(self, size: int = 128) -> tuple[Image.Image, list[tuple[Glyph, np.ndarray]]]:
+        """Three to six digits that may overlap; with each its visible pixels, (size, size) bool."""
+        image = _ground(self.photos, size, self.rng)
+        placed: list[tuple[Glyph, np.ndarray]] = []
+        for _ in range(self.rng.integers(3, 7)):
+            glyph = self.glyph(self.rng.choice(self.indices), 22, 54)
+            for _ in range(20):  # tries to find room
+                top, left = (int(self.rng.integers(size - length + 1)) for length in glyph.opacity.shape)
+                footprint = np.zeros((size, size), bool)
+                footprint[top:top + glyph.opacity.shape[0], left:left + glyph.opacity.shape[1]] = (
+                    glyph.opacity > .5)
+                if all((mask & footprint).sum() <= .2 * mask.sum() for _, mask in placed):
+                    covered = _put(image, glyph, top, left, self.rng)
+                    placed = [(other, mask & ~covered) for other, mask in placed]
+                    placed.append((glyph, covered))
+                    break
+        return _to_image(image), placed
+
+
+# --- Writing -------------------------------------------------------------------------------------
+
+
+def _write_part(root: Path, part: str, artist: _Artist, renderings: int, scenes: int) -> Iterator[None]:
+    """Writes one part; yields after each picture, so that the caller can show progress."""
+    from pycocotools import mask as coco_mask
+
+    for folder in (*(f'classification/{part}/{name}' for name in CLASSES), f'scenes/{part}',
+                   f'labels/{part}', 'annotations'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+
+    for number in range(renderings * len(artist.indices)):
+        index = artist.indices[number % len(artist.indices)]
+        path = root / f'classification/{part}/{artist.labels[index]}/{number:05d}.jpg'
+        artist.portrait(index).save(path, quality=95)
+        yield
+
+    palette = [0, 0, 0]
+    for digit in range(len(CLASSES)):
+        palette += [round(255 * v) for v in colorsys.hsv_to_rgb(digit / len(CLASSES), .75, 1)]
+    coco = dict(
+        images=[], annotations=[],
+        categories=[dict(id=digit + 1, name=name) for digit, name in enumerate(CLASSES)])
+    for number in range(scenes):
+        image, placed = artist.scene()
+        name = f'{number:05d}.jpg'
+        image.save(root / f'scenes/{part}/{name}', quality=95)
+        coco['images'].append(dict(id=number, file_name=name, width=image.width, height=image.height))
+        labels = np.zeros((image.height, image.width), np.uint8)
+        for glyph, mask in placed:
+            labels[mask] = glyph.label + 1
+            rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            coco['annotations'].append(dict(
+                id=len(coco['annotations']) + 1, image_id=number, category_id=glyph.label + 1, iscrowd=0,
+                area=int(mask.sum()), bbox=coco_mask.toBbox(rle).tolist(),
+                segmentation=dict(size=rle['size'], counts=rle['counts'].decode()),
+                digit=glyph.source))  # which of scikit-learn's digits it is
+        png = Image.fromarray(labels, mode='P')
+        png.putpalette(palette)
+        png.save(root / f'labels/{part}/{number:05d}.png')
+        yield
+    (root / f'annotations/{part}.json').write_text(json.dumps(coco))
+
+
+def _draw(root: Path, config: DigitsConfig) -> Iterator[None]:
+    """Draws and writes all files of ``config`` below ``root``."""
+    from sklearn.datasets import load_digits, load_sample_images
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    photos = [Image.fromarray(photo) for photo in load_sample_images().images]
+    indices = train_test_split(
+        np.arange(len(digits.target)), test_size=.25, stratify=digits.target, random_state=config.seed)
+    parts = dict(train=(config.renderings, config.train_scenes), test=(1, config.test_scenes))
+    for (part, counts), part_indices in zip(parts.items(), indices):
+        rng = np.random.default_rng([config.seed, len(part_indices)])
+        artist = _Artist(digits.images, digits.target, part_indices, photos, rng)
+        yield from _write_part(root, part, artist, *counts)
+
+
+def _checksums(root: Path) -> dict[str, int]:
+    """CRC-32 of every file below ``root`` except the manifest."""
+    files = sorted(p for p in root.rglob('*') if p.is_file() and p != root / 'manifest.json')
+    return {p.relative_to(root).as_posix(): zlib.crc32(p.read_bytes()) for p in files}
+
+
+def is_complete(root: str | os.PathLike, config: DigitsConfig = DigitsConfig()) -> bool:
+    """Whether ``root`` holds the data of ``config``, every file of it undamaged."""
+    root = Path(root)
+    try:
+        manifest = json.loads((root / 'manifest.json').read_text())
+        return manifest == dict(config=asdict(config), files=_checksums(root))
+    except (OSError, ValueError):
+        return False
+
+
+def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
+            show_progress: bool = True) -> bool:
+    """Makes sure that ``root`` holds the data; makes it when anything is missing or damaged.
+
+    The files are written beside ``root`` and moved there when all are complete.
+
+    Args:
+        root: The folder, ``data/digits`` in the project's configs.
+        config: What to make.
+        show_progress: Draw a progress bar.
+
+    Returns:
+        Whether it had to be made.
+    """
+    from filelock import FileLock
+    from rich.progress import track
+
+    root = Path(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f'{root}.lock'):  # two trainings may start together
+        if is_complete(root, config):
+            return False
+        made = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
+        try:
+            pictures: Iterable[None] = _draw(made, config)
+            if show_progress:
+                # 1,347 digits to train with and 450 to test with are three quarters of 1,797 and the rest
+                total = 1347 * config.renderings + 450 + config.train_scenes + config.test_scenes
+                pictures = track(pictures, f'Drawing {root}', total=total)
+            for _ in pictures:
+                pass
+            manifest = dict(config=asdict(config), files=_checksums(made))
+            (made / 'manifest.json').write_text(json.dumps(manifest))
+            made.chmod(0o755)
+            if root.exists():
+                shutil.rmtree(root)
+            made.rename(root)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    return True

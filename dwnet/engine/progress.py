@@ -1,0 +1,91 @@
+"""A progress bar with the time left, in training, validation and testing."""
+import logging
+import sys
+import time
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Draws a bar on a terminal; elsewhere a plain line now and then.
+
+    The plain lines come only where the log itself is silent (``log_level`` above INFO), since the log's
+    lines tell the time left as well.
+
+    Args:
+        plain_interval: Seconds between two plain lines.
+    """
+
+    def __init__(self, plain_interval: float = 20.) -> None:
+        self.plain_interval = plain_interval
+        self._bar: Progress | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        self._start(runner, 'train', runner.max_iters, runner.iter)
+
+    def before_val(self, runner: Runner) -> None:
+        self._start(runner, 'val', len(runner.val_dataloader))
+
+    def before_test(self, runner: Runner) -> None:
+        self._start(runner, 'test', len(runner.test_dataloader))
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._advance('train')
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._advance('val')
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._advance('test')
+
+    def after_train(self, runner: Runner) -> None:
+        self._stop()
+
+    def after_val(self, runner: Runner) -> None:
+        if self._bar is not None and 'train' in self._tasks:  # training goes on
+            self._bar.remove_task(self._tasks.pop('val'))
+        else:
+            self._stop()
+
+    def after_test(self, runner: Runner) -> None:
+        self._stop()
+
+    def _start(self, runner: Runner, name: str, total: int, completed: int = 0) -> None:
+        if not is_main_process():
+            return
+        if self._bar is None:
+            self._live = sys.stderr.isatty()
+            self._plain = not self._live and runner.logger.level > logging.INFO
+            self._bar = Progress(
+                TextColumn('{task.description:>5}'), BarColumn(), MofNCompleteColumn(),
+                TextColumn('{task.percentage:>3.0f} %'), TimeRemainingColumn(), TextColumn('left'),
+                disable=not self._live)
+            self._tasks: dict = {}
+            self._printed = time.monotonic()
+            self._bar.start()
+            if self._live:  # the log's lines go above the bar
+                for handler in runner.logger.handlers:
+                    if type(handler) is logging.StreamHandler:
+                        handler.setStream(sys.stderr)
+        self._tasks[name] = self._bar.add_task(name, total=total, completed=completed)
+
+    def _advance(self, name: str) -> None:
+        if self._bar is None:
+            return
+        self._bar.advance(self._tasks[name])
+        if self._plain and time.monotonic() - self._printed >= self.plain_interval:
+            self._printed = time.monotonic()
+            task = next(t for t in self._bar.tasks if t.id == self._tasks[name])
+            left = '?' if task.time_remaining is None else f'{task.time_remaining:.0f}'
+            print(f'{name}: {task.completed:.0f} of {task.total:.0f}, {task.percentage:.0f} %, '
+                  f'{left} s left', flush=True)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,200 @@
+"""DWNet: Swin's hierarchy with depth-wise convolution, static or dynamic, instead of local attention.
+
+Paper: "Demystifying Local Vision Transformer: Sparse Connectivity, Weight Sharing, and Dynamic
+Weight", Han et al., ICLR 2022, arXiv 2106.04263. Official code: Atten4Vis/DemystifyLocalViT (MIT).
+"""
+import difflib
+from collections.abc import Sequence
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from dwnet.registry import BACKBONES
+
+from .layers import Mlp, PatchEmbed, PatchMerging, apply_norm, recompute
+from .mixers import SPATIAL_OPERATORS, ConvMixer
+
+
+class Block(nn.Module):
+    """Token mixer and MLP, each with a residual connection: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int, token_mixer: str, norm_cfg: dict, pad_to_window: bool,
+                 mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.mixer = ConvMixer(dim, token_mixer, norm_cfg, pad_to_window)
+        self.bn = build_norm_layer(norm_cfg, dim)[1]
+        self.mlp = Mlp(dim, mlp_ratio)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mixer(x))
+        return x + self.drop_path(self.mlp(self.bn(x)))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution and width, behind a patch merging in all stages but the first."""
+
+    def __init__(self, dim: int, downsample: bool, drop_paths: Sequence[float], with_cp: bool,
+                 **block_args) -> None:
+        super().__init__()
+        self.with_cp = with_cp
+        self.downsample = PatchMerging(dim // 2) if downsample else None
+        self.blocks = nn.ModuleList(Block(dim, drop_path=rate, **block_args) for rate in drop_paths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.downsample is not None:
+            x = self.downsample(x)
+        for block in self.blocks:
+            x = recompute(block, x) if self.with_cp and torch.is_grad_enabled() else block(x)
+        return x
+
+
+class DWNet(BaseModule):
+    """The backbone, for classification, detection and segmentation.
+
+    Maps (B, 3, H, W) of any H and W to a tuple of feature maps, one for each of ``out_indices``:
+    stage i gives (B, 2ⁱ·C, ⌈H/2ⁱ⁺²⌉, ⌈W/2ⁱ⁺²⌉), strides 4, 8, 16, 32.
+
+    Args:
+        arch: ``'tiny'``, ``'base'``, or a dict with ``embed_dims`` (width of the first stage) and
+            ``depths`` (blocks in each of the four stages).
+        token_mixer: ``'static'`` (one learned kernel) or ``'dynamic'`` (a kernel for each image).
+        in_channels: Channels of the image.
+        mlp_ratio: Hidden width of the MLP, relative to its input.
+        out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of them. Classifiers
+            take 3 alone: the norms of unused outputs get no gradient, which distributed training refuses.
+        out_norm_cfg: Norm of each returned map; None for none. The official classifiers use LN, the
+            official detectors and segmentors BN (SyncBN in training).
+        pad_to_window: Pad the maps in front of each token mixer to a multiple of 7, as the official
+            detectors and segmentors were trained. It changes nothing at 224×224.
+        norm_cfg: Norm inside the blocks.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        frozen_stages: -1 freezes nothing, 0 the patch embedding, n also the first n stages, as ResNet
+            does in all toolboxes. What is frozen stays in eval mode.
+        with_cp: Recompute the blocks' activations in the backward pass to save memory.
+        init_cfg: As in all mmengine modules; by default the initialisation of the official code.
+
+    Raises:
+        ValueError: If ``arch``, ``token_mixer``, ``out_indices`` or ``frozen_stages`` names nothing
+            that exists.
+
+    Example:
+        >>> import torch
+        >>> from dwnet import DWNet
+        >>> [tuple(x.shape) for x in DWNet('tiny').eval()(torch.rand(1, 3, 64, 96))]
+        [(1, 96, 16, 24), (1, 192, 8, 12), (1, 384, 4, 6), (1, 768, 2, 3)]
+    """
+
+    arch_settings = {
+        'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2)),
+        'base': dict(embed_dims=128, depths=(2, 2, 18, 2)),
+    }
+
+    def __init__(self,
+                 arch: str | dict = 'tiny',
+                 token_mixer: str = 'static',
+                 in_channels: int = 3,
+                 mlp_ratio: float = 4.,
+                 out_indices: int | Sequence[int] = (0, 1, 2, 3),
+                 out_norm_cfg: dict | None = dict(type='LN'),
+                 pad_to_window: bool = False,
+                 norm_cfg: dict = dict(type='BN'),
+                 drop_path_rate: float = 0.,
+                 frozen_stages: int = -1,
+                 with_cp: bool = False,
+                 init_cfg: dict | list | None = (
+                     dict(type='TruncNormal', layer='Linear', std=.02, bias=0.),
+                     dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
+                 )) -> None:
+        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        embed_dims, depths = self._parse_arch(arch)
+        _check_choice('token_mixer', token_mixer, SPATIAL_OPERATORS)
+        self.out_indices = self._parse_out_indices(out_indices)
+        if frozen_stages not in range(-1, 5):
+            raise ValueError(f'frozen_stages must be -1 (none) to 4 (all), got {frozen_stages!r}')
+        self.frozen_stages = frozen_stages
+
+        self.num_features = tuple(embed_dims * 2**i for i in range(4))  # channels of the four maps
+        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        self.patch_embed = PatchEmbed(in_channels, embed_dims)
+        # Stages behind the last output would get no gradient, so they are not built.
+        self.stages = nn.ModuleList(
+            Stage(
+                self.num_features[i],
+                downsample=i > 0,
+                drop_paths=[next(drop_paths) for _ in range(depths[i])],
+                with_cp=with_cp,
+                token_mixer=token_mixer,
+                norm_cfg=norm_cfg,
+                pad_to_window=pad_to_window,
+                mlp_ratio=mlp_ratio) for i in range(max(self.out_indices) + 1))
+        # Named by kind, 'ln3' or 'bn3': the LayerNorm of a classifier is not taken for the BatchNorm
+        # of a detector that starts from its weights.
+        self.norms = nn.ModuleDict()
+        self._norm_of_stage: dict[int, str] = {}
+        if out_norm_cfg is not None:
+            for i in self.out_indices:
+                name, norm = build_norm_layer(out_norm_cfg, self.num_features[i], postfix=i)
+                self.norms[name] = norm
+                self._norm_of_stage[i] = name
+        self._freeze()
+
+    @classmethod
+    def _parse_arch(cls, arch: str | dict) -> tuple[int, Sequence[int]]:
+        if isinstance(arch, str):
+            _check_choice('arch', arch, cls.arch_settings)
+            arch = cls.arch_settings[arch]
+        if set(arch) != {'embed_dims', 'depths'} or len(arch['depths']) != 4:
+            raise ValueError(f"arch must be {', '.join(map(repr, cls.arch_settings))} or a dict with "
+                             f"'embed_dims' and four 'depths', got {dict(arch)!r}")
+        return arch['embed_dims'], arch['depths']
+
+    @staticmethod
+    def _parse_out_indices(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+        indices = (out_indices, ) if isinstance(out_indices, int) else tuple(out_indices)
+        if not indices or any(i not in range(-4, 4) for i in indices):
+            raise ValueError(f'out_indices must name stages 0 to 3, got {out_indices!r}')
+        return tuple(i % 4 for i in indices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.patch_embed(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return tuple(self._normalise(i, maps[i]) for i in self.out_indices)
+
+    def _normalise(self, i: int, x: Tensor) -> Tensor:
+        return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        norms = [self.norms[name] for i, name in self._norm_of_stage.items() if i < self.frozen_stages]
+        return [self.patch_embed, *self.stages[:self.frozen_stages], *norms]
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'DWNet':
+        """Sets the mode of all but the frozen stages, which stay in eval mode."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+
+def _check_choice(argument: str, value: str, choices: dict) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+                         + (f'; did you mean {near[0]!r}?' if near else ''))
+
+
+# Twice: `dwnet.DWNet` is found from any toolbox without an import, plain `DWNet` after `import dwnet`.
+BACKBONES.register_module(module=DWNet)
+MODELS.register_module(module=DWNet)

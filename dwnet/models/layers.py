@@ -1,0 +1,98 @@
+"""The parts around the token mixer: patch embedding, patch merging, MLP, and recomputation of a block.
+
+Feature maps are (B, C, H, W) everywhere. They lie channels-last in memory, so the permutes to
+(B, H, W, C) for LayerNorm and Linear cost nothing.
+"""
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Zero-pads (B, C, H, W) right and bottom until H and W are multiples of ``multiple``."""
+    height, width = x.shape[-2:]
+    pad_h, pad_w = -height % multiple, -width % multiple
+    return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w else x
+
+
+def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalises the channels of (B, C, H, W), with LayerNorm as well as with norms made for images."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
+    return norm(x)
+
+
+class PatchEmbed(nn.Module):
+    """Cuts the image into 4×4 patches: (B, 3, H, W) → (B, C, ⌈H/4⌉, ⌈W/4⌉)."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int = 4) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_to_multiple(x, self.patch_size).contiguous(memory_format=torch.channels_last)
+        return apply_norm(self.norm, self.proj(x))
+
+
+class PatchMerging(nn.Module):
+    """Halves the resolution and doubles the width: (B, C, H, W) → (B, 2C, ⌈H/2⌉, ⌈W/2⌉).
+
+    The four neighbours are concatenated in the order of Swin's own code; mmpretrain's and mmdet's
+    PatchMerging interleave the channels instead, so their weights are not interchangeable.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)  # (B, H, W, C)
+        x = torch.cat([x[:, row::2, col::2] for row, col in ((0, 0), (1, 0), (0, 1), (1, 1))], dim=-1)
+        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
+
+
+class Mlp(nn.Module):
+    """Two Linear layers at every position: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int, ratio: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, int(dim * ratio))
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(int(dim * ratio), dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        return self.fc2(self.act(self.fc1(x))).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def _without_statistics(module: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises by its batch as before, but leaves its running statistics alone."""
+    norms = [m for m in module.modules() if getattr(m, 'track_running_stats', False)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def recompute(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)`` whose activations are not kept but computed again in the backward pass.
+
+    The non-reentrant form also gives the block its gradients when ``x`` needs none (frozen stem,
+    mmengine#1425). BatchNorm would count the batch twice, so the second pass leaves its statistics
+    alone, when the block is training.
+    """
+    def contexts():
+        return nullcontext(), _without_statistics(block) if block.training else nullcontext()
+
+    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
