@@ -3,11 +3,17 @@
 Importing this package also lets the toolboxes run without mmcv's compiled operators, see
 :mod:`dwnet.compat`; so import it before mmdet and mmseg where mmcv is mmcv-lite.
 """
-from . import compat
+import sys
+
 from .version import __version__
 
-compat.install()
-
-from .models import DWNet  # noqa: E402  mmcv is imported here, with its operators provided for
-
 __all__ = ['DWNet', '__version__']
+
+try:
+    from . import compat
+    compat.install()
+    from .models import DWNet  # imports mmcv, so it comes after compat
+except ImportError as error:
+    # '-m': this is the start of `python -m dwnet doctor`, which has to run where nothing else does
+    if sys.argv[0] != '-m':
+        raise ImportError(f'{error}; `python -m dwnet doctor` says what is missing and what to do') from error

@@ -1,4 +1,4 @@
-"""The official code's state-dict names, turned into ours.
+"""Weight files: the official code's state-dict names turned into ours, and pre-trained backbones.
 
 Layouts: the official ImageNet classifier (bare names with ``head.``), a bare official backbone, and an
 official detector or segmentor with the backbone under ``backbone.``.
@@ -6,7 +6,13 @@ official detector or segmentor with the backbone under ``backbone.``.
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from dwnet.errors import UserError
 
 # Official name → ours, below ``layers.I.blocks.J.attn2conv``; ``conv`` is the spatial operator.
 _MIXER = {
@@ -82,3 +88,86 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if unknown:
         raise KeyError(f"{len(unknown)} of {len(state_dict)} keys are not DWNet's: {', '.join(unknown)}")
     return converted
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_url(url: str, map_location: str | torch.device | None = None) -> dict:
+    """Downloads a checkpoint into PyTorch's cache, once a machine, and reads it; it cannot run code.
+
+    It replaces mmengine's loader, which lets a downloaded file run code (``weights_only=False``).
+
+    Raises:
+        UserError: If the address cannot be reached.
+    """
+    rank, _ = get_dist_info()
+
+    def load() -> dict:
+        return torch.hub.load_state_dict_from_url(url, map_location=map_location, weights_only=True)
+
+    try:
+        if rank == 0:
+            checkpoint = load()
+        barrier()  # the others find the file in the cache
+        return checkpoint if rank == 0 else load()
+    except OSError as error:
+        raise UserError(f'{url} cannot be fetched ({error}); fetch it where there is a network, then name '
+                        'the file in its place, for a backbone by --cfg-options '
+                        'model.backbone.init_cfg.checkpoint=FILE') from error
+
+
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """The weights in a file or at an address, by our names.
+
+    They may lie at the top level or under ``state_dict`` or ``model``, with or without ``module.``.
+
+    Raises:
+        UserError: If the file is missing, damaged, refused since it would run code, or not DWNet's.
+    """
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    except FileNotFoundError as error:
+        raise UserError(f'weights {path} are missing') from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged or hostile file leads to
+        raise UserError(f"{path} is damaged or holds more than weights, and is not loaded: "
+                        f"{str(error).strip().splitlines()[0]}") from error
+    state_dict = checkpoint
+    for key in ('state_dict', 'model'):
+        if isinstance(checkpoint.get(key), Mapping):
+            state_dict = checkpoint[key]
+            break
+    try:
+        return convert_state_dict({key.removeprefix('module.'): v for key, v in state_dict.items()})
+    except KeyError as error:
+        raise UserError(f'{path}: {error.args[0]}') from error
+
+
+def load_pretrained(backbone: nn.Module, path: str) -> None:
+    """Starts a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
+
+    Every tensor of the backbone has to be in the file, except for the norms of its outputs: a detector's
+    are new when it starts from a classifier.
+
+    Raises:
+        UserError: If the file lacks a tensor or has one of another shape; nothing is loaded then.
+    """
+    weights = read_state_dict(path)
+    if any(key.startswith('backbone.') for key in weights):
+        weights = {key.removeprefix('backbone.'): tensor for key, tensor in weights.items()
+                   if key.startswith('backbone.')}
+    own = backbone.state_dict()
+    wanted = {key: tensor for key, tensor in own.items() if not key.startswith('norms.') or key in weights}
+    missing = [key for key in wanted if key not in weights]
+    misshapen = [f'{key} {tuple(weights[key].shape)} for {tuple(tensor.shape)}'
+                 for key, tensor in wanted.items()
+                 if key in weights and weights[key].shape != tensor.shape]
+    for what, keys in (('lacks', missing), ('has other shapes:', misshapen)):
+        if keys:
+            raise UserError(f"{path} does not fit this backbone: it {what} {len(keys)} of {len(wanted)} "
+                            f"tensors: {', '.join(keys[:5])}{', …' if len(keys) > 5 else ''}; check arch and "
+                            "token_mixer")
+    backbone.load_state_dict({key: weights[key] for key in wanted}, strict=False)
+    new = sorted({key.rsplit('.', 1)[0] for key in own if key not in wanted})
+    print_log(f'loaded {len(wanted)} of {len(own)} backbone tensors from {path}'
+              + (f"; new: {', '.join(new)}" if new else ''), 'current')

@@ -1,10 +1,36 @@
-import sys
-import dwnet
-from mmengine.config import Config, DictAction
+#!/usr/bin/env python
+"""Trains any config: classification, detection or segmentation."""
+import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
-import argparse
-p=argparse.ArgumentParser(); p.add_argument('config'); p.add_argument('--work-dir'); p.add_argument('--cfg-options',nargs='+',action=DictAction)
-a=p.parse_args()
-c=Config.fromfile(a.config); c.work_dir=a.work_dir
-if a.cfg_options: c.merge_from_dict(a.cfg_options)
-Runner.from_cfg(c).train()
+from dwnet.engine.cli import check_data, load_config, make_parser, run_command
+from dwnet.engine.options import enable_amp, enable_auto_scale_lr, enable_resume
+
+
+def main() -> None:
+    parser = make_parser(__doc__, 'python tools/train.py configs/classification/dwnet-nano_digits.py')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or from the newest one in the work dir if none is named')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the actual batch size over that of the config')
+    args = parser.parse_args()
+
+    cfg = load_config(args)
+    check_data(cfg, 'train', 'val')
+    if args.resume:
+        enable_resume(cfg, args.resume)
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    Runner.from_cfg(cfg).train()
+
+
+if __name__ == '__main__':
+    run_command(main)

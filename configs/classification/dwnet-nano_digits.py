@@ -9,20 +9,20 @@ _base_ = [
 ]
 model = dict(
     data_preprocessor=dict(num_classes=10),
-    backbone=dict(arch=dict(embed_dims=32, depths=(1, 1, 2, 1)), drop_path_rate=.05),
+    backbone=dict(arch=dict(embed_dims=32, depths=(1, 1, 2, 1))),
     head=dict(num_classes=10, in_channels=256))
 
-epochs = 8
+epochs = 10
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=2)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=.05),
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=.05),
     paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0., flat_decay_mult=0.),
     clip_grad=dict(max_norm=5.))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=.01, by_epoch=True, end=1, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', by_epoch=True, begin=1, eta_min=1e-5, convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=.01, by_epoch=False, end=80),
+    dict(type='CosineAnnealingLR', by_epoch=True, eta_min=1e-5, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=2))

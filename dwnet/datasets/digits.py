@@ -34,7 +34,8 @@ class DigitsConfig:
 
     Attributes:
         seed: Of all that is drawn at random.
-        renderings: Pictures of each training digit for classification; a test digit has one.
+        renderings: Pictures of each training digit for classification; a test digit has one, or none if
+            this is 0.
         train_scenes: Scenes in the training part.
         test_scenes: Scenes in the test part.
         version: Raised when this file draws otherwise than before.
@@ -67,10 +68,9 @@ def _draw_glyph(pixels: np.ndarray, label: int, source: int, size: int, degrees:
     return Glyph(label, source, opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
 
 
-def _ink(rng: np.random.Generator, ground: np.ndarray) -> np.ndarray:
-    """A colour, (3,) in [0, 255], that can be told from ``ground``, (n, 3)."""
-    value = rng.uniform(.8, 1.) if ground.mean() < 128 else rng.uniform(0., .25)
-    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(.1, .7), value)) * 255
+def _ink(rng: np.random.Generator) -> np.ndarray:
+    """A bright colour, (3,) in [0, 255]."""
+    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0., .6), rng.uniform(.8, 1.))) * 255
 
 
 def _put(image: np.ndarray, glyph: Glyph, top: int, left: int, rng: np.random.Generator) -> np.ndarray:
@@ -78,19 +78,19 @@ def _put(image: np.ndarray, glyph: Glyph, top: int, left: int, rng: np.random.Ge
     height, width = glyph.opacity.shape
     window = image[top:top + height, left:left + width]
     opacity = glyph.opacity[..., None]
-    window += opacity * (_ink(rng, window[glyph.opacity > .5]) - window)
+    window += opacity * (_ink(rng) - window)
     covered = np.zeros(image.shape[:2], bool)
     covered[top:top + height, left:left + width] = glyph.opacity > .5
     return covered
 
 
 def _ground(photos: list[Image.Image], size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of a random photograph, (size, size, 3) float in [0, 255]."""
+    """A random square of a random photograph, dimmed, (size, size, 3) float in [0, 127]."""
     photo = photos[rng.integers(len(photos))]
     side = int(rng.integers(size, min(photo.size) + 1))
     left, top = (int(rng.integers(whole - side + 1)) for whole in photo.size)
     crop = photo.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-    return np.asarray(crop).astype(np.float32)
+    return np.asarray(crop).astype(np.float32) / 2
 
 
 def _to_image(array: np.ndarray) -> Image.Image:
@@ -107,7 +107,7 @@ class _Artist:
 
     def glyph(self, index: int, smallest: int, largest: int) -> Glyph:
         return _draw_glyph(self.pixels[index], int(self.labels[index]), int(index),
-                           int(self.rng.integers(smallest, largest + 1)), self.rng.uniform(-20, 20))
+                           int(self.rng.integers(smallest, largest + 1)), self.rng.uniform(-15, 15))
 
     def portrait(self, index: int, size: int = 64) -> Image.Image:
         """One digit about in the middle."""
@@ -120,17 +120,17 @@ class _Artist:
         return _to_image(image)
 
     def scene(self, size: int = 128) -> tuple[Image.Image, list[tuple[Glyph, np.ndarray]]]:
-        """Three to six digits that may overlap; with each its visible pixels, (size, size) bool."""
+        """Three to five digits that may overlap; with each its visible pixels, (size, size) bool."""
         image = _ground(self.photos, size, self.rng)
         placed: list[tuple[Glyph, np.ndarray]] = []
-        for _ in range(self.rng.integers(3, 7)):
-            glyph = self.glyph(self.rng.choice(self.indices), 22, 54)
+        for _ in range(self.rng.integers(3, 6)):
+            glyph = self.glyph(self.rng.choice(self.indices), 28, 56)
             for _ in range(20):  # tries to find room
                 top, left = (int(self.rng.integers(size - length + 1)) for length in glyph.opacity.shape)
                 footprint = np.zeros((size, size), bool)
                 footprint[top:top + glyph.opacity.shape[0], left:left + glyph.opacity.shape[1]] = (
                     glyph.opacity > .5)
-                if all((mask & footprint).sum() <= .2 * mask.sum() for _, mask in placed):
+                if all((mask & footprint).sum() <= .1 * mask.sum() for _, mask in placed):
                     covered = _put(image, glyph, top, left, self.rng)
                     placed = [(other, mask & ~covered) for other, mask in placed]
                     placed.append((glyph, covered))
@@ -191,7 +191,7 @@ def _draw(root: Path, config: DigitsConfig) -> Iterator[None]:
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
     indices = train_test_split(
         np.arange(len(digits.target)), test_size=.25, stratify=digits.target, random_state=config.seed)
-    parts = dict(train=(config.renderings, config.train_scenes), test=(1, config.test_scenes))
+    parts = dict(train=(config.renderings, config.train_scenes), test=(min(1, config.renderings), config.test_scenes))
     for (part, counts), part_indices in zip(parts.items(), indices):
         rng = np.random.default_rng([config.seed, len(part_indices)])
         artist = _Artist(digits.images, digits.target, part_indices, photos, rng)
@@ -241,7 +241,8 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
             pictures: Iterable[None] = _draw(made, config)
             if show_progress:
                 # 1,347 digits to train with and 450 to test with are three quarters of 1,797 and the rest
-                total = 1347 * config.renderings + 450 + config.train_scenes + config.test_scenes
+                total = (1347 * config.renderings + 450 * min(1, config.renderings)
+                         + config.train_scenes + config.test_scenes)
                 pictures = track(pictures, f'Drawing {root}', total=total)
             for _ in pictures:
                 pass
@@ -254,3 +255,20 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
         finally:
             shutil.rmtree(made, ignore_errors=True)
     return True
+
+
+def main() -> None:
+    """``python -m dwnet.datasets.digits [FOLDER]``."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog='python -m dwnet.datasets.digits',
+        description='Makes the digits data if it is missing or damaged.',
+        epilog='example: python -m dwnet.datasets.digits data/digits')
+    parser.add_argument('root', nargs='?', default='data/digits', help='default: %(default)s')
+    root = parser.parse_args().root
+    print(f'{root}: {"made" if prepare(root) else "complete, nothing to do"}')
+
+
+if __name__ == '__main__':
+    main()

@@ -19,7 +19,9 @@ class Runner(MMEngineRunner):
 
     What differs:
 
-    * Several processes work without a GPU, over gloo; SyncBN, which needs a GPU, becomes BN there.
+    * Several processes work without a GPU, over gloo; what needs a GPU is replaced there, with a warning:
+      SyncBN by BN, mixed precision by fp32.
+    * A checkpoint that does not fit the model is an error.
     * A checkpoint is written beside its final name and renamed when it is whole.
     * Resuming does not execute the config text that a checkpoint may carry.
     * A progress bar shows the time left.
@@ -41,6 +43,15 @@ class Runner(MMEngineRunner):
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
         return super().wrap_model({**cfg, **(model_wrapper_cfg or {})}, model)
+
+    def build_optim_wrapper(self, optim_wrapper):
+        if (isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper'
+                and not torch.cuda.is_available()):
+            self.logger.warning('mixed precision needs a GPU: training in fp32')
+            optim_wrapper = {key: value for key, value in optim_wrapper.items()
+                             if key not in ('loss_scale', 'dtype', 'use_fsdp')}
+            optim_wrapper['type'] = 'OptimWrapper'
+        return super().build_optim_wrapper(optim_wrapper)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         super().register_default_hooks(hooks)

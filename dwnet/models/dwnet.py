@@ -13,6 +13,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from dwnet.checkpoint import load_pretrained
 from dwnet.registry import BACKBONES
 
 from .layers import Mlp, PatchEmbed, PatchMerging, apply_norm, recompute
@@ -77,6 +78,8 @@ class DWNet(BaseModule):
             does in all toolboxes. What is frozen stays in eval mode.
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         init_cfg: As in all mmengine modules; by default the initialisation of the official code.
+            ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` takes weights of this project or official
+            ones, of a classifier, detector or segmentor, and fails if they do not fit.
 
     Raises:
         ValueError: If ``arch``, ``token_mixer``, ``out_indices`` or ``frozen_stages`` names nothing
@@ -159,6 +162,13 @@ class DWNet(BaseModule):
         if not indices or any(i not in range(-4, 4) for i in indices):
             raise ValueError(f'out_indices must name stages 0 to 3, got {out_indices!r}')
         return tuple(i % 4 for i in indices)
+
+    def init_weights(self) -> None:
+        """Initialises by ``init_cfg``; called by the toolboxes when a training starts."""
+        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
+            load_pretrained(self, self.init_cfg['checkpoint'])
+        else:
+            super().init_weights()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.patch_embed(x)

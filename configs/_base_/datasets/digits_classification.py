@@ -11,7 +11,6 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='RandomCrop', crop_size=64, padding=6, padding_mode='reflect'),
-            dict(type='ColorJitter', brightness=.3, contrast=.3, saturation=.3),
             dict(type='PackInputs'),
         ]))
 val_dataloader = dict(

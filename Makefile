@@ -1,0 +1,41 @@
+# make demo    set up, then train and score all three tasks on embedded data
+# make test    set up, then run the tests
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Nothing in the environment may send an installation to a place outside .venv.
+ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
+	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
+
+.PHONY: setup demo data test test-all lint doctor clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	  || { echo 'error: $(PYTHON) is not Python 3.10, 3.11 or 3.12; name one: make PYTHON=python3.11'; exit 2; }
+	$(ISOLATED) $(PYTHON) -m venv $(VENV)
+	$(ISOLATED) $(RUN) -m pip install -e '.[dev]' -c constraints.txt
+	@touch $@
+
+demo: setup
+	$(RUN) -W ignore tools/demo.py
+
+data: setup
+	$(RUN) -W ignore -m dwnet.datasets.digits
+
+test: setup
+	$(RUN) -m pytest -m 'not long'
+
+test-all: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+
+doctor: setup
+	$(RUN) -W ignore -m dwnet doctor
+
+clean:
+	rm -rf $(VENV) data/digits work_dirs/demo work_dirs/demo-quick

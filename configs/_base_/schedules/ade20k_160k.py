@@ -1,0 +1,12 @@
+"""160,000 iterations of AdamW at a total batch of 16; no weight decay on parameters named 'norm'."""
+_base_ = 'mmseg::_base_/schedules/schedule_160k.py'
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=6e-5, weight_decay=.01, betas=(.9, .999)),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.))))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+    dict(type='PolyLR', eta_min=0., power=1., begin=1500, end=160000, by_epoch=False),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -1,0 +1,17 @@
+"""36 epochs of AdamW at a total batch of 16, mixed precision; no weight decay on norms' parameters.
+
+As in the official runs, that means parameters with 'norm' in their name: the BatchNorms inside the
+blocks, called 'bn', keep their decay.
+"""
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=.05, betas=(.9, .999)),
+    paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.))))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=.001, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=.1),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -1,0 +1,13 @@
+"""Dynamic DWNet-T on ImageNet-1K: 81.8 % top-1 reported by the authors.
+
+8 GPUs × 128 images, mixed precision:
+
+    bash tools/dist_train.sh configs/classification/dynamic-dwnet-tiny_in1k.py 8 --amp
+"""
+_base_ = [
+    '../_base_/models/dwnet_in1k.py',
+    '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_300e.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+model = dict(backbone=dict(arch='tiny', token_mixer='dynamic', drop_path_rate=.2))

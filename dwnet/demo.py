@@ -1,0 +1,134 @@
+"""The demo: all three tasks, trained and scored on the embedded digits.
+
+Detection and segmentation start from the classification weights just trained, as they would start from
+ImageNet weights in earnest. Each step is the command that a user would type.
+"""
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dwnet.datasets import digits
+from dwnet.engine.scores import NAMES
+from dwnet.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent  # the clone: configs/ and tools/ are below it
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the demo.
+
+    Attributes:
+        name: Also the name of its folder.
+        config: Config file.
+        scores: The metrics for the table.
+        quick_epochs: Epochs of the shortened form.
+        pretrained: Starts from the classification weights.
+    """
+    name: str
+    config: str
+    scores: tuple[str, ...]
+    quick_epochs: int
+    pretrained: bool = True
+
+
+TASKS = (
+    Task('classification', 'configs/classification/dwnet-nano_digits.py',
+         ('accuracy/top1', 'accuracy/top5'), quick_epochs=2, pretrained=False),
+    Task('detection', 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
+         ('coco/bbox_mAP', 'coco/segm_mAP'), quick_epochs=1),
+    Task('segmentation', 'configs/segmentation/upernet_dwnet-nano_digits.py', ('mIoU', ), quick_epochs=1),
+)
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a finished training."""
+    return Path((folder / 'last_checkpoint').read_text())
+
+
+def _run(tool: str, *arguments: str | Path) -> None:
+    command = [sys.executable, '-W', 'ignore', f'tools/{tool}.py', *map(str, arguments)]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    if code:
+        raise UserError(f"tools/{tool}.py ended with exit code {code}; run `make demo` again to go on "
+                        'from where it was')
+
+
+def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> dict:
+    """Trains and tests one task in ``folder``, or takes what an earlier run left there.
+
+    Returns:
+        ``scores``, all metrics by the toolbox's names, and ``seconds``, spent in all runs together.
+    """
+    result_file = folder / 'result.json'
+    options = ['log_level=WARNING']
+    if quick:
+        options.append(f'train_cfg.max_epochs={task.quick_epochs}')
+    if task.pretrained:
+        options += ['model.backbone.init_cfg.type=Pretrained',
+                    f'model.backbone.init_cfg.checkpoint={pretrained}']
+    signature = dict(config=(ROOT / task.config).read_text(), options=options)
+    if result_file.is_file():
+        result = json.loads(result_file.read_text())
+        if result['signature'] == signature:
+            return result
+        result_file.unlink()
+
+    start = time.monotonic()
+    clock_file = folder / 'seconds.json'  # what interrupted runs have spent
+    spent = json.loads(clock_file.read_text()) if clock_file.is_file() else 0
+    try:
+        _run('train', task.config, '--work-dir', folder, '--resume', '--cfg-options', *options)
+        checkpoint = last_checkpoint(folder)
+        _run('test', task.config, checkpoint, '--work-dir', folder / 'test', '--cfg-options', options[0])
+    finally:
+        spent += time.monotonic() - start
+        folder.mkdir(parents=True, exist_ok=True)
+        clock_file.write_text(json.dumps(spent))
+    scores = json.loads((folder / 'test' / 'scores.json').read_text())
+    result = dict(signature=signature, scores=scores, seconds=spent, checkpoint=str(checkpoint))
+    result_file.write_text(json.dumps(result, indent=1))
+    clock_file.unlink()
+    return result
+
+
+def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> dict[str, dict]:
+    """Runs the demo; what is finished is not done again.
+
+    Args:
+        work_dir: Where everything goes.
+        quick: Train so briefly that the scores say nothing; it shows that all parts work.
+
+    Returns:
+        The result of each task, see :func:`run_task`.
+    """
+    from dwnet.report import write_report
+
+    console = Console()
+    work_dir = Path(work_dir).resolve()
+    digits.prepare(ROOT / 'data/digits')
+    results: dict[str, dict] = {}
+    pretrained = None
+    for task in TASKS:
+        console.rule(f'{task.name}: {task.config}')
+        results[task.name] = run_task(task, work_dir / task.name, pretrained, quick)
+        if not task.pretrained:
+            pretrained = Path(results[task.name]['checkpoint'])
+
+    table = Table('task', 'metric', 'score', 'seconds')
+    for task in TASKS:
+        result = results[task.name]
+        for i, key in enumerate(task.scores):
+            table.add_row(task.name if i == 0 else '', NAMES[key], f"{result['scores'][key]:g}",
+                          f"{result['seconds']:.0f}" if i == 0 else '')
+    console.print(table)
+    console.print(f'report: {write_report(work_dir, results)}')
+    return results

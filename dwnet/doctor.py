@@ -1,0 +1,137 @@
+"""``python -m dwnet doctor``: what is installed, what is missing for which task, and what to do about it."""
+import importlib
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+TASKS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg', 'timm': 'timm'}
+EXTRAS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'timm': 'timm'}
+DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmdet',
+                 'mmsegmentation', 'timm', 'numpy', 'opencv-python', 'opencv-python-headless',
+                 'pycocotools', 'setuptools')
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        subject: What was looked at.
+        state: What was seen.
+        remedy: What to do; empty where nothing is wrong.
+    """
+    subject: str
+    state: str
+    remedy: str = ''
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _major(version: str | None) -> int:
+    match = re.match(r'\d+', version or '')
+    return int(match[0]) if match else 0
+
+
+def _import_error(module: str) -> str:
+    """Why ``module`` cannot be imported, in a line; empty if it can."""
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken package may raise anything
+        return ' '.join(f'{type(error).__name__}: {error}'.split())
+    return ''
+
+
+def examine() -> Iterator[Finding]:
+    """Looks at the machine; yields a finding for everything that matters."""
+    yield Finding('Python', f'{platform.python_version()} ({sys.executable})',
+                  '' if sys.version_info >= (3, 10) else 'Python 3.10 or newer is needed')
+    for name in DISTRIBUTIONS:
+        if (version := _version(name)) is not None:
+            yield Finding(name, version, _version_remedy(name, version))
+
+    if error := _import_error('torch'):
+        yield Finding('PyTorch', error, "pip install torch torchvision")
+        return
+    import torch
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Finding('device', ', '.join(devices) or f'CPU, {os.cpu_count()} cores')
+    if os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '0') != '0':
+        yield Finding('loading', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD lets files run code',
+                      'unset TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    if _version('mmcv') and _version('mmcv-lite'):
+        yield Finding('mmcv', 'both mmcv and mmcv-lite are installed and overwrite each other',
+                      'pip uninstall mmcv mmcv-lite, then install one of them')
+
+    if error := _import_error('mmcv'):
+        yield Finding('mmcv', error, _mmcv_remedy(error))
+        return
+    from dwnet.compat import mmcv_ops
+    if mmcv_ops.in_use():
+        covered = ', '.join(mmcv_ops.COVERED)
+        yield Finding('mmcv operators', f"dwnet's stand-in, by torchvision ({covered})")
+    else:
+        yield Finding('mmcv operators', 'compiled, from mmcv')
+
+    for task, toolbox in TASKS.items():
+        # the toolboxes' packages hold little by themselves; .models brings in everything
+        error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')
+        if not error:
+            yield Finding(task, f'ready ({toolbox})')
+        elif f"No module named '{toolbox}'" in error:
+            yield Finding(task, f'{toolbox} is not installed',
+                          f"only if you need it: pip install 'dwnet[{EXTRAS[toolbox]}]'")
+        else:
+            yield Finding(task, error, f"pip install 'dwnet[{EXTRAS[toolbox]}]' -c constraints.txt")
+
+    from dwnet.datasets import digits
+    root = Path('data/digits')
+    if Path('configs').is_dir():
+        whole = digits.is_complete(root)
+        yield Finding('digits data', f'{root} is {"complete" if whole else "missing or damaged"}',
+                      '' if whole else 'make data')
+
+
+def _version_remedy(name: str, version: str) -> str:
+    if name == 'setuptools' and _major(version) >= 81:
+        return "pip install 'setuptools<81': mmengine imports pkg_resources"
+    if name == 'opencv-python' and _major(version) >= 5:
+        return "pip install 'opencv-python<5': mmdet's mask code expects OpenCV 4's contours"
+    if name in ('mmcv', 'mmcv-lite') and not version.startswith('2.1.'):
+        return f'pip install {name}==2.1.0: mmdet and mmseg refuse every other minor version'
+    if name == 'torch' and tuple(int(n) for n in re.findall(r'\d+', version)[:2]) < (2, 6):
+        return "pip install 'torch>=2.6': older ones run code from the files that they load"
+    return ''
+
+
+def _mmcv_remedy(error: str) -> str:
+    if 'libGL' in error or 'libgthread' in error:
+        return 'apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless instead'
+    return 'pip install mmcv-lite==2.1.0'
+
+
+def report() -> int:
+    """Prints the findings. Returns the number of those that call for a remedy."""
+    from rich.console import Console
+    from rich.table import Table
+
+    findings = list(examine())
+    table = Table('', 'what', 'state', show_header=False, box=None)
+    for finding in findings:
+        mark = '[yellow]![/]' if finding.remedy else '[green]✓[/]'
+        table.add_row(mark, finding.subject, finding.state.replace('[', r'\['))
+    console = Console()
+    console.print(table)
+    problems = [f for f in findings if f.remedy]
+    for finding in problems:
+        console.print(f'[yellow]![/] {finding.subject}: '.replace('\\', '') + finding.remedy.replace('[', r'\['))
+    return len(problems)

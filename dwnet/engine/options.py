@@ -1,0 +1,88 @@
+"""Each command-line option as a change of the config, the same for the three toolboxes."""
+import copy
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import find_latest_checkpoint
+
+from dwnet.errors import UserError
+
+
+def enable_resume(cfg: Config, checkpoint: str) -> None:
+    """``--resume [CHECKPOINT]``: model, optimiser, schedule and epoch go on where they were."""
+    if checkpoint == 'auto':
+        pointer = Path(cfg.work_dir, 'last_checkpoint')
+        newest = find_latest_checkpoint(cfg.work_dir) if pointer.is_file() else None
+        if newest is not None and not Path(newest).is_file():
+            raise UserError(f'{pointer} names {newest}, which is missing; name a checkpoint: --resume CHECKPOINT')
+        cfg.resume, cfg.load_from = True, newest
+    else:
+        _must_exist(checkpoint)
+        cfg.resume, cfg.load_from = True, checkpoint
+
+
+def set_checkpoint(cfg: Config, checkpoint: str) -> None:
+    """The checkpoint to test; it brings all weights, so none are fetched for initialisation."""
+    _must_exist(checkpoint)
+    cfg.load_from, cfg.resume = checkpoint, False
+    if cfg.model.get('backbone'):
+        cfg.model.backbone.init_cfg = None
+
+
+def enable_amp(cfg: Config) -> None:
+    """``--amp``: mixed precision, with the loss scale adapted as it goes."""
+    if not torch.cuda.is_available():
+        raise UserError('--amp needs a GPU, and PyTorch sees none; leave it out to train in fp32')
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type!r}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """``--auto-scale-lr``: learning rate × actual batch / ``auto_scale_lr.base_batch_size``."""
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise UserError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in the config: the '
+                        'total batch size that its learning rate is meant for')
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_show_dir(cfg: Config, folder: str) -> None:
+    """``--show-dir``: the toolbox's own hook draws every prediction, truth beside it."""
+    folder = str(Path(folder).resolve())
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise UserError('--show-dir needs default_hooks.visualization in the config')
+    if cfg.default_scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=folder, interval=1)
+    elif cfg.default_scope == 'mmdet':
+        hook.update(draw=True, test_out_dir=folder, interval=1)
+    else:
+        hook.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = folder
+
+
+def enable_out(cfg: Config, out: str) -> None:
+    """``--out``: predictions in a file (classification, detection) or a folder (segmentation)."""
+    if cfg.default_scope == 'mmseg':
+        cfg.test_evaluator.update(output_dir=out, keep_results=True)
+        return
+    if not out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out {out}: the predictions are written as .pkl')
+    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
+    cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=out)]
+
+
+def enable_tta(cfg: Config) -> None:
+    """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``."""
+    if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+        raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
+    cfg.model = ConfigDict(**cfg.tta_model, module=copy.deepcopy(cfg.model))
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def _must_exist(checkpoint: str) -> None:
+    if '://' not in checkpoint and not Path(checkpoint).is_file():
+        raise UserError(f'checkpoint {checkpoint} is missing; training writes it into its work dir')

@@ -1,0 +1,41 @@
+"""Packaging; the tested versions are in constraints.txt."""
+import runpy
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+EXTRAS = {
+    'cls': ['mmcv-lite>=2.1.0,<2.2.0', 'mmpretrain>=1.2.0,<2'],
+    'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
+    # mmseg imports ftfy and regex without declaring them
+    'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
+    'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0'],
+}
+EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
+EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'ruff']
+
+setup(
+    name='dwnet',
+    version=runpy.run_path(str(HERE / 'dwnet/version.py'))['__version__'],
+    description='DWNet for OpenMMLab: one backbone for classification, detection and segmentation',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    python_requires='>=3.10',
+    packages=find_packages(include=['dwnet', 'dwnet.*']),
+    # mmcv is not here: `pip install dwnet` beside a compiled mmcv must not bring mmcv-lite, which would
+    # overwrite its files. The extras bring it.
+    install_requires=[
+        'torch>=2.6',  # the first that loads files without running them by default
+        'torchvision',
+        'mmengine>=0.10.6',
+        'setuptools<81',  # mmengine imports pkg_resources
+        'numpy',
+        'pillow',
+        'filelock',
+        'rich',
+        'scikit-learn',
+        'pycocotools',
+    ],
+    extras_require=EXTRAS)

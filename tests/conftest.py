@@ -1,0 +1,46 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import dwnet  # noqa: F401  before the toolboxes
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+
+
+@pytest.fixture(params=DEVICES)
+def device(request) -> str:
+    """Each test that asks for it runs on the CPU and, where there is one, on the GPU."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _in_root(monkeypatch):
+    """Paths in the configs are relative to the clone."""
+    monkeypatch.chdir(ROOT)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def small_digits(tmp_path_factory) -> Path:
+    """Digits data of a few dozen scenes."""
+    from dwnet.datasets import digits
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    digits.prepare(root, digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9), show_progress=False)
+    return root
+
+
+def run_python(*arguments, check: bool = True, **environment) -> subprocess.CompletedProcess:
+    """Runs Python in a fresh process in the clone's root; its output is captured as text."""
+    return run_command(sys.executable, '-W', 'ignore', *arguments, check=check, **environment)
+
+
+def run_command(*command, check: bool = True, **environment) -> subprocess.CompletedProcess:
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '200', **environment}
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=env, text=True, capture_output=True)
+    assert not check or done.returncode == 0, f'{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}'
+    return done

@@ -1,0 +1,121 @@
+"""Names, files and pre-trained backbones."""
+import json
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from reference import fill
+
+from dwnet import DWNet
+from dwnet.checkpoint import convert_state_dict, load_pretrained, read_state_dict
+from dwnet.errors import UserError
+
+DATA = Path(__file__).parent / 'data'
+NANO = dict(embed_dims=8, depths=(1, 1, 1, 1))
+
+
+def official(case: str) -> dict:
+    case = json.loads((DATA / f'{case}.json').read_text())
+    return fill(case['state_dict'], case['seed'])
+
+
+@pytest.mark.parametrize('mixer', ['', 'dynamic_'])
+def test_every_layout_is_converted(mixer):
+    own = DWNet('tiny', mixer.rstrip('_') or 'static', out_norm_cfg=dict(type='BN')).state_dict()
+    dense = convert_state_dict(official(f'{mixer}dwnet_tiny_dense'))
+    assert {k: v.shape for k, v in dense.items()} == {k: v.shape for k, v in own.items()}
+    assert convert_state_dict(dense) == dense
+    detector = {f'backbone.{k}': v for k, v in official(f'{mixer}dwnet_tiny_dense').items()}
+    detector['neck.x.weight'] = torch.ones(1)
+    converted = convert_state_dict(detector)
+    assert converted == {**{f'backbone.{k}': v for k, v in dense.items()}, 'neck.x.weight': torch.ones(1)}
+    assert convert_state_dict(converted) == converted
+    classifier = convert_state_dict(official(f'{mixer}dwnet_tiny_classification'))
+    assert {k for k in classifier if not k.startswith('backbone.')} == {'head.fc.weight', 'head.fc.bias'}
+    assert convert_state_dict(classifier) == classifier
+
+
+def test_unknown_keys_are_listed():
+    weights = official('dwnet_tiny_dense')
+    weights['layers.0.blocks.0.attn.qkv.weight'] = weights['surprise'] = torch.ones(1)
+    with pytest.raises(KeyError) as error:
+        convert_state_dict(weights)
+    assert 'layers.0.blocks.0.attn.qkv.weight, surprise' in str(error.value)
+
+
+def save(tmp_path, content) -> str:
+    torch.save(content, tmp_path / 'weights.pth')
+    return str(tmp_path / 'weights.pth')
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda w: w,
+    lambda w: dict(state_dict=w),
+    lambda w: dict(model={f'module.{k}': v for k, v in w.items()}, epoch=3, optimizer=dict(lr=.1)),
+], ids=['bare', 'state_dict', 'model'])
+def test_official_classifier_starts_a_dense_backbone(tmp_path, wrap):
+    weights = official('dynamic_dwnet_tiny_classification')
+    path = save(tmp_path, wrap(weights))
+    model = DWNet('tiny', 'dynamic', out_norm_cfg=dict(type='BN'),
+                  init_cfg=dict(type='Pretrained', checkpoint=path))
+    model.init_weights()
+    state = model.state_dict()
+    expected = convert_state_dict(weights)
+    for key, tensor in state.items():
+        if not key.startswith('norms.'):
+            assert torch.equal(tensor, expected[f'backbone.{key}']), key
+    assert (model.norms['bn3'].weight == 1).all(), "the classifier's LayerNorm is not the BatchNorm's"
+
+
+def test_pickled_yacs_settings_are_read_as_data(tmp_path):
+    import sys
+    from types import ModuleType
+
+    module = ModuleType('yacs.config')
+
+    class CfgNode(OrderedDict):
+        pass
+
+    CfgNode.__module__, CfgNode.__qualname__ = 'yacs.config', 'CfgNode'
+    module.CfgNode = CfgNode
+    sys.modules['yacs'], sys.modules['yacs.config'] = ModuleType('yacs'), module
+    try:
+        path = save(tmp_path, dict(model=DWNet(NANO).state_dict(), config=CfgNode(lr=.1)))
+    finally:
+        del sys.modules['yacs'], sys.modules['yacs.config']
+    load_pretrained(DWNet(NANO), path)
+
+
+def test_what_does_not_fit_is_an_error_and_loads_nothing(tmp_path):
+    weights = DWNet(NANO).state_dict()
+    model = DWNet(NANO)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    lacking = dict(weights)
+    lacking.pop('stages.1.blocks.0.mixer.proj_in.weight')
+    misshapen = {**weights, 'patch_embed.proj.bias': torch.ones(3)}
+    for content, message in ((lacking, 'lacks 1 of'), (misshapen, r'patch_embed.proj.bias \(3,\) for \(8,\)'),
+                             ({'a': torch.ones(1)}, "not DWNet's: a")):
+        with pytest.raises(UserError, match=message):
+            load_pretrained(model, save(tmp_path, content))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_static_weights_do_not_pass_for_dynamic_ones(tmp_path):
+    path = save(tmp_path, DWNet(NANO).state_dict())
+    with pytest.raises(UserError, match='check arch and token_mixer'):
+        load_pretrained(DWNet(NANO, 'dynamic'), path)
+
+
+def test_missing_and_damaged_files(tmp_path):
+    with pytest.raises(UserError, match='missing'):
+        read_state_dict(str(tmp_path / 'nothing.pth'))
+    path = Path(save(tmp_path, DWNet(NANO).state_dict()))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match='damaged'):
+        read_state_dict(str(path))
+
+
+def test_unreachable_address_says_what_to_do():
+    with pytest.raises(UserError, match='cannot be fetched.*init_cfg.checkpoint=FILE'):
+        read_state_dict('http://127.0.0.1:9/weights.pth')

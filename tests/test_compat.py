@@ -1,0 +1,166 @@
+"""The stand-in for mmcv's operators, and loading files without running code."""
+import pickle
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_python
+from mmcv.ops import RoIAlign, batched_nms, nms
+from mmcv.utils import ext_loader
+from mmengine.logging.history_buffer import HistoryBuffer
+
+from dwnet.compat import mmcv_ops, serialization
+
+stand_in = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv without compiled operators')
+
+
+def naive_nms(boxes, scores, threshold, offset):
+    kept = []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        for j in kept:
+            overlap = (torch.minimum(boxes[i, 2:], boxes[j, 2:]) - torch.maximum(boxes[i, :2], boxes[j, :2])
+                       + offset).clamp(min=0).prod()
+            areas = [(boxes[k, 2:] - boxes[k, :2] + offset).prod() for k in (i, j)]
+            if overlap / (sum(areas) - overlap) > threshold:
+                break
+        else:
+            kept.append(i)
+    return torch.tensor(kept)
+
+
+@pytest.mark.parametrize('offset', [0, 1])
+@pytest.mark.parametrize('number', [0, 1, 60])
+def test_nms(number, offset, device):
+    boxes = torch.rand(number, 4, device=device) * 20
+    boxes[:, 2:] += boxes[:, :2]
+    scores = torch.rand(number, device=device)
+    dets, kept = nms(boxes, scores, .4, offset=offset)
+    assert kept.tolist() == naive_nms(boxes, scores, .4, offset).tolist()
+    assert torch.equal(dets, torch.cat([boxes[kept], scores[kept, None]], 1))
+
+
+def test_batched_nms_keeps_classes_apart():
+    boxes = torch.tensor([[0., 0., 10., 10.]] * 2)
+    _, kept = batched_nms(boxes, torch.tensor([.9, .8]), torch.tensor([0, 1]), dict(type='nms', iou_threshold=.5))
+    assert kept.tolist() == [0, 1]
+
+
+def naive_roi_align(x, rois, size, scale, samples):
+    """The mean of bilinear samples in each cell, aligned=True, inside the map only."""
+    out = x.new_zeros(len(rois), x.shape[1], size, size)
+    for n, (b, *box) in enumerate(rois.tolist()):
+        x1, y1, x2, y2 = (v * scale - .5 for v in box)
+        for i in range(size):
+            for j in range(size):
+                for u in range(samples):
+                    for v in range(samples):
+                        py = y1 + (i + (u + .5) / samples) * (y2 - y1) / size
+                        px = x1 + (j + (v + .5) / samples) * (x2 - x1) / size
+                        y0, x0 = int(np.floor(py)), int(np.floor(px))
+                        for yy, wy in ((y0, 1 - py + y0), (y0 + 1, py - y0)):
+                            for xx, wx in ((x0, 1 - px + x0), (x0 + 1, px - x0)):
+                                out[n, :, i, j] += x[int(b), :, yy, xx] * wy * wx / samples**2
+    return out
+
+
+def test_roi_align(device):
+    x = torch.randn(2, 3, 12, 10, dtype=torch.float64, device=device, requires_grad=True)
+    rois = torch.tensor([[0, 4., 4., 15., 19.], [1, 5., 3., 9., 6.]], dtype=torch.float64, device=device)
+    align = RoIAlign(3, spatial_scale=.5, sampling_ratio=2, aligned=True)
+    y, expected = align(x, rois), naive_roi_align(x, rois, 3, .5, 2)
+    assert torch.allclose(y, expected)
+    gradient = torch.randn_like(y)
+    ours, = torch.autograd.grad(y, x, gradient)
+    theirs, = torch.autograd.grad(expected, x, gradient)
+    assert torch.allclose(ours, theirs)
+    assert align(x, rois[:0]).shape == (0, 3, 3, 3)
+
+
+@stand_in
+def test_what_is_not_covered_says_how_to_get_it():
+    operators = ext_loader.load_ext('_ext', ['deform_conv_forward'])
+    with pytest.raises(NotImplementedError, match='deform_conv_forward.*MMCV_WITH_OPS=1 pip install mmcv'):
+        operators.deform_conv_forward(torch.rand(1))
+    with pytest.raises(NotImplementedError, match="pool_mode='max'"):
+        RoIAlign(3, pool_mode='max')(torch.rand(1, 1, 4, 4), torch.zeros(1, 5))
+
+
+def test_a_compiled_mmcv_wins():
+    """Whatever finds mmcv._ext before the last finder is left alone."""
+    code = """
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.abc import Loader
+class Compiled(Loader):
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self) if name == 'mmcv._ext' else None
+    def create_module(self, spec): return None
+    def exec_module(self, module): module.compiled = True
+import dwnet
+sys.meta_path.insert(len(sys.meta_path) - 1, Compiled())
+import mmcv._ext
+from dwnet.compat import mmcv_ops
+print(mmcv._ext.compiled, mmcv_ops.in_use())
+"""
+    assert run_python('-c', code).stdout.split() == ['True', 'False']
+
+
+def test_installing_twice_changes_nothing():
+    finders = list(sys.meta_path)
+    mmcv_ops.install()
+    assert sys.meta_path == finders
+    assert isinstance(mmcv_ops._StandIn('x'), ModuleType)
+
+
+def test_mmengine_checkpoints_load(tmp_path):
+    history = HistoryBuffer()
+    history.update(2.)
+    history.update(4.)
+    state = dict(log=history, array=np.arange(3), number=np.float64(.5), flag=np.bool_(True), text='x')
+    torch.save(state, tmp_path / 'a.pth')
+    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    assert loaded['log'].mean() == 3 and loaded['log'].statistics('max') == 4
+    assert loaded['array'].tolist() == [0, 1, 2] and loaded['number'] == .5 and loaded['flag']
+
+
+class Hostile:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize('call', [
+    (__import__('os').system, ('touch {}', )),
+    (eval, ("open('{}', 'w')", )),
+    (exec, ("open('{}', 'w')", )),
+    (getattr, (np, 'save')),
+    (getattr, (HistoryBuffer, '__init__')),
+    (__import__('subprocess').check_output, (['touch', '{}'], )),
+    (__import__('importlib').import_module, ('os', )),
+    (np.load, ('{}', )),
+], ids=lambda c: getattr(c[0], '__name__', '?') + str(c[1])[:12])
+def test_hostile_files_are_refused(tmp_path, call):
+    mark = tmp_path / 'mark'
+    function, arguments = call
+    arguments = eval(repr(arguments).replace('{}', str(mark))) if '{}' in repr(arguments) else arguments
+    with open(tmp_path / 'hostile.pth', 'wb') as file:
+        pickle.dump(dict(state_dict=Hostile(function, arguments)), file, protocol=2)
+    with pytest.raises((pickle.UnpicklingError, ValueError)):
+        torch.load(tmp_path / 'hostile.pth', weights_only=True)
+    assert not mark.exists()
+
+
+def test_getattr_is_not_getattr():
+    assert serialization.history_statistic(HistoryBuffer, 'max') is HistoryBuffer.__dict__['max']
+    for owner, name in ((object, '__subclasses__'), (HistoryBuffer, '__globals__')):
+        with pytest.raises(ValueError):
+            serialization.history_statistic(owner, name)
+
+
+def test_import_does_not_turn_weights_only_off():
+    code = 'import dwnet, torch, inspect; print(inspect.signature(torch.load).parameters["weights_only"].default)'
+    assert run_python('-c', code).stdout.strip() in ('None', 'True')  # None: on by default

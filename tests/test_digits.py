@@ -1,0 +1,106 @@
+"""The embedded data: deterministic, disjoint, whole, and readable by the toolboxes' own classes."""
+import filecmp
+import json
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from PIL import Image
+from pycocotools.coco import COCO
+from sklearn.datasets import load_digits
+
+from dwnet.datasets import digits
+
+SMALL = digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9)  # as in conftest
+
+
+def test_same_seed_same_files_other_seed_other_files(small_digits, tmp_path):
+    digits.prepare(tmp_path / 'again', SMALL, show_progress=False)
+    files = [p.relative_to(small_digits) for p in small_digits.rglob('*') if p.is_file()]
+    assert len(files) == 1347 + 450 + 2 * (24 + 9) + 3
+    _, mismatch, errors = filecmp.cmpfiles(small_digits, tmp_path / 'again', map(str, files), shallow=False)
+    assert mismatch == errors == []
+    other = digits.DigitsConfig(seed=1, renderings=0, train_scenes=2, test_scenes=1)
+    digits.prepare(tmp_path / 'other', other, show_progress=False)
+    name = 'scenes/train/00000.jpg'
+    assert not filecmp.cmp(small_digits / name, tmp_path / 'other' / name, shallow=False)
+
+
+def test_no_test_digit_in_training(small_digits):
+    sources = {}
+    for part in ('train', 'test'):
+        annotations = json.loads((small_digits / f'annotations/{part}.json').read_text())['annotations']
+        sources[part] = {a['digit'] for a in annotations}
+        labels = load_digits().target
+        assert all(labels[a['digit']] + 1 == a['category_id'] for a in annotations)
+    assert sources['train'] and sources['test'] and not sources['train'] & sources['test']
+
+
+def test_classification_parts_are_disjoint(small_digits):
+    """Each of scikit-learn's digits is drawn once here, so the counts tell that no digit is in both parts."""
+    target = np.bincount(load_digits().target)
+    for name, total in zip(digits.CLASSES, target):
+        counts = [len(list((small_digits / f'classification/{part}/{name}').iterdir())) for part in ('train', 'test')]
+        assert sum(counts) == total and .2 < counts[1] / total < .3
+
+
+def test_masks_boxes_and_labels_tell_the_same(small_digits):
+    coco = COCO(small_digits / 'annotations/train.json')
+    for image in coco.loadImgs(coco.getImgIds()):
+        labels = np.asarray(Image.open(small_digits / 'labels/train' / image['file_name'].replace('jpg', 'png')))
+        painted = np.zeros_like(labels)
+        annotations = coco.imgToAnns[image['id']]
+        assert 1 <= len(annotations) <= 6
+        for annotation in annotations:
+            mask = coco.annToMask(annotation).astype(bool)
+            assert not painted[mask].any(), 'masks are of visible pixels, so they do not overlap'
+            painted[mask] = annotation['category_id']
+            rows, columns = np.nonzero(mask)
+            x, y, w, h = annotation['bbox']
+            assert (x, y, x + w, y + h) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+            assert annotation['area'] == mask.sum() > 0
+        assert (painted == labels).all()
+
+
+@pytest.mark.parametrize('harm', ['remove', 'truncate', 'foreign', 'manifest'])
+def test_damage_is_found_and_mended(tmp_path, harm):
+    config = digits.DigitsConfig(renderings=0, train_scenes=2, test_scenes=1)
+    root = tmp_path / 'digits'
+    assert digits.prepare(root, config, show_progress=False)
+    assert not digits.prepare(root, config, show_progress=False)
+    victim = root / 'scenes/train/00001.jpg'
+    if harm == 'remove':
+        victim.unlink()
+    elif harm == 'truncate':
+        victim.write_bytes(victim.read_bytes()[:-100])
+    elif harm == 'foreign':
+        (root / 'classification/train/3/mine.jpg').write_bytes(victim.read_bytes())
+    else:
+        (root / 'manifest.json').write_text('{')
+    assert not digits.is_complete(root, config)
+    assert digits.prepare(root, config, show_progress=False)
+    assert digits.is_complete(root, config)
+
+
+def test_interrupted_drawing_leaves_what_was_there(tmp_path, monkeypatch):
+    root = tmp_path / 'digits'
+    config = digits.DigitsConfig(renderings=0, train_scenes=2, test_scenes=1)
+    digits.prepare(root, config, show_progress=False)
+    monkeypatch.setattr(digits, '_write_part', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        digits.prepare(root, digits.DigitsConfig(seed=5), show_progress=False)
+    assert digits.is_complete(root, config)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['digits', 'digits.lock']
+
+
+@pytest.mark.parametrize('task, scope, number', [
+    ('classification', 'mmpretrain', 1347), ('detection', 'mmdet', 24), ('segmentation', 'mmseg', 24)])
+def test_the_toolboxes_own_classes_read_it(small_digits, task, scope, number):
+    cfg = Config.fromfile(f'configs/_base_/datasets/digits_{task}.py').train_dataloader.dataset
+    init_default_scope(scope)
+    __import__(f'{scope}.datasets')
+    dataset = DATASETS.build({**cfg, 'data_root': str(small_digits)})
+    assert len(dataset) == number
+    sample = dataset[0]
+    assert sample['inputs'].shape[1:] == ((64, 64) if task == 'classification' else (128, 128))

@@ -1,0 +1,179 @@
+"""The backbone: official outputs, sizes, arguments, gradients."""
+import copy
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import compare, fill, image
+from torch import nn
+
+from dwnet import DWNet
+from dwnet.checkpoint import convert_state_dict
+from dwnet.models.mixers import SPATIAL_OPERATORS
+
+DATA = Path(__file__).parent / 'data'
+NANO = dict(embed_dims=16, depths=(1, 1, 2, 1))
+MIXERS = list(SPATIAL_OPERATORS)
+DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
+
+
+def randomise_norms(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, .5, 1.5)
+            nn.init.uniform_(module.running_mean, -.2, .2)
+            nn.init.uniform_(module.running_var, .5, 1.5)
+
+
+@pytest.mark.parametrize('mixer, parameters', [('static', 24_172_744), ('dynamic', 51_131_752)])
+def test_parameters_of_tiny(mixer, parameters):
+    model = nn.ModuleList([DWNet('tiny', mixer, out_indices=3), nn.Linear(768, 1000)])
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize('case', sorted(path.stem for path in DATA.glob('*.json')))
+def test_agrees_with_the_official_code(case, device):
+    case_file, arrays = DATA / f'{case}.json', np.load(DATA / f'{case}.npz')
+    case = json.loads(case_file.read_text())
+    weights = convert_state_dict(fill(case['state_dict'], case['seed']))
+    mixer = 'dynamic' if case['model'].startswith('dynamic') else 'static'
+    x = image(case['input'], case['seed']).to(device)
+    if case['task'] == 'dense':
+        model = DWNet('tiny', mixer, **DENSE)
+        model.load_state_dict(weights)
+        with torch.no_grad():
+            outputs = {f'feat{i}': y for i, y in enumerate(model.to(device).eval()(x))}
+    else:
+        model = DWNet('tiny', mixer, out_indices=3)
+        model.load_state_dict({k.removeprefix('backbone.'): v for k, v in weights.items() if 'head' not in k})
+        head = [weights[f'head.fc.{name}'].to(device) for name in ('weight', 'bias')]
+        with torch.no_grad():
+            outputs = dict(logits=F.linear(model.to(device).eval()(x)[0].mean((2, 3)), *head))
+    errors = compare(case, arrays, outputs)
+    assert set(errors) == set(case['outputs'])
+    assert max(errors.values()) <= 2e-5, errors
+
+
+@pytest.mark.parametrize('size', [(32, 32), (33, 65), (57, 91), (5, 130)])
+@pytest.mark.parametrize('dense', [False, True])
+@pytest.mark.parametrize('mixer', MIXERS)
+def test_any_size(mixer, dense, size, device):
+    model = DWNet(NANO, mixer, **(DENSE if dense else {})).to(device)
+    maps = model(torch.rand(2, 3, *size, device=device))
+    assert [tuple(y.shape) for y in maps] == [
+        (2, 16 * 2**i, -(-size[0] // 2**(i + 2)), -(-size[1] // 2**(i + 2))) for i in range(4)]
+    assert all(y.isfinite().all() for y in maps)
+
+
+def test_padding_to_windows_changes_odd_maps_only():
+    model = DWNet(NANO, out_indices=0).eval()
+    padded = DWNet(NANO, out_indices=0, pad_to_window=True).eval()
+    randomise_norms(model)
+    padded.load_state_dict(model.state_dict())
+    x = torch.rand(1, 3, 56, 56)  # 14×14 patches
+    assert torch.equal(model(x)[0], padded(x)[0])
+    x = torch.rand(1, 3, 60, 56)
+    assert not torch.allclose(model(x)[0], padded(x)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize('mixer', MIXERS)
+@pytest.mark.parametrize(
+    'out_indices', [c for n in range(1, 5) for c in itertools.combinations(range(4), n)])
+def test_every_parameter_has_a_gradient(mixer, out_indices, device):
+    model = DWNet(NANO, mixer, out_indices=out_indices, drop_path_rate=0.).to(device)
+    model.init_weights()
+    maps = model(torch.randn(2, 3, 64, 64, device=device))
+    assert len(maps) == len(out_indices)
+    sum((y * torch.randn_like(y)).sum() for y in maps).backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize('mixer', MIXERS)
+def test_checkpointing_changes_nothing_but_memory(mixer, device):
+    plain = DWNet(NANO, mixer, frozen_stages=0).to(device)
+    plain.init_weights()
+    saving = DWNet(NANO, mixer, frozen_stages=0, with_cp=True).to(device)
+    saving.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 40, 56, device=device)  # needs no gradient, and neither does the frozen stem
+    target = None
+    for model in (plain, saving):
+        y = model(x)[-1]
+        target = torch.randn_like(y) if target is None else target
+        (y * target).sum().backward()
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters()):
+        assert (a.grad is None) == (b.grad is None), name
+        assert a.grad is None or torch.allclose(a.grad, b.grad, rtol=1e-4, atol=1e-5), name
+    for (name, a), b in zip(plain.named_buffers(), saving.buffers()):
+        assert torch.allclose(a, b), f'{name}: running statistics counted twice'
+
+
+@pytest.mark.parametrize('stages, frozen', [(-1, []), (0, ['patch_embed']),
+                                            (2, ['patch_embed', 'stages.0', 'stages.1', 'norms.ln0', 'norms.ln1'])])
+def test_frozen_stages(stages, frozen):
+    model = DWNet(NANO, frozen_stages=stages)
+    for mode in (True, False, True):
+        model.train(mode)
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad != name.startswith(tuple(frozen)), name
+        for name, module in model.named_modules():
+            if name.startswith(tuple(f'{f}.' for f in frozen)) and frozen:
+                assert not module.training, name
+            elif name and mode and not name.startswith(tuple(frozen) or ('-', )):
+                assert module.training, name
+    before = copy.deepcopy({k: v for k, v in model.state_dict().items() if k.startswith(tuple(frozen) or ('-', ))})
+    model.train()(torch.randn(2, 3, 64, 64))
+    after = model.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items()), 'frozen statistics moved'
+
+
+def test_drop_path_grows_linearly():
+    model = DWNet('tiny', drop_path_rate=.22)
+    rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]
+    assert np.allclose(rates, np.linspace(0, .22, 12))
+
+
+def test_initialisation():
+    model = DWNet(NANO)
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            assert .01 < module.weight.std() < .03 and (module.bias is None or not module.bias.any())
+
+
+def test_norm_cfg_reaches_every_norm():
+    model = DWNet(NANO, 'dynamic', norm_cfg=dict(type='SyncBN', eps=1e-3), out_norm_cfg=dict(type='SyncBN'))
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 5 * 5 + 4 and all(isinstance(m, nn.SyncBatchNorm) for m in norms)
+    assert DWNet(NANO, out_norm_cfg=None).norms == nn.ModuleDict()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(arch='tinny'), "arch must be one of 'tiny', 'base', got 'tinny'; did you mean 'tiny'?"),
+    (dict(arch=dict(embed_dims=8)), "four 'depths'"),
+    (dict(arch=dict(embed_dims=8, depths=(1, 1, 1))), "four 'depths'"),
+    (dict(token_mixer='dynamc'), "did you mean 'dynamic'?"),
+    (dict(out_indices=(0, 4)), 'out_indices must name stages 0 to 3, got (0, 4)'),
+    (dict(out_indices=()), 'out_indices'),
+    (dict(frozen_stages=5), 'frozen_stages must be -1 (none) to 4 (all), got 5'),
+])
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError) as error:
+        DWNet(**arguments)
+    assert message in str(error.value)
+
+
+def test_out_indices_keep_their_order():
+    assert DWNet(NANO, out_indices=-1).out_indices == (3, )
+    shapes = [y.shape[1] for y in DWNet(NANO, out_indices=(2, 0))(torch.rand(2, 3, 32, 32))]
+    assert shapes == [64, 16]
+
+
+def test_one_image_in_training_is_an_error_with_a_remedy():
+    model = DWNet(NANO, 'dynamic')
+    with pytest.raises(ValueError, match='2 or more images.*batch_size'):
+        model(torch.rand(1, 3, 64, 64))
+    assert model.eval()(torch.rand(1, 3, 64, 64))[0].isfinite().all()

@@ -1,0 +1,77 @@
+"""The backbone in stock configs of the three toolboxes, each in a fresh process."""
+import pytest
+from conftest import run_python
+
+# Where mmcv is the lite package, one `import dwnet` comes before the toolbox; nothing else names the project
+# but the config's type.
+STOCK = """
+import torch
+{first}
+from mmengine.registry import init_default_scope
+import {toolbox}.models
+from {toolbox}.registry import MODELS
+{code}
+init_default_scope('{toolbox}')
+model = MODELS.build(cfg.model).train()
+loss, _ = model.parse_losses(model.loss(torch.rand(2, 3, 64, 64), samples))
+before = [p.detach().clone() for p in model.parameters()]
+optimizer = torch.optim.SGD(model.parameters(), lr=.1)
+loss.backward()
+optimizer.step()
+moved = sum(not torch.equal(a, b) for a, b in zip(before, model.parameters()))
+print('stepped', type(model.backbone).__module__, moved > len(before) / 2, bool(loss.isfinite()))
+"""
+
+CODE = {
+    'mmdet': """
+from mmengine.structures import InstanceData
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+import numpy as np
+from mmengine.hub import get_config
+cfg = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+cfg.model.backbone = dict(type=TYPE, arch='tiny')
+cfg.model.neck.in_channels = [96, 192, 384, 768]
+samples = []
+for _ in range(2):
+    masks = np.zeros((1, 64, 64), np.uint8)
+    masks[:, 8:40, 8:40] = 1
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), batch_input_shape=(64, 64)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor([[8., 8., 40., 40.]]), labels=torch.tensor([3]), masks=BitmapMasks(masks, 64, 64))
+    samples.append(sample)
+""",
+    'mmseg': """
+from mmengine.hub import get_config
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+cfg = get_config('mmseg::sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py')
+cfg.model.pretrained = None
+cfg.model.backbone = dict(type=TYPE, arch='tiny')
+cfg.model.neck.in_channels = [96, 192, 384, 768]
+samples = [SegDataSample(metainfo=dict(img_shape=(64, 64)), gt_sem_seg=PixelData(data=torch.randint(0, 9, (1, 64, 64))))
+           for _ in range(2)]
+cfg.model.decode_head.norm_cfg.type = 'BN'
+""",
+    'mmpretrain': """
+from mmengine.hub import get_config
+from mmpretrain.structures import DataSample
+cfg = get_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+cfg.model.backbone = dict(type=TYPE, arch='tiny')
+cfg.model.head.in_channels = 768
+samples = [DataSample().set_gt_label(7) for _ in range(2)]
+""",
+}
+
+
+@pytest.mark.parametrize('toolbox', CODE)
+@pytest.mark.parametrize('name', ['dwnet.DWNet', 'DWNet'])
+def test_stock_config_trains_with_only_the_backbone_replaced(toolbox, name):
+    code = STOCK.format(first='import dwnet', toolbox=toolbox, code=CODE[toolbox].replace('TYPE', repr(name)))
+    assert 'stepped dwnet.models.dwnet True True' in run_python('-c', code).stdout
+
+
+def test_found_without_any_import():
+    """mmpretrain needs no compiled operators, so there the config's type alone brings the project in."""
+    code = STOCK.format(first='', toolbox='mmpretrain', code=CODE['mmpretrain'].replace('TYPE', "'dwnet.DWNet'"))
+    assert 'stepped dwnet.models.dwnet True True' in run_python('-c', code).stdout

@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
+import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
+from dwnet.engine import Runner
+from dwnet.engine.cli import check_data, load_config, make_parser, run_command
+from dwnet.engine.options import enable_out, enable_show_dir, enable_tta, set_checkpoint
+from dwnet.engine.scores import report_scores
+
+
+def main() -> None:
+    parser = make_parser(
+        __doc__, 'python tools/test.py configs/classification/dwnet-nano_digits.py '
+        'work_dirs/dwnet-nano_digits/epoch_8.pth')
+    parser.add_argument('checkpoint', help='.pth file')
+    parser.add_argument('--show-dir', help='save a picture of each prediction in this folder')
+    parser.add_argument(
+        '--out', help='save the predictions: a .pkl file (classification, detection) or a folder of '
+        'label images (segmentation)')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation, the config's")
+    args = parser.parse_args()
+
+    cfg = load_config(args)
+    check_data(cfg, 'test')
+    set_checkpoint(cfg, args.checkpoint)
+    if args.show_dir:
+        enable_show_dir(cfg, args.show_dir)
+    if args.out:
+        enable_out(cfg, args.out)
+    if args.tta:
+        enable_tta(cfg)
+    runner = Runner.from_cfg(cfg)
+    report_scores(runner, runner.test())
+
+
+if __name__ == '__main__':
+    run_command(main)
