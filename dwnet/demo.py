@@ -69,7 +69,7 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
         ``scores``, all metrics by the toolbox's names, and ``seconds``, spent in all runs together.
     """
     result_file = folder / 'result.json'
-    options = ['log_level=WARNING']
+    options = ['log_level=ERROR', 'train_cfg.val_begin=1000']  # it is tested at the end
     if quick:
         options.append(f'train_cfg.max_epochs={task.quick_epochs}')
     if task.pretrained:
@@ -86,7 +86,8 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
     clock_file = folder / 'seconds.json'  # what interrupted runs have spent
     spent = json.loads(clock_file.read_text()) if clock_file.is_file() else 0
     try:
-        _run('train', task.config, '--work-dir', folder, '--resume', '--cfg-options', *options)
+        resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
+        _run('train', task.config, '--work-dir', folder, *resume, '--cfg-options', *options)
         checkpoint = last_checkpoint(folder)
         _run('test', task.config, checkpoint, '--work-dir', folder / 'test', '--cfg-options', options[0])
     finally:

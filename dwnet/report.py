@@ -1,5 +1,6 @@
 """The demo's report: one HTML file with the table, the training curves, and predictions beside the truth."""
 import base64
+import copy
 import html
 import io
 import json
@@ -102,7 +103,7 @@ def _draw(visualizer, image: np.ndarray, sample, truth: bool) -> Image.Image:
 
 def _scaled(sample, factor: float, shape: tuple[int, int]):
     """A detection sample whose boxes and masks fit an image ``factor`` times as large, (height, width)."""
-    sample = sample.clone()
+    sample = copy.deepcopy(sample)
     for instances in (sample.gt_instances, sample.pred_instances):
         boxes = instances.bboxes
         instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor

@@ -23,7 +23,7 @@ def _box_head(*stds):
         loss_bbox=dict(type='GIoULoss', loss_weight=10.0))
 
 
-_sampler = dict(num=64)
+
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1),
     backbone=dict(
@@ -52,12 +52,12 @@ model['train_cfg']['rcnn'] = [
             type='MaxIoUAssigner', pos_iou_thr=iou, neg_iou_thr=iou, min_pos_iou=iou,
             match_low_quality=False, ignore_iof_thr=-1),
         sampler=dict(
-            type='RandomSampler', num=32, pos_fraction=.25, neg_pos_ub=-1, add_gt_as_proposals=True),
+            type='RandomSampler', num=24, pos_fraction=.33, neg_pos_ub=-1, add_gt_as_proposals=True),
         mask_size=28,
         pos_weight=-1,
         debug=False) for iou in (.5, .6, .7)
 ]
-del _box_head, _sampler
+del _box_head
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=3)
 val_cfg = dict(type='ValLoop')

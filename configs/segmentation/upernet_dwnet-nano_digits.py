@@ -25,7 +25,7 @@ model = dict(
         num_classes=11,
         loss_decode=dict(class_weight=[.2] + [1.] * 10)))
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=6)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

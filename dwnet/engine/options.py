@@ -13,9 +13,13 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
     """``--resume [CHECKPOINT]``: model, optimiser, schedule and epoch go on where they were."""
     if checkpoint == 'auto':
         pointer = Path(cfg.work_dir, 'last_checkpoint')
-        newest = find_latest_checkpoint(cfg.work_dir) if pointer.is_file() else None
-        if newest is not None and not Path(newest).is_file():
-            raise UserError(f'{pointer} names {newest}, which is missing; name a checkpoint: --resume CHECKPOINT')
+        if not pointer.is_file():
+            print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
+            return
+        newest = find_latest_checkpoint(cfg.work_dir)
+        if not Path(newest).is_file():
+            raise UserError(f'{pointer} names {newest}, which is missing; name a checkpoint: '
+                            '--resume CHECKPOINT')
         cfg.resume, cfg.load_from = True, newest
     else:
         _must_exist(checkpoint)

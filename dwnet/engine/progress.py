@@ -60,7 +60,8 @@ class ProgressHook(Hook):
             return
         if self._bar is None:
             self._live = sys.stderr.isatty()
-            self._plain = not self._live and runner.logger.level > logging.INFO
+            silent = min(h.level for h in runner.logger.handlers) > logging.INFO
+            self._plain = silent and not self._live
             self._bar = Progress(
                 TextColumn('{task.description:>5}'), BarColumn(), MofNCompleteColumn(),
                 TextColumn('{task.percentage:>3.0f} %'), TimeRemainingColumn(), TextColumn('left'),

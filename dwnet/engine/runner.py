@@ -1,5 +1,6 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -8,6 +9,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
+
+from dwnet.errors import UserError
 
 from .process_group import init_cpu_process_group
 from .progress import ProgressHook
@@ -57,8 +60,15 @@ class Runner(MMEngineRunner):
         super().register_default_hooks(hooks)
         self.register_hook(ProgressHook(), priority='VERY_LOW')
 
-    def load_checkpoint(self, filename: str, *args, **kwargs) -> dict:
-        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+    def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True, **kwargs) -> dict:
+        try:
+            checkpoint = super().load_checkpoint(filename, map_location, strict=True, **kwargs)
+        except RuntimeError as error:
+            reason = ' '.join(str(error).split())
+            raise UserError(f"{filename} does not fit the config's model, or is damaged: {reason[:400]}") from error
+        except (pickle.UnpicklingError, EOFError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f'{filename} is damaged or holds more than weights, and is not loaded: {reason}') from error
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
         checkpoint.get('meta', {}).pop('config', None)
         return checkpoint

@@ -1,6 +1,11 @@
 """Scenes of several digits, 128×128, as COCO with instance masks; made by `make data`."""
 _data = dict(
-    type='CocoDataset', data_root='data/digits', metainfo=dict(classes=tuple('0123456789')))
+    type='CocoDataset',
+    data_root='data/digits',
+    metainfo=dict(
+        classes=tuple('0123456789'),
+        palette=[(255, 64, 64), (255, 179, 64), (217, 255, 64), (102, 255, 64), (64, 255, 140),
+                 (64, 255, 255), (64, 140, 255), (102, 64, 255), (217, 64, 255), (255, 64, 179)]))
 _loader = dict(num_workers=2, persistent_workers=True)
 _meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 train_dataloader = dict(

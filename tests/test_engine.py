@@ -1,0 +1,127 @@
+"""The Runner's own parts, and the report's."""
+import json
+import logging
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from torch import nn
+
+from dwnet.apis import init_model
+from dwnet.doctor import Finding, _version_remedy, examine
+from dwnet.engine import Runner
+from dwnet.engine.process_group import init_cpu_process_group
+from dwnet.engine.progress import ProgressHook
+from dwnet.errors import UserError
+from dwnet.report import read_curve
+
+CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
+
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x, mode='tensor'):
+        y = self.layer(torch.stack(list(x)) if isinstance(x, (list, tuple)) else x)
+        return dict(loss=y.square().mean()) if mode == 'loss' else [y]
+
+
+def toy_runner(tmp_path, **options) -> Runner:
+    loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
+                  dataset=[dict(x=torch.ones(2) * i) for i in range(6)], num_workers=0)
+    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader,
+                  train_cfg=dict(by_epoch=True, max_epochs=2),
+                  optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)),
+                  experiment_name=tmp_path.name, **options)
+
+
+def test_mixed_precision_falls_back_without_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    runner = toy_runner(tmp_path)
+    wrapper = runner.build_optim_wrapper(
+        dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD', lr=.1)))
+    assert type(wrapper).__name__ == 'OptimWrapper'
+
+
+def test_checkpoint_is_renamed_when_whole(tmp_path, monkeypatch):
+    runner = toy_runner(tmp_path)
+    monkeypatch.setattr('mmengine.runner.runner.save_checkpoint',
+                        lambda checkpoint, path, **_: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError):
+        runner.train()
+    assert not list(tmp_path.glob('*.pth')) and not (tmp_path / 'last_checkpoint').exists()
+
+
+def test_config_text_in_a_checkpoint_is_not_executed(tmp_path):
+    runner = toy_runner(tmp_path)
+    runner.train()
+    path, mark = tmp_path / 'epoch_1.pth', tmp_path / 'mark'
+    checkpoint = torch.load(path)
+    checkpoint['meta']['config'] = f"open({str(mark)!r}, 'w')"
+    torch.save(checkpoint, path)
+    again = toy_runner(tmp_path, load_from=str(path), resume=True)
+    again.train()
+    assert again.epoch == 2 and not mark.exists()
+
+
+def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path):
+    torch.save(dict(state_dict=nn.Linear(3, 1).state_dict()), tmp_path / 'x.pth')
+    with pytest.raises(UserError, match="does not fit the config's model"):
+        toy_runner(tmp_path, load_from=str(tmp_path / 'x.pth')).train()
+
+
+def test_process_group_names_what_the_launcher_did_not_set(monkeypatch):
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('RANK', '0')
+    with pytest.raises(RuntimeError, match='did not set WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT'):
+        init_cpu_process_group('pytorch')
+
+
+def test_progress_is_printed_where_the_log_is_silent(tmp_path, capsys):
+    runner = toy_runner(tmp_path, log_level='WARNING')
+    next(h for h in runner.hooks if isinstance(h, ProgressHook)).plain_interval = 0
+    runner.train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith('train: ')]
+    assert len(lines) == 6 and lines[-1].startswith('train: 6 of 6, 100 %')
+    logging.getLogger().handlers.clear()
+
+
+def test_read_curve_joins_interrupted_runs(tmp_path):
+    for run, records in dict(a=[(1, 5.), (2, 4.), (3, 3.)], b=[(3, 2.5), (4, 2.)]).items():
+        folder = tmp_path / run / 'vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text('\n'.join(json.dumps(dict(loss=v, step=s)) for s, v in records))
+    assert read_curve(tmp_path, 'loss') == ([1, 2, 3, 4], [5., 4., 2.5, 2.])
+
+
+def test_init_model(tmp_path, device):
+    model = init_model(CLASSIFICATION, device=device)
+    assert not model.training and model.cfg.default_scope == 'mmpretrain'
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'w.pth')
+    again = init_model(Config.fromfile(CLASSIFICATION), tmp_path / 'w.pth', device)
+    batch = dict(inputs=[torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)] * 2)
+    a, b = (m(**m.data_preprocessor(batch, False), mode='predict') for m in (model, again))
+    assert torch.equal(a[0].pred_score, b[0].pred_score)
+    with pytest.raises(RuntimeError):
+        torch.save(dict(state_dict={}), tmp_path / 'w.pth')
+        init_model(CLASSIFICATION, tmp_path / 'w.pth')
+
+
+def test_doctor_sees_this_machine():
+    findings = {f.subject: f for f in examine()}
+    assert findings['torch'].state == torch.__version__.split('+')[0]
+    assert 'mmcv operators' in findings and findings['detection'].state == 'ready (mmdet)'
+
+
+@pytest.mark.parametrize('name, version, remedy', [
+    ('setuptools', '82.0', "setuptools<81"), ('setuptools', '80.9', ''),
+    ('opencv-python', '5.0.0.93', 'opencv-python<5'), ('mmcv', '2.2.0', 'mmcv==2.1.0'),
+    ('mmcv-lite', '2.1.0', ''), ('torch', '2.5.1', 'torch>=2.6'), ('torch', '2.11.0', '')])
+def test_doctor_knows_the_traps(name, version, remedy):
+    found = _version_remedy(name, version)
+    assert remedy in found and bool(found) == bool(remedy)
+    assert Finding('a', 'b').remedy == ''
