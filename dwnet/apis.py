@@ -32,6 +32,6 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     if checkpoint is None:
         model.init_weights()
     else:
-        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
     model.cfg = cfg
     return model.to(device).eval()

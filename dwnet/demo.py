@@ -124,6 +124,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
         if not task.pretrained:
             pretrained = Path(results[task.name]['checkpoint'])
 
+    report = write_report(work_dir, results)
     table = Table('task', 'metric', 'score', 'seconds')
     for task in TASKS:
         result = results[task.name]
@@ -131,5 +132,5 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
             table.add_row(task.name if i == 0 else '', NAMES[key], f"{result['scores'][key]:g}",
                           f"{result['seconds']:.0f}" if i == 0 else '')
     console.print(table)
-    console.print(f'report: {write_report(work_dir, results)}')
+    console.print(f'report: {report}', soft_wrap=True)
     return results

@@ -1,5 +1,6 @@
 """The demo's report: one HTML file with the table, the training curves, and predictions beside the truth."""
 import base64
+import contextlib
 import copy
 import html
 import io
@@ -68,10 +69,11 @@ def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 25
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'report-{cfg.default_scope}',
                                     'vis_backends': None})
     loader = dict(cfg.test_dataloader, batch_size=1, num_workers=0, persistent_workers=False)
-    # evenly over the set: folders are sorted by class, so the first images would all be zeros
-    dataset = Runner.build_dataloader(loader, seed=0).dataset
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
+        dataset = Runner.build_dataloader(loader, seed=0).dataset
     visualizer.dataset_meta = dataset.metainfo
     sheet = Image.new('RGB', (number * size, 2 * size), 'white')
+    # evenly over the set: folders are sorted by class, so the first images would all be zeros
     for column, index in enumerate(np.linspace(0, len(dataset) - 1, number).round().astype(int)):
         data = dataset[int(index)]
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])

@@ -137,7 +137,7 @@ class Hostile:
     (__import__('os').system, ('touch {}', )),
     (eval, ("open('{}', 'w')", )),
     (exec, ("open('{}', 'w')", )),
-    (getattr, (np, 'save')),
+    (getattr, (dict, 'fromkeys')),
     (getattr, (HistoryBuffer, '__init__')),
     (__import__('subprocess').check_output, (['touch', '{}'], )),
     (__import__('importlib').import_module, ('os', )),

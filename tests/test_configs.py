@@ -61,6 +61,7 @@ SIZES = dict(mmpretrain=(64, 64), mmdet=(96, 160), mmseg=(64, 64))
 def test_builds_trains_and_predicts(config, device):
     cfg = read(config)
     cfg.model.backbone.init_cfg = None  # the published weights are on the net
+    cfg.model.backbone.drop_path_rate = 0.  # a dropped block has no gradient
     if cfg.default_scope == 'mmseg':
         cfg.model.data_preprocessor.size = SIZES['mmseg']
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(device)
@@ -69,16 +70,15 @@ def test_builds_trains_and_predicts(config, device):
     assert isinstance(model.backbone, DWNet)
     batch = make_batch(cfg, SIZES[cfg.default_scope])
     data = model.data_preprocessor(copy.deepcopy(batch), training=True)
-    before = {n: p.detach().clone() for n, p in model.backbone.named_parameters()}
+    before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=.1)
     loss, _ = model.parse_losses(model(**data, mode='loss'))
     assert loss.isfinite()
     loss.backward()
-    assert [n for n, p in model.backbone.named_parameters() if p.grad is None] == []
+    assert [n for n, p in model.backbone.named_parameters() if p.grad is None or not p.grad.any()] == []
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.)
     optimizer.step()
-    moved = [n for n, p in model.backbone.named_parameters() if not torch.equal(p, before[n])]
-    assert len(moved) > .9 * len(before)
+    assert sum(not torch.equal(a, b) for a, b in zip(before, model.parameters())) > len(before) / 2
 
     model.eval()
     height, width = SIZES[cfg.default_scope]

@@ -47,7 +47,7 @@ def test_checkpoint_of_the_example_is_the_last_epoch():
 
 def test_arguments_are_described_as_they_are():
     parameters = inspect.signature(DWNet.__init__).parameters
-    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \|.*\| (.*) \|$', README, re.M)
+    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| .* \| ?(.*?) ?\|$', README, re.M)
     seen = 0
     for names, default in rows:
         for name in re.findall(r'`(\w+)`', names):

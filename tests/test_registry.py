@@ -36,7 +36,7 @@ samples = []
 for _ in range(2):
     masks = np.zeros((1, 64, 64), np.uint8)
     masks[:, 8:40, 8:40] = 1
-    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), batch_input_shape=(64, 64)))
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64)))
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor([[8., 8., 40., 40.]]), labels=torch.tensor([3]), masks=BitmapMasks(masks, 64, 64))
     samples.append(sample)

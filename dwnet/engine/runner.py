@@ -1,6 +1,5 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
 import os
-import pickle
 from pathlib import Path
 
 import torch
@@ -63,11 +62,12 @@ class Runner(MMEngineRunner):
     def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True, **kwargs) -> dict:
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict=True, **kwargs)
-        except RuntimeError as error:
-            reason = ' '.join(str(error).split())
-            raise UserError(f"{filename} does not fit the config's model, or is damaged: {reason[:400]}") from error
-        except (pickle.UnpicklingError, EOFError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:  # whatever a damaged, hostile or foreign file leads to
+            reason = ' '.join(str(error).split())[:400]
+            if 'state_dict' in reason:  # mmengine's list of the keys that do not match
+                raise UserError(f"{filename} does not fit the config's model: {reason}") from error
             raise UserError(f'{filename} is damaged or holds more than weights, and is not loaded: {reason}') from error
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
         checkpoint.get('meta', {}).pop('config', None)

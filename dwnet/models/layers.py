@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -73,16 +74,18 @@ class Mlp(nn.Module):
 
 
 @contextmanager
-def _without_statistics(module: nn.Module) -> Iterator[None]:
-    """BatchNorm normalises by its batch as before, but leaves its running statistics alone."""
-    norms = [m for m in module.modules() if getattr(m, 'track_running_stats', False)]
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """BatchNorm normalises by its batch as before, but its running statistics stay what they are."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in before:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def recompute(block: nn.Module, x: Tensor) -> Tensor:
@@ -93,6 +96,6 @@ def recompute(block: nn.Module, x: Tensor) -> Tensor:
     alone, when the block is training.
     """
     def contexts():
-        return nullcontext(), _without_statistics(block) if block.training else nullcontext()
+        return nullcontext(), _statistics_kept(block) if block.training else nullcontext()
 
     return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
