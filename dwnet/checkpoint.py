@@ -5,9 +5,8 @@ official detector or segmentor with the backbone under ``backbone.``.
 """
 import re
 from collections.abc import Mapping
+from urllib.error import URLError
 
-import torch
-from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
@@ -90,45 +89,23 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
-def load_from_url(url: str, map_location: str | torch.device | None = None) -> dict:
-    """Downloads a checkpoint into PyTorch's cache, once a machine, and reads it; it cannot run code.
-
-    It replaces mmengine's loader, which lets a downloaded file run code (``weights_only=False``).
-
-    Raises:
-        UserError: If the address cannot be reached.
-    """
-    rank, _ = get_dist_info()
-
-    def load() -> dict:
-        return torch.hub.load_state_dict_from_url(url, map_location=map_location, weights_only=True)
-
-    try:
-        if rank == 0:
-            checkpoint = load()
-        barrier()  # the others find the file in the cache
-        return checkpoint if rank == 0 else load()
-    except OSError as error:
-        raise UserError(f'{url} cannot be fetched ({error}); fetch it where there is a network, then name '
-                        'the file in its place, for a backbone by --cfg-options '
-                        'model.backbone.init_cfg.checkpoint=FILE') from error
-
-
 def read_state_dict(path: str) -> dict[str, Tensor]:
     """The weights in a file or at an address, by our names.
 
     They may lie at the top level or under ``state_dict`` or ``model``, with or without ``module.``.
 
     Raises:
-        UserError: If the file is missing, damaged, refused since it would run code, or not DWNet's.
+        UserError: If the file is missing, damaged, refused since it would run code, or not DWNet's, or if
+            the address cannot be reached.
     """
     try:
         checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     except FileNotFoundError as error:
         raise UserError(f'weights {path} are missing') from error
-    except UserError:
-        raise
+    except URLError as error:
+        raise UserError(f'{path} cannot be fetched ({error.reason}); fetch it where there is a network, then '
+                        'name the file in its place, for a backbone by --cfg-options '
+                        'model.backbone.init_cfg.checkpoint=FILE') from error
     except Exception as error:  # whatever a damaged or hostile file leads to
         raise UserError(f"{path} is damaged or holds more than weights, and is not loaded: "
                         f"{str(error).strip().splitlines()[0]}") from error

@@ -1,6 +1,9 @@
 """The stand-in for mmcv's operators, and loading files without running code."""
+import functools
 import pickle
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 
 import numpy as np
@@ -151,6 +154,28 @@ def test_hostile_files_are_refused(tmp_path, call):
         pickle.dump(dict(state_dict=Hostile(function, arguments)), file, protocol=2)
     with pytest.raises((pickle.UnpicklingError, ValueError)):
         torch.load(tmp_path / 'hostile.pth', weights_only=True)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize('scheme', ['http', 'open-mmlab'])
+def test_hostile_downloads_are_refused(tmp_path, monkeypatch, scheme):
+    """Through mmengine's own loaders, of an address and of a model-zoo name."""
+    from mmengine.runner import CheckpointLoader
+    mark = tmp_path / 'mark'
+    with open(tmp_path / 'hostile.pth', 'wb') as file:
+        pickle.dump(dict(state_dict=Hostile(__import__('os').system, (f'touch {mark}', ))), file, protocol=2)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, 'log_message', lambda *_: None)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        name = url = f'http://127.0.0.1:{server.server_port}/hostile.pth'
+        if scheme != 'http':
+            name = 'open-mmlab://hostile'
+            monkeypatch.setattr('mmengine.runner.checkpoint.get_external_models', lambda: dict(hostile=url))
+        with pytest.raises(pickle.UnpicklingError):
+            CheckpointLoader.load_checkpoint(name)
+        server.shutdown()
     assert not mark.exists()
 
 

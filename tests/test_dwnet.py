@@ -13,6 +13,7 @@ from torch import nn
 
 from dwnet import DWNet
 from dwnet.checkpoint import convert_state_dict
+from dwnet.models.layers import PatchMerging, pad_to_multiple
 from dwnet.models.mixers import SPATIAL_OPERATORS
 
 DATA = Path(__file__).parent / 'data'
@@ -177,3 +178,14 @@ def test_one_image_in_training_is_an_error_with_a_remedy():
     with pytest.raises(ValueError, match='2 or more images.*batch_size'):
         model(torch.rand(1, 3, 64, 64))
     assert model.eval()(torch.rand(1, 3, 64, 64))[0].isfinite().all()
+
+
+def test_patch_merging_order_and_padding():
+    """Neighbours in the order (0, 0), (1, 0), (0, 1), (1, 1); an odd edge meets zeros."""
+    merge = PatchMerging(1)
+    merge.norm = nn.Identity()
+    merge.reduction = nn.Identity()
+    x = torch.arange(1., 10.).view(1, 1, 3, 3)
+    assert merge(x)[0, :, 0, 0].tolist() == [1, 4, 2, 5]
+    assert merge(x)[0, :, 1, 1].tolist() == [9, 0, 0, 0]
+    assert pad_to_multiple(torch.ones(1, 1, 5, 8), 4).sum((1, 2)).tolist() == [[5.] * 8]

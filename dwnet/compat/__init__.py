@@ -2,7 +2,7 @@
 
 ==================  ==============================================================
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
-``serialization``   the types in mmengine's checkpoints that are safe to load
+``serialization``   loading files and downloads without running code from them
 ==================  ==============================================================
 """
 from . import mmcv_ops, serialization
@@ -12,3 +12,4 @@ def install() -> None:
     """Called by ``import dwnet``; calling it again changes nothing."""
     mmcv_ops.install()
     serialization.allow_checkpoint_types()
+    serialization.load_downloads_safely()

@@ -3,11 +3,13 @@
 PyTorch refuses every pickled name that it does not know. mmengine's own checkpoints hold two kinds of
 those (mmengine#1655), the log history and the NumPy arrays in it; the official DWNet files hold their
 settings as a yacs node. They carry data and no code, so they are allowed, and nothing else is: a file
-cannot run code.
+cannot run code. What mmengine downloads is held to the same.
 """
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 
+import mmengine.runner.checkpoint
 import numpy as np
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -40,3 +42,13 @@ def allow_checkpoint_types() -> None:
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
     torch.serialization.add_safe_globals(allowed)
+
+
+def load_downloads_safely() -> None:
+    """Makes mmengine read what it downloads with ``weights_only``.
+
+    Its loaders of addresses, model-zoo names included, all go through this one function, which is
+    PyTorch's, and PyTorch's lets a downloaded file run code unless it is told otherwise.
+    """
+    mmengine.runner.checkpoint.load_url = functools.partial(
+        torch.hub.load_state_dict_from_url, weights_only=True)

@@ -7,6 +7,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
@@ -65,7 +66,7 @@ class ProgressHook(Hook):
             self._bar = Progress(
                 TextColumn('{task.description:>5}'), BarColumn(), MofNCompleteColumn(),
                 TextColumn('{task.percentage:>3.0f} %'), TimeRemainingColumn(), TextColumn('left'),
-                disable=not self._live)
+                console=Console(stderr=True), disable=not self._live)
             self._tasks: dict = {}
             self._printed = time.monotonic()
             self._bar.start()

@@ -1,0 +1,33 @@
+"""Finding mistakes before work starts: paths of nested data sets."""
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from dwnet.engine.cli import _dataset_paths, check_data
+from dwnet.errors import UserError
+
+LEAF = dict(data_root='/d', ann_file='a.json', data_prefix=dict(img='train/', seg=''))
+
+
+@pytest.mark.parametrize('dataset, paths', [
+    (LEAF, {'dataset.data_root': '/d', 'dataset.ann_file': '/d/a.json', 'dataset.data_prefix.img': '/d/train'}),
+    (dict(data_prefix='x'), {'dataset.data_prefix': 'x'}),
+    (dict(dataset=LEAF | dict(ann_file='')), {'dataset.dataset.data_root': '/d',
+                                              'dataset.dataset.data_prefix.img': '/d/train'}),
+    (dict(datasets=[dict(data_root='/a'), dict(data_root='/b')]), {'dataset.datasets.0.data_root': '/a',
+                                                                  'dataset.datasets.1.data_root': '/b'}),
+    (dict(data_root='s3://bucket', ann_file='a.json'), {}),
+    (None, {}),
+])
+def test_paths_of_a_data_set(dataset, paths):
+    assert dict(_dataset_paths(dataset)) == {key: Path(path) for key, path in paths.items()}
+
+
+def test_missing_annotations_of_a_metric(tmp_path):
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(data_root=str(tmp_path))),
+                      test_evaluator=[dict(type='A'), dict(type='CocoMetric', ann_file='/nowhere/a.json')]))
+    with pytest.raises(UserError, match=r'/nowhere/a.json is missing \(test data\).*test_evaluator.ann_file=…'):
+        check_data(cfg, 'test')
+    cfg.test_evaluator.pop()
+    check_data(cfg, 'test', 'train')

@@ -1,0 +1,66 @@
+"""The demo does not do again what is finished, and goes on where it was interrupted."""
+import json
+
+import pytest
+
+from dwnet import demo
+from dwnet.errors import UserError
+
+TASK = demo.TASKS[1]
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """Takes the place of the tools; writes what they would write."""
+    made = []
+
+    def run(tool, config, *arguments):
+        made.append([tool, *map(str, arguments)])
+        folder = tmp_path / 'detection'
+        (folder / 'test').mkdir(parents=True, exist_ok=True)
+        (folder / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))
+        if tool == 'train' and made[-1].count('interrupt'):
+            raise UserError('interrupted')
+        (folder / 'test/scores.json').write_text(json.dumps({'coco/bbox_mAP': .7, 'coco/segm_mAP': .6}))
+
+    monkeypatch.setattr(demo, '_run', run)
+    return made
+
+
+def test_what_is_finished_is_reused(calls, tmp_path):
+    first = demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'cls.pth', quick=False)
+    assert [c[0] for c in calls] == ['train', 'test'] and '--resume' not in calls[0]
+    assert f'model.backbone.init_cfg.checkpoint={tmp_path}/cls.pth' in calls[0]
+    assert demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'cls.pth', quick=False) == first
+    assert len(calls) == 2
+    demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'other.pth', quick=False)
+    assert len(calls) == 4, 'other options, another result'
+
+
+def test_an_interrupted_task_goes_on(calls, tmp_path, monkeypatch):
+    fake = demo._run
+
+    def interrupted(tool, *arguments):
+        fake(tool, *arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, '_run', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'cls.pth', quick=True)
+    (tmp_path / 'detection/seconds.json').write_text('100')
+    monkeypatch.setattr(demo, '_run', fake)
+    result = demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'cls.pth', quick=True)
+    assert '--resume' in calls[1], 'the checkpoint of the first run is there'
+    assert 100 <= result['seconds'] < 110, 'the time of both runs'
+    assert 'train_cfg.max_epochs=1' in calls[1]
+
+
+def test_a_failing_tool_stops_the_demo(monkeypatch):
+    with pytest.raises(UserError, match='exit code 2; run `make demo` again'):
+        demo._run('test', 'nothing.py', 'nothing.pth')
+
+
+def test_tasks_name_configs_and_metrics_that_exist():
+    for task in demo.TASKS:
+        assert (demo.ROOT / task.config).is_file()
+        assert all(key in demo.NAMES for key in task.scores)
