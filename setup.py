@@ -22,7 +22,7 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='MIT',
-    python_requires='>=3.10',
+    python_requires='>=3.10,<3.13',
     packages=find_packages(include=['dwnet', 'dwnet.*']),
     # mmcv is not here: `pip install dwnet` beside a compiled mmcv must not bring mmcv-lite, which would
     # overwrite its files. The extras bring it.
@@ -37,5 +37,6 @@ setup(
         'rich',
         'scikit-learn',
         'pycocotools',
+        'opencv-python<5',  # mmengine brings it; OpenCV 5 changed the contours that mmdet's masks come from
     ],
     extras_require=EXTRAS)

@@ -13,7 +13,8 @@ try:
     from . import compat
     compat.install()
     from .models import DWNet  # imports mmcv, so it comes after compat
-except ImportError as error:
-    # '-m': this is the start of `python -m dwnet doctor`, which has to run where nothing else does
+except Exception as error:  # torchvision for another torch raises RuntimeError
+    # '-m': the start of `python -m dwnet doctor`, which has to run where nothing else does
     if sys.argv[0] != '-m':
-        raise ImportError(f'{error}; `python -m dwnet doctor` says what is missing and what to do') from error
+        raise ImportError(f'dwnet cannot be imported: {error}; `python -m dwnet doctor` says what is missing and '
+                          'what to do') from error

@@ -1,4 +1,5 @@
 """What a notebook needs."""
+import copy
 import os
 
 from mmengine.config import Config
@@ -24,7 +25,7 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         >>> from dwnet.apis import init_model
         >>> model = init_model('configs/classification/dwnet-tiny_in1k.py')
     """
-    cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if checkpoint is not None and cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
@@ -34,4 +35,5 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     else:
         load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
     model.cfg = cfg
+    model._config = cfg  # mmpretrain's inferencers look for it under this name
     return model.to(device).eval()

@@ -109,11 +109,15 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     except Exception as error:  # whatever a damaged or hostile file leads to
         raise UserError(f"{path} is damaged or holds more than weights, and is not loaded: "
                         f"{str(error).strip().splitlines()[0]}") from error
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights by name')
     state_dict = checkpoint
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
             state_dict = checkpoint[key]
             break
+    if strange := [key for key, value in state_dict.items() if not isinstance(value, Tensor)]:
+        raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are not tensors, so these are not weights")
     try:
         return convert_state_dict({key.removeprefix('module.'): v for key, v in state_dict.items()})
     except KeyError as error:

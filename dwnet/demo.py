@@ -5,12 +5,16 @@ ImageNet weights in earnest. Each step is the command that a user would type.
 """
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
@@ -62,29 +66,50 @@ def _run(tool: str, *arguments: str | Path) -> None:
                         'from where it was')
 
 
+def _checksum(path: Path | None) -> int:
+    return zlib.crc32(path.read_bytes()) if path is not None and path.is_file() else 0
+
+
+def _read_json(path: Path) -> Any:
+    """What is in the file; None if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix('.unfinished')
+    beside.write_text(json.dumps(content, indent=1))
+    os.replace(beside, path)
+
+
 def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> dict:
     """Trains and tests one task in ``folder``, or takes what an earlier run left there.
 
     Returns:
         ``scores``, all metrics by the toolbox's names, and ``seconds``, spent in all runs together.
     """
-    result_file = folder / 'result.json'
     options = ['log_level=ERROR', 'train_cfg.val_begin=1000']  # it is tested at the end
     if quick:
         options.append(f'train_cfg.max_epochs={task.quick_epochs}')
     if task.pretrained:
         options += ['model.backbone.init_cfg.type=Pretrained',
                     f'model.backbone.init_cfg.checkpoint={pretrained}']
-    signature = dict(config=(ROOT / task.config).read_text(), options=options)
-    if result_file.is_file():
-        result = json.loads(result_file.read_text())
-        if result['signature'] == signature:
-            return result
-        result_file.unlink()
+    signature = dict(
+        config=Config.fromfile(str(ROOT / task.config)).pretty_text,
+        options=options,
+        data=_checksum(ROOT / 'data/digits/manifest.json'),
+        pretrained=_checksum(pretrained))
+    if _read_json(folder / 'signature.json') != signature:  # of another config or other data
+        shutil.rmtree(folder, ignore_errors=True)
+        _write_json(folder / 'signature.json', signature)
+    if result := _read_json(folder / 'result.json'):
+        return result
 
     start = time.monotonic()
-    clock_file = folder / 'seconds.json'  # what interrupted runs have spent
-    spent = json.loads(clock_file.read_text()) if clock_file.is_file() else 0
+    spent = _read_json(folder / 'seconds.json') or 0  # by interrupted runs
     try:
         resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
         _run('train', task.config, '--work-dir', folder, *resume, '--cfg-options', *options)
@@ -92,12 +117,10 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
         _run('test', task.config, checkpoint, '--work-dir', folder / 'test', '--cfg-options', options[0])
     finally:
         spent += time.monotonic() - start
-        folder.mkdir(parents=True, exist_ok=True)
-        clock_file.write_text(json.dumps(spent))
+        _write_json(folder / 'seconds.json', spent)
     scores = json.loads((folder / 'test' / 'scores.json').read_text())
-    result = dict(signature=signature, scores=scores, seconds=spent, checkpoint=str(checkpoint))
-    result_file.write_text(json.dumps(result, indent=1))
-    clock_file.unlink()
+    result = dict(scores=scores, seconds=spent, checkpoint=str(checkpoint))
+    _write_json(folder / 'result.json', result)
     return result
 
 

@@ -72,6 +72,11 @@ def examine() -> Iterator[Finding]:
         yield Finding('mmcv', 'both mmcv and mmcv-lite are installed and overwrite each other',
                       'pip uninstall mmcv mmcv-lite, then install one of them')
 
+    for module, remedy in (('torchvision', 'install the torchvision that belongs to this torch: pip install '
+                            'torch==2.11.0 torchvision==0.26.0'), ('mmengine', 'pip install mmengine==0.10.7')):
+        if error := _import_error(module):
+            yield Finding(module, error, remedy)
+            return
     if error := _import_error('mmcv'):
         yield Finding('mmcv', error, _mmcv_remedy(error))
         return

@@ -179,6 +179,34 @@ def test_hostile_downloads_are_refused(tmp_path, monkeypatch, scheme):
     assert not mark.exists()
 
 
+def test_arrays_from_files_hold_no_objects(tmp_path):
+    """An object array is a row of pointers, which a file could make up."""
+    array = Hostile(np.ndarray, ((1, ), 'O', bytes(8)))
+    state = Hostile(np.zeros(1).__reduce__()[0], (np.ndarray, (0, ), b'b'),
+                    (1, (1, ), np.dtype('O'), False, bytes(8)))
+    for hostile in (array, state, np.array([dict()], dtype=object)):
+        with open(tmp_path / 'hostile.pth', 'wb') as file:
+            pickle.dump(dict(state_dict=hostile), file, protocol=2)
+        with pytest.raises((pickle.UnpicklingError, ValueError)):
+            torch.load(tmp_path / 'hostile.pth', weights_only=True)
+
+
+@pytest.mark.parametrize('dtype', ['f8', '>f4', 'i8', 'u1', 'b1', 'U3', 'S2', 'c8'])
+def test_arrays_of_plain_data_survive(tmp_path, dtype):
+    array = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
+    for _ in range(2):  # saved again after it was loaded
+        torch.save(dict(a=array, s=array[0, 1]), tmp_path / 'a.pth')
+        loaded = torch.load(tmp_path / 'a.pth')
+        assert loaded['a'].dtype == array.dtype.newbyteorder('='), 'NumPy itself turns bytes into native order'
+        assert np.array_equal(loaded['a'], array) and loaded['s'] == array[0, 1]
+        array = loaded['a']
+
+
+def test_collecting_the_environment_still_works():
+    from mmcv.utils import collect_env
+    assert 'MMCV Compiler' in collect_env()
+
+
 def test_getattr_is_not_getattr():
     assert serialization.history_statistic(HistoryBuffer, 'max') is HistoryBuffer.__dict__['max']
     for owner, name in ((object, '__subclasses__'), (HistoryBuffer, '__globals__')):

@@ -33,8 +33,10 @@ def test_what_is_finished_is_reused(calls, tmp_path):
     assert f'model.backbone.init_cfg.checkpoint={tmp_path}/cls.pth' in calls[0]
     assert demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'cls.pth', quick=False) == first
     assert len(calls) == 2
-    demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'other.pth', quick=False)
-    assert len(calls) == 4, 'other options, another result'
+    (tmp_path / 'cls.pth').write_bytes(b'other weights')
+    demo.run_task(TASK, tmp_path / 'detection', tmp_path / 'cls.pth', quick=False)
+    assert [c[0] for c in calls[2:]] == ['train', 'test'], 'other weights to start from, another result'
+    assert '--resume' not in calls[2], 'what was trained from the old ones does not count'
 
 
 def test_an_interrupted_task_goes_on(calls, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from sklearn.datasets import load_digits
 
 from dwnet.datasets import digits
+from dwnet.errors import UserError
 
 SMALL = digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9)  # as in conftest
 
@@ -81,6 +82,13 @@ def test_damage_is_found_and_mended(tmp_path, harm):
     assert not digits.is_complete(root, config)
     assert digits.prepare(root, config, show_progress=False)
     assert digits.is_complete(root, config)
+
+
+def test_a_folder_of_others_is_not_touched(tmp_path):
+    (tmp_path / 'imagenet').mkdir()
+    with pytest.raises(UserError, match='holds other files'):
+        digits.prepare(tmp_path, show_progress=False)
+    assert (tmp_path / 'imagenet').is_dir()
 
 
 def test_interrupted_drawing_leaves_what_was_there(tmp_path, monkeypatch):

@@ -73,11 +73,29 @@ def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path):
         toy_runner(tmp_path, load_from=str(tmp_path / 'x.pth')).train()
 
 
+def test_another_shape_is_no_damage(tmp_path):
+    runner = toy_runner(tmp_path / 'a')
+    state = {'layer.weight': torch.ones(3, 2), 'layer.bias': torch.ones(3)}
+    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
+    with pytest.raises(UserError, match="does not fit the config's model.*layer.weight"):
+        runner.load_checkpoint(str(tmp_path / 'x.pth'))
+    torch.save(dict(state_dict=Toy().state_dict()), tmp_path / 'x.pth')
+    with pytest.raises(UserError, match='holds no state of a training'):
+        toy_runner(tmp_path / 'b', load_from=str(tmp_path / 'x.pth'), resume=True).train()
+
+
+def test_more_processes_than_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    with pytest.raises(UserError, match='2 processes for 1 GPUs'):
+        toy_runner(tmp_path, launcher='pytorch')
+
+
 def test_process_group_names_what_the_launcher_did_not_set(monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('RANK', '0')
-    with pytest.raises(RuntimeError, match='did not set WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT'):
+    with pytest.raises(UserError, match='did not set WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT'):
         init_cpu_process_group('pytorch')
 
 

@@ -36,7 +36,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=.01, by_epoch=False, end=200),
     dict(type='PolyLR', by_epoch=True, power=1., eta_min=1e-5, convert_to_iter_based=True),
 ]
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=4)
 log_processor = dict(by_epoch=True)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

@@ -60,6 +60,16 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
             *grad_input.shape, sampling_ratio, aligned))
 
 
+def get_compiler_version() -> str:
+    """Asked for by ``mmcv.utils.collect_env``, which reports it."""
+    return 'n/a'
+
+
+def get_compiling_cuda_version() -> str:
+    """Asked for by ``mmcv.utils.collect_env``, which reports it."""
+    return 'n/a'
+
+
 COVERED: dict[str, Callable] = {f.__name__: f for f in (nms, roi_align_forward, roi_align_backward)}
 
 
@@ -80,7 +90,9 @@ class _StandIn(ModuleType):
         def operator(*args, **kwargs):
             raise _not_covered(name)
 
-        return COVERED.get(name, operator)
+        reports = dict(get_compiler_version=get_compiler_version,
+                       get_compiling_cuda_version=get_compiling_cuda_version)
+        return (COVERED | reports).get(name, operator)
 
 
 class _Finder(MetaPathFinder, Loader):

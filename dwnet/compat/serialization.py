@@ -29,18 +29,63 @@ def history_statistic(owner: type, name: str) -> Callable:
     return HistoryBuffer.__dict__[name]
 
 
+class PlainDtype:
+    """Takes the place of ``numpy.dtype``, whose constructor and state would take anything."""
+
+    def __init__(self, code: str, *_) -> None:
+        self.code, self.order = str(code), '='
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = state[1]
+
+    def resolve(self) -> np.dtype:
+        """The type itself.
+
+        Raises:
+            ValueError: If it is not a type of numbers or text.
+        """
+        dtype = np.dtype(self.code)
+        if dtype.kind not in 'biufcSU':
+            raise ValueError(f'the file holds an array of {dtype}, which is no plain data')
+        return dtype.newbyteorder(self.order if self.order in ('<', '>') else '=')
+
+
+class PlainArray(np.ndarray):
+    """An array from a file: numbers or text, never objects, whose pointers a file could make up."""
+
+    def __new__(cls, *_, **__):
+        raise ValueError('the file makes an array from scratch, which no checkpoint does')
+
+    def __setstate__(self, state: tuple) -> None:
+        version, shape, dtype, fortran, raw = state
+        super().__setstate__((version, shape, dtype.resolve(), fortran, bytes(raw)))
+
+    def __reduce__(self) -> tuple:
+        return np.asarray(self).__reduce__()  # saved again as what it is: a NumPy array
+
+
+def reconstruct_array(*_) -> PlainArray:
+    """Takes the place of NumPy's ``_reconstruct``: the empty array that the state is then put into."""
+    return np.ndarray.__new__(PlainArray, (0, ), np.int8)
+
+
+def reconstruct_scalar(dtype: PlainDtype, raw: bytes) -> np.generic:
+    """Takes the place of NumPy's ``scalar``."""
+    return np.frombuffer(raw, dtype.resolve(), 1)[0]
+
+
 def allow_checkpoint_types() -> None:
     """Adds what the checkpoints hold beside tensors to PyTorch's list of safe names."""
-    scalar_types = 'bool float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64'
-    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     allowed = [
-        HistoryBuffer, np.ndarray, np.dtype, (history_statistic, 'builtins.getattr'),
+        HistoryBuffer,
+        (history_statistic, 'builtins.getattr'),
         (OrderedDict, 'yacs.config.CfgNode'),  # a dict with attributes; its content is all that is read
-        *(type(np.dtype(name)) for name in scalar_types.split())
+        (PlainDtype, 'numpy.dtype'),
+        (PlainArray, 'numpy.ndarray'),
     ]
     # NumPy 2 moved these two functions; files written under NumPy 1 call them by the old name.
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+        allowed += [(reconstruct_array, f'{module}._reconstruct'), (reconstruct_scalar, f'{module}.scalar')]
     torch.serialization.add_safe_globals(allowed)
 
 

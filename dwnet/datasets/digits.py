@@ -25,6 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dwnet.errors import UserError
+
 CLASSES = tuple('0123456789')
 
 
@@ -214,6 +216,12 @@ def is_complete(root: str | os.PathLike, config: DigitsConfig = DigitsConfig()) 
         return False
 
 
+def _refuse_foreign_folder(root: Path) -> None:
+    ours = {'classification', 'scenes', 'annotations', 'labels', 'manifest.json'}
+    if root.exists() and (not root.is_dir() or {p.name for p in root.iterdir()} - ours):
+        raise UserError(f'{root} holds other files than the digits; name a folder that is empty or new')
+
+
 def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
             show_progress: bool = True) -> bool:
     """Makes sure that ``root`` holds the data; makes it when anything is missing or damaged.
@@ -227,11 +235,15 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
 
     Returns:
         Whether it had to be made.
+
+    Raises:
+        UserError: If ``root`` holds files that are not of this data; nothing is touched then.
     """
     from filelock import FileLock
     from rich.progress import track
 
-    root = Path(root)
+    root = Path(root).resolve()  # a link to another disk stays a link
+    _refuse_foreign_folder(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{root}.lock'):  # two trainings may start together
         if is_complete(root, config):
@@ -271,4 +283,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    from dwnet.engine.cli import run_command
+    run_command(main)

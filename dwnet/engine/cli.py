@@ -24,7 +24,7 @@ def run_command(main: Callable[[], None]) -> None:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print('interrupted; --resume goes on from the last checkpoint', file=sys.stderr)
+        print('interrupted', file=sys.stderr)
         sys.exit(130)
 
 
@@ -72,7 +72,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if toolbox in TOOLBOXES:
         try:
             importlib.import_module(f'{toolbox}.models')
-        except ImportError as error:
+        except Exception as error:  # their version checks are assertions
             raise _toolbox_error(toolbox, _one_line(error)) from error
     if args.work_dir:
         cfg.work_dir = args.work_dir

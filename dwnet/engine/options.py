@@ -17,19 +17,25 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
             print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
             return
         newest = find_latest_checkpoint(cfg.work_dir)
-        if not Path(newest).is_file():
+        if not Path(newest).is_file():  # also where an interruption left the pointer empty
             raise UserError(f'{pointer} names {newest}, which is missing; name a checkpoint: '
                             '--resume CHECKPOINT')
-        cfg.resume, cfg.load_from = True, newest
-    else:
-        _must_exist(checkpoint)
-        cfg.resume, cfg.load_from = True, checkpoint
+        checkpoint = newest
+    _must_exist(checkpoint)
+    cfg.resume = True
+    _load_from(cfg, checkpoint)
 
 
 def set_checkpoint(cfg: Config, checkpoint: str) -> None:
-    """The checkpoint to test; it brings all weights, so none are fetched for initialisation."""
+    """The checkpoint to test."""
     _must_exist(checkpoint)
-    cfg.load_from, cfg.resume = checkpoint, False
+    cfg.resume = False
+    _load_from(cfg, checkpoint)
+
+
+def _load_from(cfg: Config, checkpoint: str) -> None:
+    """The checkpoint brings all weights, so none are fetched for initialisation."""
+    cfg.load_from = checkpoint
     if cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None
 

@@ -45,16 +45,16 @@ class ProgressHook(Hook):
         self._advance('test')
 
     def after_train(self, runner: Runner) -> None:
-        self._stop()
+        self.close()
 
     def after_val(self, runner: Runner) -> None:
         if self._bar is not None and 'train' in self._tasks:  # training goes on
             self._bar.remove_task(self._tasks.pop('val'))
         else:
-            self._stop()
+            self.close()
 
     def after_test(self, runner: Runner) -> None:
-        self._stop()
+        self.close()
 
     def _start(self, runner: Runner, name: str, total: int, completed: int = 0) -> None:
         if not is_main_process():
@@ -87,7 +87,8 @@ class ProgressHook(Hook):
             print(f'{name}: {task.completed:.0f} of {task.total:.0f}, {task.percentage:.0f} %, '
                   f'{left} s left', flush=True)
 
-    def _stop(self) -> None:
+    def close(self) -> None:
+        """Ends the bar and gives the terminal back."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

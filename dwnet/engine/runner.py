@@ -1,9 +1,11 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from mmengine.dist import is_distributed
+from mmengine.dist import is_distributed, master_only
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -30,8 +32,15 @@ class Runner(MMEngineRunner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        if self.distributed and not is_distributed() and not torch.cuda.is_available():
-            init_cpu_process_group(self.launcher)
+        if self.distributed and not is_distributed():
+            gpus, here = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+            if gpus == 0:
+                init_cpu_process_group(self.launcher)
+            elif here > gpus:
+                raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs '
+                                '(CUDA_VISIBLE_DEVICES=) to run on the CPU')
+            elif self.launcher == 'mpi':  # mmengine reads it and does not set it
+                os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -60,22 +69,53 @@ class Runner(MMEngineRunner):
         self.register_hook(ProgressHook(), priority='VERY_LOW')
 
     def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True, **kwargs) -> dict:
+        """Loads weights; ``strict`` is always on.
+
+        Raises:
+            UserError: If the file is damaged, refused since it would run code, or does not fit the model.
+        """
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict=True, **kwargs)
-        except UserError:
+        except (UserError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a damaged, hostile or foreign file leads to
-            reason = ' '.join(str(error).split())[:400]
-            if 'state_dict' in reason:  # mmengine's list of the keys that do not match
-                raise UserError(f"{filename} does not fit the config's model: {reason}") from error
-            raise UserError(f'{filename} is damaged or holds more than weights, and is not loaded: {reason}') from error
+            reason = ' '.join(str(error).split())
+            if 'do not match exactly' in reason:  # mmengine's list of keys and shapes
+                raise UserError(f"{filename} does not fit the config's model: {reason[:400]}") from error
+            raise UserError(f'{filename} cannot be read, is damaged, or holds more than weights, and is not '
+                            f'loaded: {reason[:400]}') from error
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
         checkpoint.get('meta', {}).pop('config', None)
         return checkpoint
 
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        try:
+            super().resume(filename, *args, **kwargs)
+        except KeyError as error:
+            raise UserError(f'{filename} holds no state of a training ({error} is missing), so nothing can be '
+                            'resumed from it; to start from its weights, set load_from') from error
+
+    @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         unfinished = f'.{filename}.unfinished'
         super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
-        # save_checkpoint runs on the first process alone (CheckpointHook sees to it)
-        if Path(out_dir, unfinished).is_file():
+        if Path(out_dir, unfinished).is_file():  # on this machine, not on a server
             os.replace(Path(out_dir, unfinished), Path(out_dir, filename))
+
+    def train(self) -> nn.Module:
+        return self._with_progress_closed(super().train)
+
+    def val(self) -> dict:
+        return self._with_progress_closed(super().val)
+
+    def test(self) -> dict:
+        return self._with_progress_closed(super().test)
+
+    def _with_progress_closed(self, work: Callable[[], Any]) -> Any:
+        """An interruption or an error must not leave a terminal without its cursor."""
+        try:
+            return work()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.close()

@@ -165,8 +165,10 @@ class DWNet(BaseModule):
 
     def init_weights(self) -> None:
         """Initialises by ``init_cfg``; called by the toolboxes when a training starts."""
-        if isinstance(self.init_cfg, dict) and self.init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, self.init_cfg['checkpoint'])
+        steps = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
+        pretrained = [step for step in steps if step['type'] == 'Pretrained']
+        if pretrained:  # it brings all weights, so other steps would have no effect
+            load_pretrained(self, pretrained[-1]['checkpoint'])
         else:
             super().init_weights()
 

@@ -24,4 +24,6 @@ train_pipeline = [
         ]),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+# a last batch of one image would stop BatchNorm
+train_dataloader = dict(
+    batch_sampler=dict(drop_last=True), dataset=dict(pipeline=train_pipeline))
