@@ -14,6 +14,8 @@ from dwnet.errors import UserError
 
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
+# Data sets of mmpretrain that download themselves.
+_SELF_FETCHED = ('CIFAR', 'MNIST', 'FashionMNIST')
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -137,7 +139,7 @@ def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[t
             name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
             yield from _dataset_paths(part, name)
     root = dataset.get('data_root') or ''
-    if '://' in root:  # on a server
+    if '://' in root or str(dataset.get('type')).startswith(_SELF_FETCHED):  # on a server, or on its way
         return
     if root:
         yield f'{setting}.data_root', Path(root)
