@@ -108,7 +108,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
                         'model.backbone.init_cfg.checkpoint=FILE') from error
     except Exception as error:  # whatever a damaged or hostile file leads to
         raise UserError(f"{path} is damaged or holds more than weights, and is not loaded: "
-                        f"{str(error).strip().splitlines()[0]}") from error
+                        f"{' '.join(str(error).split())[:300]}") from error
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights by name')
     state_dict = checkpoint
@@ -116,8 +116,8 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         if isinstance(checkpoint.get(key), Mapping):
             state_dict = checkpoint[key]
             break
-    if strange := [key for key, value in state_dict.items() if not isinstance(value, Tensor)]:
-        raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are not tensors, so these are not weights")
+    if strange := [k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
+        raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not weights")
     try:
         return convert_state_dict({key.removeprefix('module.'): v for key, v in state_dict.items()})
     except KeyError as error:

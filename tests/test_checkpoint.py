@@ -120,6 +120,21 @@ def test_missing_and_damaged_files(tmp_path):
         read_state_dict(str(path))
 
 
+@pytest.mark.parametrize('content, message', [
+    ([1, 2], 'holds a list, not weights by name'), ({'a': 1}, 'a are no names of tensors'),
+    ({3: torch.ones(1)}, '3 are no names of tensors')])
+def test_what_is_no_weights_is_said_so(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        read_state_dict(save(tmp_path, content))
+
+
+def test_unreadable_file_without_a_word(tmp_path, monkeypatch):
+    monkeypatch.setattr('dwnet.checkpoint.CheckpointLoader.load_checkpoint',
+                        lambda *_, **__: (_ for _ in ()).throw(EOFError()))
+    with pytest.raises(UserError, match='damaged'):
+        read_state_dict(str(tmp_path))
+
+
 def test_unreachable_address_says_what_to_do():
     with pytest.raises(UserError, match='cannot be fetched.*init_cfg.checkpoint=FILE'):
         read_state_dict('http://127.0.0.1:9/weights.pth')

@@ -18,7 +18,7 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
             return
         newest = find_latest_checkpoint(cfg.work_dir)
         if not Path(newest).is_file():  # also where an interruption left the pointer empty
-            raise UserError(f'{pointer} names {newest}, which is missing; name a checkpoint: '
+            raise UserError(f'{pointer} names {newest!r}, which is missing; name a checkpoint: '
                             '--resume CHECKPOINT')
         checkpoint = newest
     _must_exist(checkpoint)
