@@ -35,6 +35,7 @@ setup(
         'pillow',
         'filelock',
         'rich',
+        'safetensors',
         'scikit-learn',
         'pycocotools',
         'opencv-python<5',  # mmengine brings it; OpenCV 5 changed the contours that mmdet's masks come from

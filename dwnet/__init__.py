@@ -3,6 +3,7 @@
 Importing this package also lets the toolboxes run without mmcv's compiled operators, see
 :mod:`dwnet.compat`; so import it before mmdet and mmseg where mmcv is mmcv-lite.
 """
+import importlib.util
 import sys
 
 from .version import __version__
@@ -12,7 +13,10 @@ __all__ = ['DWNet', '__version__']
 try:
     from . import compat
     compat.install()
+    from . import schedules  # noqa: F401  registers them
     from .models import DWNet  # imports mmcv, so it comes after compat
+    if importlib.util.find_spec('timm'):
+        from . import timm_models  # noqa: F401  registers them
 except Exception as error:  # torchvision for another torch raises RuntimeError
     # '-m': the start of `python -m dwnet doctor`, which has to run where nothing else does
     if sys.argv[0] != '-m':

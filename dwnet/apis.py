@@ -4,8 +4,9 @@ import os
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
 from torch import nn
+
+from dwnet.checkpoint import load_weights, read_checkpoint
 
 
 def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
@@ -14,12 +15,17 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
 
     Args:
         config: A config file or a config.
-        checkpoint: Weights of this project; None leaves the initialisation, which is random unless the
-            config's ``init_cfg`` says otherwise.
+        checkpoint: A ``.pth`` or ``.safetensors`` file or an address, of this project or official; None leaves
+            the initialisation, which is random unless the config's ``init_cfg`` says otherwise. A config with
+            ``new_heads=True`` takes weights whose heads have other shapes, and leaves those at their
+            initialisation.
         device: Where the model goes.
 
     Returns:
         The toolbox's model: an ``ImageClassifier``, a detector or a segmentor. Its ``cfg`` is the config.
+
+    Raises:
+        UserError: If the weights cannot be read or do not fit the model.
 
     Example:
         >>> from dwnet.apis import init_model
@@ -29,11 +35,12 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if checkpoint is not None and cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
+    new_heads = cfg.get('new_heads', False)
     model = MODELS.build(cfg.model)
-    if checkpoint is None:
+    if checkpoint is None or new_heads:
         model.init_weights()
-    else:
-        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True, logger='silent')
+    if checkpoint is not None:
+        load_weights(model, read_checkpoint(str(checkpoint))['state_dict'], str(checkpoint), new_heads)
     model.cfg = cfg
     model._config = cfg  # mmpretrain's inferencers look for it under this name
     return model.to(device).eval()

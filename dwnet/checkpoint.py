@@ -1,17 +1,25 @@
-"""Weight files: the official code's state-dict names turned into ours, and pre-trained backbones.
+"""Weight files: the official code's names turned into ours, and loading that leaves nothing out in silence.
 
-Layouts: the official ImageNet classifier (bare names with ``head.``), a bare official backbone, and an
-official detector or segmentor with the backbone under ``backbone.``.
+Layouts: the official ImageNet classifier (bare names with ``head.``), a bare official backbone, an official
+detector or segmentor with the backbone under ``backbone.``, and all that this project writes.
 """
+import hashlib
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
+import safetensors.torch
+import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from dwnet.errors import UserError
+
+OFFICIAL_RELEASE = 'https://github.com/Atten4Vis/DemystifyLocalViT/releases/download/prerelease'
 
 # Official name → ours, below ``layers.I.blocks.J.attn2conv``; ``conv`` is the spatial operator.
 _MIXER = {
@@ -25,13 +33,19 @@ _MIXER = {
     'conv2': 'proj_out',
     'bn2': 'bn_out',
 }
+# The inhomogeneous operator keeps its layers in lists.
+_MIXER_INHOMOGENEOUS = {
+    'conv.conv1.0': 'spatial.squeeze',
+    'conv.conv1.1': 'spatial.bn',
+    'conv.conv2.0': 'spatial.predict',
+}
 _BLOCK = re.compile(r'layers\.(\d)\.blocks\.(\d+)\.(.+)')
 _MERGING = re.compile(r'layers\.(\d)\.downsample\.(.+)')
 _DENSE_NORM = re.compile(r'norm(\d)\.(.+)')
 _OURS = re.compile(r'(patch_embed|stages\.\d+\.(blocks|downsample)|norms\.\w+\d)\.')
 
 
-def _convert_backbone_key(key: str) -> str | None:
+def _backbone_name(key: str) -> str | None:
     """Our name of an official or own backbone key, or None if it is neither."""
     if _OURS.match(key):
         return key
@@ -39,12 +53,9 @@ def _convert_backbone_key(key: str) -> str | None:
         stage, block, rest = match.groups()
         if rest.startswith('attn2conv.'):
             module, _, tensor = rest.removeprefix('attn2conv.').rpartition('.')
-            if module not in _MIXER:
-                return None
-            rest = f'mixer.{_MIXER[module]}.{tensor}'
-        elif not rest.startswith(('mlp.fc1.', 'mlp.fc2.', 'bn.')):
-            return None
-        return f'stages.{stage}.blocks.{block}.{rest}'
+            module = (_MIXER | _MIXER_INHOMOGENEOUS).get(module)
+            return f'stages.{stage}.blocks.{block}.mixer.{module}.{tensor}' if module else None
+        return f'stages.{stage}.blocks.{block}.{rest}' if rest.startswith(('mlp.fc1.', 'mlp.fc2.', 'bn.')) else None
     if match := _MERGING.fullmatch(key):  # official: at the end of a stage; here: at the start of the next
         return f'stages.{int(match[1]) + 1}.downsample.{match[2]}'
     if match := _DENSE_NORM.fullmatch(key):
@@ -52,6 +63,39 @@ def _convert_backbone_key(key: str) -> str | None:
     if key.startswith('norm.'):
         return f'norms.ln3.{key.removeprefix("norm.")}'
     return None
+
+
+def _official_name(name: str, inhomogeneous: bool) -> str:
+    """The official name behind one of ours: what the holder of an official file knows a tensor by."""
+    prefix, name = ('backbone.', name.removeprefix('backbone.')) if name.startswith('backbone.') else ('', name)
+    if match := re.fullmatch(r'stages\.(\d)\.downsample\.(.+)', name):
+        return f'{prefix}layers.{int(match[1]) - 1}.downsample.{match[2]}'
+    if match := re.fullmatch(r'stages\.(\d\.blocks\.\d+)\.mixer\.(.+)\.(\w+)', name):
+        officials = {ours: official for official, ours in (
+            _MIXER | (_MIXER_INHOMOGENEOUS if inhomogeneous else {})).items()}
+        return f'{prefix}layers.{match[1]}.attn2conv.{officials.get(match[2], match[2])}.{match[3]}'
+    for ours, official in (('stages.', 'layers.'), ('norms.bn', 'norm'), ('norms.ln3', 'norm'), ('head.fc', 'head')):
+        if name.startswith(ours):
+            return prefix + official + name.removeprefix(ours)
+    return prefix + name
+
+
+def _our_names(keys: Iterable[str]) -> dict[str, str | None]:
+    """Each key of a file → our name, or None for a backbone key that has no place."""
+    keys = list(keys)
+    in_model = any(key.startswith('backbone.') for key in keys)
+    classifier = not in_model and not {'head.weight', 'head.bias'}.isdisjoint(keys)
+    names: dict[str, str | None] = {}
+    for key in keys:
+        if in_model:
+            name = _backbone_name(key.removeprefix('backbone.')) if key.startswith('backbone.') else key
+            names[key] = f'backbone.{name}' if name and key.startswith('backbone.') else name
+        elif key in ('head.weight', 'head.bias'):
+            names[key] = key.replace('head.', 'head.fc.')
+        else:
+            name = _backbone_name(key)
+            names[key] = f'backbone.{name}' if name and classifier else name
+    return names
 
 
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -70,36 +114,38 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         KeyError: If a key has no place; the message lists all of them.
     """
-    if any(key.startswith('backbone.') for key in state_dict):
-        prefix_in = prefix_out = 'backbone.'
-    else:
-        prefix_in, prefix_out = '', 'backbone.' if 'head.weight' in state_dict else ''
-    converted, unknown = {}, []
-    for key, tensor in state_dict.items():
-        if not key.startswith(prefix_in):
-            converted[key] = tensor
-        elif not prefix_in and key in ('head.weight', 'head.bias'):
-            converted[key.replace('head.', 'head.fc.')] = tensor
-        elif (name := _convert_backbone_key(key.removeprefix(prefix_in))) is not None:
-            converted[prefix_out + name] = tensor
-        else:
-            unknown.append(key)
-    if unknown:
-        raise KeyError(f"{len(unknown)} of {len(state_dict)} keys are not DWNet's: {', '.join(unknown)}")
-    return converted
+    names = _our_names(state_dict)
+    if unknown := [key for key, name in names.items() if name is None]:
+        raise KeyError(f"{len(unknown)} of {len(names)} keys are not DWNet's: {', '.join(unknown)}")
+    return {names[key]: tensor for key, tensor in state_dict.items()}
 
 
-def read_state_dict(path: str) -> dict[str, Tensor]:
-    """The weights in a file or at an address, by our names.
+def rename_on_load(state_dict: dict[str, Any], prefix: str, *_) -> None:
+    """Pre-hook of the backbone's ``load_state_dict``: official names below ``prefix`` become ours, in place.
 
-    They may lie at the top level or under ``state_dict`` or ``model``, with or without ``module.``.
+    So any loader, be it another project's Runner, takes an official detector or segmentor.
+    """
+    for key in [key for key in state_dict if key.startswith(prefix)]:
+        name = _backbone_name(key.removeprefix(prefix))
+        if name is not None and prefix + name != key:
+            state_dict[prefix + name] = state_dict.pop(key)
+
+
+def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str, Any]:
+    """The whole content of a ``.pth`` or ``.safetensors`` file, the weights under ``state_dict`` by their own names.
+
+    In the file they may lie at the top level or under ``state_dict`` or ``model``, with or without ``module.``.
 
     Raises:
-        UserError: If the file is missing, damaged, refused since it would run code, or not DWNet's, or if
-            the address cannot be reached.
+        UserError: If the file is missing, damaged, refused since it would run code, or no weights, or if the
+            address cannot be reached.
     """
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+        if path.endswith('.safetensors') and '://' not in path:
+            device = map_location if isinstance(map_location, str) else 'cpu'
+            checkpoint: Any = dict(state_dict=safetensors.torch.load_file(path, device))
+        else:
+            checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location, logger='silent')
     except FileNotFoundError as error:
         raise UserError(f'weights {path} are missing') from error
     except URLError as error:
@@ -107,48 +153,162 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
                         'name the file in its place, for a backbone by --cfg-options '
                         'model.backbone.init_cfg.checkpoint=FILE') from error
     except Exception as error:  # whatever a damaged or hostile file leads to
-        raise UserError(f"{path} is damaged or holds more than weights, and is not loaded: "
+        raise UserError(f"{path} cannot be read, is damaged, or holds more than weights, and is not loaded: "
                         f"{' '.join(str(error).split())[:300]}") from error
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights by name')
-    state_dict = checkpoint
+    beside: dict[str, Any] = {}
+    weights = checkpoint
     for key in ('state_dict', 'model'):
         if isinstance(checkpoint.get(key), Mapping):
-            state_dict = checkpoint[key]
+            weights = checkpoint[key]
+            beside = {name: value for name, value in checkpoint.items() if name != key}
             break
-    if strange := [k for k, v in state_dict.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
+    if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not weights")
+    return {**beside, 'state_dict': {key.removeprefix('module.'): tensor for key, tensor in weights.items()}}
+
+
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """The weights in a file or at an address, by our names.
+
+    Raises:
+        UserError: As :func:`read_checkpoint`, or if they are not DWNet's.
+    """
     try:
-        return convert_state_dict({key.removeprefix('module.'): v for key, v in state_dict.items()})
+        return convert_state_dict(read_checkpoint(path)['state_dict'])
     except KeyError as error:
         raise UserError(f'{path}: {error.args[0]}') from error
 
 
-def load_pretrained(backbone: nn.Module, path: str) -> None:
-    """Starts a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str, new_heads: bool = False) -> None:
+    """Loads a whole model, strictly: a classifier, detector, segmentor or backbone, ours or official.
 
-    Every tensor of the backbone has to be in the file, except for the norms of its outputs: a detector's
-    are new when it starts from a classifier.
+    Args:
+        model: What the weights belong to.
+        weights: Tensors by official names, by ours, or by those of any other model.
+        source: Where they come from, for messages.
+        new_heads: Leave the tensors of heads (all but ``backbone.`` and ``neck.``) that have another shape, as
+            they do for other classes, at their initialisation. The log lists them.
 
     Raises:
-        UserError: If the file lacks a tensor or has one of another shape; nothing is loaded then.
+        UserError: If a tensor is missing, is not the model's, or has another shape; nothing is loaded then.
     """
-    weights = read_state_dict(path)
-    if any(key.startswith('backbone.') for key in weights):
-        weights = {key.removeprefix('backbone.'): tensor for key, tensor in weights.items()
-                   if key.startswith('backbone.')}
+    own = model.state_dict()
+    keys = _keys_by_name(weights, source)
+    if not any(name.startswith('backbone.') for name in own):  # a backbone, bare or with a head of its own
+        keys = {name.removeprefix('backbone.'): key for name, key in keys.items()}
+    elif not any(name.startswith('backbone.') for name in keys):
+        keys = {f'backbone.{name}': key for name, key in keys.items()}
+    new = {name for name in own if new_heads and name in keys and weights[keys[name]].shape != own[name].shape
+           and not name.startswith(('backbone.', 'neck.'))}
+    _load(model, weights, keys, source, leave_out=new)
+
+
+def load_pretrained(backbone: nn.Module, path: str) -> None:
+    """Starts a backbone from a file or an address; see :func:`load_backbone`."""
+    load_backbone(backbone, read_checkpoint(path)['state_dict'], path)
+
+
+def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Starts a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
+
+    Every tensor of the backbone has to be there, and of the same shape. Two things may differ: the norms of the
+    outputs, which are new in a detector that starts from a classifier, and the stages behind the last output,
+    which the backbone does not have.
+
+    Raises:
+        UserError: If the weights do not fit; nothing is loaded then.
+    """
+    keys = _keys_by_name(weights, source)
+    if any(name.startswith('backbone.') for name in keys):
+        keys = {name.removeprefix('backbone.'): key for name, key in keys.items() if name.startswith('backbone.')}
     own = backbone.state_dict()
-    wanted = {key: tensor for key, tensor in own.items() if not key.startswith('norms.') or key in weights}
-    missing = [key for key in wanted if key not in weights]
-    misshapen = [f'{key} {tuple(weights[key].shape)} for {tuple(tensor.shape)}'
-                 for key, tensor in wanted.items()
-                 if key in weights and weights[key].shape != tensor.shape]
-    for what, keys in (('lacks', missing), ('has other shapes:', misshapen)):
-        if keys:
-            raise UserError(f"{path} does not fit this backbone: it {what} {len(keys)} of {len(wanted)} "
-                            f"tensors: {', '.join(keys[:5])}{', …' if len(keys) > 5 else ''}; check arch and "
-                            "token_mixer")
-    backbone.load_state_dict({key: weights[key] for key in wanted}, strict=False)
-    new = sorted({key.rsplit('.', 1)[0] for key in own if key not in wanted})
-    print_log(f'loaded {len(wanted)} of {len(own)} backbone tensors from {path}'
-              + (f"; new: {', '.join(new)}" if new else ''), 'current')
+    norms = _modules(own) ^ _modules(keys)  # in one of the two only
+    stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
+    leave_out = {name for name in {**own, **keys} if
+                 (name.startswith('norms.') and name.rpartition('.')[0] in norms)
+                 or (name.startswith('stages.') and name.split('.')[1] not in stages)}
+    _load(backbone, weights, keys, source, leave_out)
+
+
+def write_clean(source: str | Path, target: str | Path) -> Path:
+    """Writes the weights of a file, by our names and without anything else, as ``NAME-SHA256[:8].SUFFIX``.
+
+    Args:
+        source: A file or an address, ours or official.
+        target: A path ending in ``.pth`` or ``.safetensors``; its name gets the first eight digits of the
+            content's SHA-256, as OpenMMLab publishes its files.
+
+    Returns:
+        The path that was written.
+
+    Raises:
+        UserError: If the source cannot be read or is not DWNet's, or the target has another ending.
+    """
+    path = Path(target)
+    if path.suffix not in ('.pth', '.safetensors'):
+        raise UserError(f'{target}: name a file that ends in .pth or .safetensors')
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in read_state_dict(str(source)).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == '.pth':
+        buffer = io.BytesIO()
+        torch.save(dict(state_dict=weights, meta={}), buffer)
+        content = buffer.getvalue()
+    else:
+        content = safetensors.torch.save(weights, metadata=dict(format='pt'))
+    final = path.with_name(f'{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}')
+    unfinished = final.with_name(f'.{final.name}.unfinished')
+    unfinished.write_bytes(content)
+    return unfinished.rename(final)
+
+
+def _keys_by_name(weights: Mapping[str, Tensor], source: str) -> dict[str, str]:
+    """Our name → the key in the file; what has no place keeps its key, and no model has a tensor of that name."""
+    keys: dict[str, str] = {}
+    for key, name in _our_names(weights).items():
+        if keys.setdefault(name or key, key) != key:
+            raise UserError(f'{source} has the same tensor twice, as {keys[name or key]} and as {key}')
+    return keys
+
+
+def _modules(names: Iterable[str]) -> set[str]:
+    return {name.rpartition('.')[0] for name in names}
+
+
+def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str], source: str,
+          leave_out: Collection[str]) -> None:
+    """Copies ``weights[keys[name]]`` into the model for every name but those to leave out, and says how many."""
+    own = model.state_dict()
+    wanted = {name: tensor for name, tensor in own.items() if name not in leave_out}
+    given = {name: weights[key] for name, key in keys.items() if name not in leave_out}
+    official = any(key.startswith(('layers.', 'backbone.layers.')) for key in keys.values())
+    inhomogeneous = any('.attn2conv.conv.conv1.0.' in key for key in keys.values())
+
+    def known_as(name: str) -> str:
+        return f'{name} (officially {_official_name(name, inhomogeneous)})' if official else name
+
+    faults = {
+        f'lacks {{}} of {len(wanted)} tensors': [known_as(name) for name in wanted if name not in given],
+        'has {} beyond the model': [keys[name] for name in given if name not in wanted],
+        'has {} of another shape': [
+            f'{keys[name]} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}'
+            for name, tensor in given.items() if name in wanted and tensor.shape != wanted[name].shape],
+    }
+    reasons = [f"it {what.format(len(names))}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+               for what, names in faults.items() if names]
+    if reasons:
+        raise UserError(f"{source} does not fit the model: {'; '.join(reasons)}; check arch, token_mixer and the "
+                        'number of classes')
+    model.load_state_dict(given, strict=False)
+    counts = []
+    for is_backbone, part in ((True, 'backbone'), (False, 'other')):
+        names = [name for name in own if bool(name.startswith('backbone.') or _OURS.match(name)) == is_backbone]
+        if names:
+            counts.append(f'{sum(name in given for name in names)} of {len(names)} {part} tensors')
+    remarks = {'new': _modules(name for name in leave_out if name in own),
+               'unused': {re.sub(r'^(stages\.\d).*', r'\1', name)
+                          for name in _modules(name for name in leave_out if name not in own)}}
+    print_log(f"loaded {' and '.join(counts)} from {source}"
+              + ''.join(f"; {what}: {', '.join(sorted(modules))}" for what, modules in remarks.items() if modules),
+              'current')

@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -5,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 import dwnet  # noqa: F401  before the toolboxes
 
@@ -32,6 +35,14 @@ def small_digits(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'digits'
     digits.prepare(root, digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9), show_progress=False)
     return root
+
+
+def read_config(path: str) -> Config:
+    """A config whose toolbox is imported and in scope, so that its parts can be built."""
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    importlib.import_module(f'{cfg.default_scope}.models')
+    return cfg
 
 
 def run_python(*arguments, check: bool = True, **environment) -> subprocess.CompletedProcess:

@@ -2,7 +2,7 @@
 
 8 GPUs × 128 images, mixed precision:
 
-    bash tools/dist_train.sh configs/classification/dynamic-dwnet-tiny_in1k.py 8 --amp
+    bash tools/dist_train.sh configs/classification/dynamic-dwnet-tiny_in1k.py 8
 """
 _base_ = [
     '../_base_/models/dwnet_in1k.py',
@@ -11,3 +11,4 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(arch='tiny', token_mixer='dynamic', drop_path_rate=.2))
+optim_wrapper = dict(type='AmpOptimWrapper')

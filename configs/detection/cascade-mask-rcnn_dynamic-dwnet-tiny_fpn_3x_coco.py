@@ -13,6 +13,7 @@ _base_ = [
 _weights = 'https://github.com/Atten4Vis/DemystifyLocalViT/releases/download/prerelease/dynamic_dwnet_tiny_224.pth'
 model = dict(
     backbone=dict(
-        arch='tiny', token_mixer='dynamic',
+        arch='tiny',
+        token_mixer='dynamic',
         drop_path_rate=.2,
         init_cfg=dict(type='Pretrained', checkpoint=_weights)))

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_distributed, master_only
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
+from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
 from .process_group import init_cpu_process_group
@@ -68,24 +69,24 @@ class Runner(MMEngineRunner):
         super().register_default_hooks(hooks)
         self.register_hook(ProgressHook(), priority='VERY_LOW')
 
-    def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True, **kwargs) -> dict:
-        """Loads weights; ``strict`` is always on.
+    def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
+                        **_) -> dict:
+        """Loads weights of this project or official ones; ``strict`` is always on.
+
+        Only with ``new_heads=True`` in the config may the heads' tensors have other shapes.
 
         Raises:
             UserError: If the file is damaged, refused since it would run code, or does not fit the model.
         """
-        try:
-            checkpoint = super().load_checkpoint(filename, map_location, strict=True, **kwargs)
-        except (UserError, torch.cuda.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever a damaged, hostile or foreign file leads to
-            reason = ' '.join(str(error).split())
-            if 'do not match exactly' in reason:  # mmengine's list of keys and shapes
-                raise UserError(f"{filename} does not fit the config's model: {reason[:400]}") from error
-            raise UserError(f'{filename} cannot be read, is damaged, or holds more than weights, and is not '
-                            f'loaded: {reason[:400]}') from error
+        checkpoint = read_checkpoint(filename, map_location)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        wrapped = is_model_wrapper(self.model) or isinstance(self.model, BaseTTAModel)
+        model = self.model.module if wrapped else self.model
+        load_weights(model, checkpoint['state_dict'], filename, self.cfg.get('new_heads', False))
+        self._has_loaded = True
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
-        checkpoint.get('meta', {}).pop('config', None)
+        if isinstance(checkpoint.get('meta'), dict):
+            checkpoint['meta'].pop('config', None)
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:

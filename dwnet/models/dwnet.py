@@ -1,10 +1,10 @@
-"""DWNet: Swin's hierarchy with depth-wise convolution, static or dynamic, instead of local attention.
+"""DWNet: Swin's hierarchy with depth-wise convolution instead of local attention.
 
 Paper: "Demystifying Local Vision Transformer: Sparse Connectivity, Weight Sharing, and Dynamic
 Weight", Han et al., ICLR 2022, arXiv 2106.04263. Official code: Atten4Vis/DemystifyLocalViT (MIT).
 """
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -13,11 +13,13 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from dwnet.checkpoint import load_pretrained
+from dwnet.checkpoint import load_pretrained, rename_on_load
 from dwnet.registry import BACKBONES
 
 from .layers import Mlp, PatchEmbed, PatchMerging, apply_norm, recompute
-from .mixers import SPATIAL_OPERATORS, ConvMixer
+from .mixers import SPATIAL_OPERATORS, ConvMixer, LocalMlp
+
+TOKEN_MIXERS = (*SPATIAL_OPERATORS, 'local_mlp')
 
 
 class Block(nn.Module):
@@ -36,15 +38,35 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.bn(x)))
 
 
+class LocalMlpBlock(nn.Module):
+    """Swin's block, with LayerNorm in front of both parts: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int, shifted: bool, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm_mixer = nn.LayerNorm(dim)
+        self.mixer = LocalMlp(dim, shifted)
+        self.norm_mlp = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, mlp_ratio)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mixer(apply_norm(self.norm_mixer, x)))
+        return x + self.drop_path(self.mlp(apply_norm(self.norm_mlp, x)))
+
+
 class Stage(nn.Module):
     """Blocks of one resolution and width, behind a patch merging in all stages but the first."""
 
     def __init__(self, dim: int, downsample: bool, drop_paths: Sequence[float], with_cp: bool,
-                 **block_args) -> None:
+                 token_mixer: str, norm_cfg: dict, pad_to_window: bool, mlp_ratio: float) -> None:
         super().__init__()
         self.with_cp = with_cp
         self.downsample = PatchMerging(dim // 2) if downsample else None
-        self.blocks = nn.ModuleList(Block(dim, drop_path=rate, **block_args) for rate in drop_paths)
+        if token_mixer == 'local_mlp':  # every second block's windows are shifted
+            blocks = (LocalMlpBlock(dim, i % 2 == 1, mlp_ratio, rate) for i, rate in enumerate(drop_paths))
+        else:
+            blocks = (Block(dim, token_mixer, norm_cfg, pad_to_window, mlp_ratio, rate) for rate in drop_paths)
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.downsample is not None:
@@ -63,7 +85,9 @@ class DWNet(BaseModule):
     Args:
         arch: ``'tiny'``, ``'base'``, or a dict with ``embed_dims`` (width of the first stage) and
             ``depths`` (blocks in each of the four stages).
-        token_mixer: ``'static'`` (one learned kernel) or ``'dynamic'`` (a kernel for each image).
+        token_mixer: ``'static'`` (one learned kernel), ``'dynamic'`` (a kernel for each image),
+            ``'inhomogeneous'`` (a kernel for each position), or ``'local_mlp'`` (learned 49×49 matrices in
+            7×7 windows, the static twin of local attention).
         in_channels: Channels of the image.
         mlp_ratio: Hidden width of the MLP, relative to its input.
         out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of them. Classifiers
@@ -71,8 +95,8 @@ class DWNet(BaseModule):
         out_norm_cfg: Norm of each returned map; None for none. The official classifiers use LN, the
             official detectors and segmentors BN (SyncBN in training).
         pad_to_window: Pad the maps in front of each token mixer to a multiple of 7, as the official
-            detectors and segmentors were trained. It changes nothing at 224×224.
-        norm_cfg: Norm inside the blocks.
+            detectors and segmentors were trained. It changes nothing at 224×224, nor in 'local_mlp'.
+        norm_cfg: Norm inside the blocks; 'local_mlp' has LayerNorm, as Swin.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
         frozen_stages: -1 freezes nothing, 0 the patch embedding, n also the first n stages, as ResNet
             does in all toolboxes. What is frozen stays in eval mode.
@@ -115,19 +139,19 @@ class DWNet(BaseModule):
                  )) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         embed_dims, depths = self._parse_arch(arch)
-        _check_choice('token_mixer', token_mixer, SPATIAL_OPERATORS)
+        _check_choice('token_mixer', token_mixer, TOKEN_MIXERS)
         self.out_indices = self._parse_out_indices(out_indices)
         if frozen_stages not in range(-1, 5):
             raise ValueError(f'frozen_stages must be -1 (none) to 4 (all), got {frozen_stages!r}')
         self.frozen_stages = frozen_stages
 
-        self.num_features = tuple(embed_dims * 2**i for i in range(4))  # channels of the four maps
-        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        self.channels = tuple(embed_dims * 2**i for i in range(4))  # of the four maps
+        drop_paths = iter(drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths)))
         self.patch_embed = PatchEmbed(in_channels, embed_dims)
         # Stages behind the last output would get no gradient, so they are not built.
         self.stages = nn.ModuleList(
             Stage(
-                self.num_features[i],
+                self.channels[i],
                 downsample=i > 0,
                 drop_paths=[next(drop_paths) for _ in range(depths[i])],
                 with_cp=with_cp,
@@ -141,9 +165,10 @@ class DWNet(BaseModule):
         self._norm_of_stage: dict[int, str] = {}
         if out_norm_cfg is not None:
             for i in self.out_indices:
-                name, norm = build_norm_layer(out_norm_cfg, self.num_features[i], postfix=i)
+                name, norm = build_norm_layer(out_norm_cfg, self.channels[i], postfix=i)
                 self.norms[name] = norm
                 self._norm_of_stage[i] = name
+        self._register_load_state_dict_pre_hook(rename_on_load)
         self._freeze()
 
     @classmethod
@@ -200,7 +225,7 @@ class DWNet(BaseModule):
         return self
 
 
-def _check_choice(argument: str, value: str, choices: dict) -> None:
+def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}"

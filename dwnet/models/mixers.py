@@ -2,12 +2,14 @@
 
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263.
 """
+import math
+
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dwnet.ops import dynamic_depthwise_conv2d
+from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 
 from .layers import pad_to_multiple
 
@@ -50,7 +52,34 @@ class DynamicDepthwiseConv(nn.Module):
         return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias)
 
 
-SPATIAL_OPERATORS = {'static': static_depthwise_conv, 'dynamic': DynamicDepthwiseConv}
+class InhomogeneousDepthwiseConv(nn.Module):
+    """A 7×7 kernel a group of channels that is predicted at every position: (B, C, H, W) → (B, C, H, W).
+
+    At each position C → C/4 → BN → ReLU → 49·G, with 32 groups in every stage: what the official
+    settings call heads, 3 to 32, is used there as the number of channels in a group.
+    """
+
+    def __init__(self, dim: int, norm_cfg: dict) -> None:
+        super().__init__()
+        self.groups = math.gcd(dim, 32)  # fewer only in a network narrower than 32 channels
+        self.squeeze = nn.Conv2d(dim, dim // 4, 1)
+        self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
+        self.predict = nn.Conv2d(dim // 4, self.groups * KERNEL_SIZE**2, 1)
+
+    def predict_kernel(self, x: Tensor) -> Tensor:
+        """The kernels that are used for ``x``: (B, C, H, W) → (B, G, 7, 7, H, W)."""
+        kernel = self.predict(F.relu(self.bn(self.squeeze(x))))  # (B, G·49, H, W): group, row, column
+        return kernel.unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return inhomogeneous_depthwise_conv2d(x, self.predict_kernel(x))
+
+
+SPATIAL_OPERATORS = {
+    'static': static_depthwise_conv,
+    'dynamic': DynamicDepthwiseConv,
+    'inhomogeneous': InhomogeneousDepthwiseConv,
+}
 
 
 class ConvMixer(nn.Module):
@@ -82,3 +111,48 @@ class ConvMixer(nn.Module):
         x = F.relu(self.bn_in(self.proj_in(x)))
         x = F.relu(self.bn_spatial(self.spatial(x)))
         return self.bn_out(self.proj_out(x))[:, :, :height, :width]
+
+
+class LocalMlp(nn.Module):
+    """Local attention whose weights are learned instead of computed: (B, C, H, W) → (B, C, H, W).
+
+    The map is cut into 7×7 windows. In each, and for each head of 32 channels, a learned 49×49 matrix
+    takes the place of softmax(q·kᵀ); the values' and the output projection stay. Beyond the map's edge
+    the values are zero. The official project announced such a model and never released it, so there is
+    no official code to compare with.
+
+    Args:
+        dim: Channels C.
+        shifted: Move the windows by 3, as in every second block. A map no larger than a window is not
+            cut, shifted or not, as in Swin.
+    """
+
+    def __init__(self, dim: int, shifted: bool) -> None:
+        super().__init__()
+        self.shift = WINDOW_SIZE // 2 if shifted else 0
+        self.heads = dim // math.gcd(dim, 32)
+        self.value = nn.Linear(dim, dim)
+        self.weight = nn.Parameter(self.value.weight.new_empty(self.heads, WINDOW_SIZE**2, WINDOW_SIZE**2))
+        self.proj = nn.Linear(dim, dim)
+        bound = 1 / WINDOW_SIZE  # PyTorch's for a layer of 49 inputs
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
+        # a shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones
+        before = WINDOW_SIZE - self.shift if self.shift and min(height, width) > WINDOW_SIZE else 0
+        x = pad_to_multiple(F.pad(x, (before, 0, before, 0)), WINDOW_SIZE)
+        x = self._mix_windows(x)[:, :, before:before + height, before:before + width]
+        return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def _mix_windows(self, x: Tensor) -> Tensor:
+        """Multiplies each window of (B, C, H, W), H and W multiples of 7, by its head's matrix."""
+        size = WINDOW_SIZE
+        batch, channels, height, width = x.shape
+        rows, columns, head_dim = height // size, width // size, channels // self.heads
+        x = x.permute(0, 2, 3, 1).reshape(batch, rows, size, columns, size, self.heads, head_dim)
+        x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, size**2, head_dim)  # (windows, heads, 49, C/heads)
+        x = (self.weight @ x).reshape(batch, rows, columns, self.heads, size, size, head_dim)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, channels)  # (B, H, W, C)
+        return x.permute(0, 3, 1, 2)

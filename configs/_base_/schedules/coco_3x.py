@@ -11,7 +11,8 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=.05, betas=(.9, .999)),
     paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.))))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=.001, by_epoch=False, begin=0, end=500),
+    # mmengine's last step is end - 1, the official code's is end
+    dict(type='LinearLR', start_factor=.001, by_epoch=False, begin=0, end=501),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=.1),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=16)

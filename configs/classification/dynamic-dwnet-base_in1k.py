@@ -1,0 +1,17 @@
+"""Dynamic DWNet-B on ImageNet-1K: 83.2 % top-1 reported by the authors.
+
+16 GPUs × 64 images on two machines, fp32 (fp16 did not train for the authors; for bf16 add
+`--amp --cfg-options optim_wrapper.dtype=bfloat16`), on each with its NODE_RANK:
+
+    NNODES=2 NODE_RANK=0 MASTER_ADDR=HOST bash tools/dist_train.sh configs/classification/dynamic-dwnet-base_in1k.py 8
+"""
+_base_ = [
+    '../_base_/models/dwnet_in1k.py',
+    '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_300e.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(arch='base', token_mixer='dynamic', drop_path_rate=.5),
+    head=dict(in_channels=1024))
+train_dataloader = dict(batch_size=64)

@@ -1,0 +1,106 @@
+"""Parameters and multiply-adds of a model, part by part, as papers count them.
+
+Convolutions and matrix products count, one multiply-add each (not two operations); norms, activations and
+sums do not. The model lies on PyTorch's meta device, so nothing is computed and any size takes seconds.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from dwnet.models import DWNet
+from dwnet.models.mixers import KERNEL_SIZE, InhomogeneousDepthwiseConv
+
+# The published figures run box heads on 1000 proposals and mask heads on the 100 detections that remain.
+PROPOSALS, DETECTIONS = 1000, 100
+# (height, width) of the published figures, by toolbox
+SHAPES = {'mmpretrain': (224, 224), 'mmdet': (800, 1280), 'mmseg': (512, 2048)}
+
+
+@dataclass
+class Part:
+    """One row of the table: parameters and multiply-adds of a part of the model."""
+    name: str
+    parameters: int
+    macs: int
+
+
+def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
+    """Counts the parts of a config's model for one image.
+
+    Args:
+        cfg: A config of mmpretrain, mmdet or mmseg.
+        shape: Height and width of the image; by default those of the published figures.
+
+    Returns:
+        The parts in the order in which the data passes them; their sums are the model's.
+    """
+    init_default_scope(cfg.default_scope)
+    cfg.model.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model).eval()
+        image = torch.empty(1, 3, *(shape or SHAPES[cfg.default_scope]))
+        with torch.no_grad():
+            parts, x = _backbone(model.backbone, image)
+            if getattr(model, 'neck', None) is not None:
+                parts.append(_measure('neck', model.neck, lambda: x))
+                x = model.neck(x)
+            for name, call in _heads(model, x).items():
+                parts.append(_measure(name, model.get_submodule(name), call))
+    if getattr(model, 'auxiliary_head', None) is not None:
+        parts.append(Part('auxiliary_head (training only)', _parameters(model.auxiliary_head), 0))
+    return parts
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _backbone(backbone: nn.Module, image: Tensor) -> tuple[list[Part], tuple[Tensor, ...]]:
+    if not isinstance(backbone, DWNet):
+        return [_measure('backbone', backbone, lambda: image)], backbone(image)
+    parts = [_measure('patch embedding', backbone.patch_embed, lambda: image)]
+    x = backbone.patch_embed(image)
+    for i, stage in enumerate(backbone.stages):
+        parts.append(_measure(f'stage {i + 1}', stage, lambda x=x: x))
+        x = stage(x)
+    return [*parts, Part('output norms', _parameters(backbone.norms), 0)], backbone(image)
+
+
+def _heads(model: nn.Module, x: tuple[Tensor, ...]) -> dict[str, Callable]:
+    """Name of each head → its input."""
+    if hasattr(model, 'roi_head'):
+        inputs: dict[str, Callable] = {'rpn_head': lambda: x} if model.with_rpn else {}
+        for kind, number in (('bbox', PROPOSALS), ('mask', DETECTIONS)):
+            heads = getattr(model.roi_head, f'{kind}_head', None)
+            extractors = getattr(model.roi_head, f'{kind}_roi_extractor', None)
+            if heads is None:
+                continue
+            several = isinstance(heads, nn.ModuleList)
+            for i, extractor in enumerate(extractors if several else [extractors]):
+                rois = torch.empty(number, extractor.out_channels, *extractor.roi_layers[0].output_size)
+                inputs[f'roi_head.{kind}_head' + f'.{i}' * several] = lambda rois=rois: rois
+        return inputs
+    names = ('head', 'bbox_head', 'decode_head')
+    return {name: lambda: x for name in names if getattr(model, name, None) is not None}
+
+
+def _measure(name: str, module: nn.Module, make_input: Callable) -> Part:
+    """Counts one call of ``module``."""
+    applied = 0
+
+    def count_application(module: nn.Module, _, output: Tensor) -> None:
+        nonlocal applied
+        applied += KERNEL_SIZE**2 * output.numel()  # elementwise operations, which PyTorch's counter leaves out
+
+    hooks = [m.register_forward_hook(count_application) for m in module.modules()
+             if isinstance(m, InhomogeneousDepthwiseConv)]
+    with FlopCounterMode(display=False) as counter:
+        module(make_input())
+    for hook in hooks:
+        hook.remove()
+    return Part(name, _parameters(module), counter.get_total_flops() // 2 + applied)

@@ -1,0 +1,42 @@
+"""The learning rate of the official ImageNet runs, which no combination of mmengine's schedulers gives."""
+import math
+
+from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.registry import PARAM_SCHEDULERS
+
+
+@PARAM_SCHEDULERS.register_module()
+class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
+    """A linear warm-up, then the rest of a cosine that began at step 0: timm's ``CosineLRScheduler``.
+
+    The cosine counts the warm-up's steps, so behind it the rate goes on a little below its peak. The other
+    schedulers of OpenMMLab begin the cosine behind the warm-up. Start and end are factors of the base rate, so
+    they follow it when it is scaled with the batch size, as in the official code.
+
+    Args:
+        optimizer: The optimizer or its wrapper.
+        warmup: Length of the warm-up, in epochs or iterations.
+        end: Length of all, by default that of the training.
+        start_factor: The first rate, relative to the base rate.
+        end_factor: The last rate, relative to the base rate.
+        kwargs: As for all schedulers of mmengine.
+    """
+
+    def __init__(self, optimizer, warmup: int, end: int, start_factor: float, end_factor: float, **kwargs) -> None:
+        self.warmup, self.start_factor, self.end_factor = warmup, start_factor, end_factor
+        super().__init__(optimizer, end=end, **kwargs)
+
+    @classmethod
+    def build_iter_from_epoch(cls, *args, warmup: int, end: int, epoch_length: int, **kwargs) -> 'WarmupCosineLR':
+        """Called for ``convert_to_iter_based=True``."""
+        kwargs['by_epoch'] = False
+        return cls(*args, warmup=warmup * epoch_length, end=end * epoch_length, **kwargs)
+
+    def _get_value(self) -> list[float]:
+        step = self.last_step
+        if step < self.warmup:
+            factor = self.start_factor + (1 - self.start_factor) * step / self.warmup
+        else:
+            factor = self.end_factor + (1 - self.end_factor) * (1 + math.cos(math.pi * step / self.end)) / 2
+        return [base * factor for base in self.base_values]

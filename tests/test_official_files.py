@@ -1,0 +1,252 @@
+"""Files of the official layout, loaded as they are in every way that exists; altered ones are errors."""
+import os
+import runpy
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+import oracle
+import pytest
+import timm
+import torch
+from conftest import read_config
+from mmengine.registry import MODELS
+from reference import fill
+
+from dwnet.apis import init_model
+from dwnet.checkpoint import convert_state_dict, write_clean
+from dwnet.engine import Runner
+from dwnet.errors import UserError
+
+CONFIGS = {
+    'classification': 'configs/classification/dwnet-nano_digits.py',
+    'detection': 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
+    'segmentation': 'configs/segmentation/upernet_dwnet-nano_digits.py',
+}
+KINDS = list(CONFIGS)
+NANO = dict(embed_dims=32, depths=(1, 1, 2, 1))
+
+
+def official_weights(kind: str) -> dict[str, torch.Tensor]:
+    """The weights of the digits model of a task, by official names."""
+    weights = fill(oracle.layout('dwnet_nano', 'classification' if kind == 'classification' else 'dense'), seed=3)
+    if kind == 'classification':
+        return {**weights, 'head.weight': weights['head.weight'][:10], 'head.bias': weights['head.bias'][:10]}
+    torch.manual_seed(0)
+    model = MODELS.build(read_config(CONFIGS[kind]).model)
+    heads = {k: v for k, v in model.state_dict().items() if not k.startswith('backbone.')}
+    return {f'backbone.{k}': v for k, v in weights.items()} | heads
+
+
+class CfgNode(OrderedDict):
+    """Is pickled under the name of yacs' configuration node; yacs itself is not needed."""
+
+
+CfgNode.__module__ = 'yacs.config'
+
+
+@contextmanager
+def yacs_importable() -> Iterator[None]:
+    module = ModuleType('yacs.config')
+    module.CfgNode = CfgNode
+    sys.modules |= {'yacs': ModuleType('yacs'), 'yacs.config': module}
+    yield
+    del sys.modules['yacs'], sys.modules['yacs.config']
+
+
+def official_file(tmp_path, kind: str, weights: dict | None = None) -> str:
+    """All that the official training scripts leave beside the weights."""
+    weights = official_weights(kind) if weights is None else weights
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.sum().backward()
+    optimizer.step()
+    path = tmp_path / f'{kind}.pth'
+    if kind == 'classification':
+        content = dict(model=weights, optimizer=optimizer.state_dict(), epoch=299, max_accuracy=81.2,
+                       lr_scheduler=dict(t_in_epochs=False, base_values=[1e-3]),
+                       config=CfgNode(AMP='O1', MODEL=CfgNode(NAME='dwnet_tiny')))
+    else:
+        content = dict(meta=dict(epoch=36, iter=9, CLASSES=('0', '1'), config='import os', mmdet_version='2.11.0'),
+                       state_dict=OrderedDict((f'module.{k}', v) for k, v in weights.items()),
+                       optimizer=optimizer.state_dict())
+    with yacs_importable():
+        torch.save(content, path)
+    return str(path)
+
+
+def by_init_cfg(kind: str, path: str, *_):
+    cfg = read_config(CONFIGS[kind])
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=path)
+    backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
+    return backbone
+
+
+def by_load_from(kind: str, path: str, tmp_path, **changes):
+    cfg = read_config(CONFIGS[kind])
+    cfg.merge_from_dict(changes)
+    for part in ('train', 'val', 'test'):  # no data is needed to load
+        for setting in (f'{part}_dataloader', f'{part}_evaluator', f'{part}_cfg', 'optim_wrapper', 'param_scheduler',
+                        'auto_scale_lr'):
+            cfg.pop(setting, None)
+    cfg.update(work_dir=str(tmp_path / 'work'), load_from=path, experiment_name=f'{kind}{id(cfg)}')
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    return runner.model
+
+
+def by_init_model(kind: str, path: str, *_):
+    return init_model(CONFIGS[kind], path)
+
+
+def by_timm(kind: str, path: str, *_):
+    if kind == 'classification':
+        return timm.create_model('dwnet_tiny', arch=NANO, num_classes=10, checkpoint_path=path)
+    return timm.create_model('dwnet_tiny', arch=NANO, features_only=True, checkpoint_path=path).model
+
+
+WAYS = [by_init_cfg, by_load_from, by_init_model, by_timm]
+every_way = pytest.mark.parametrize('way', WAYS)
+every_kind = pytest.mark.parametrize('kind', KINDS)
+
+
+@every_way
+@every_kind
+def test_loads_as_it_is(kind, way, tmp_path, capfd):
+    model = way(kind, official_file(tmp_path, kind), tmp_path)
+    converted = convert_state_dict(official_weights(kind))
+    state = model.state_dict()
+    nested = any(k.startswith('backbone.') for k in state)
+    for key, tensor in state.items():
+        if way is by_timm and kind == 'classification':
+            official = key if key.startswith('head.') else f'backbone.{key}'
+        else:
+            official = key if nested else f'backbone.{key}'
+        assert torch.equal(tensor, converted[official]), key
+    backbone = sum(1 for k in state if not nested and not k.startswith('head.') or k.startswith('backbone.'))
+    assert f'loaded {backbone} of {backbone} backbone tensors' in ''.join(capfd.readouterr())
+
+
+@every_kind
+def test_tool_scores_it(kind, small_digits, tmp_path, monkeypatch):
+    """``tools/test.py CONFIG OFFICIAL_FILE``."""
+    scores, official = [], official_file(tmp_path, kind)
+    for path in (official, str(write_clean(official, tmp_path / 'clean.safetensors'))):
+        work_dir = tmp_path / f'work{len(scores)}'
+        settings = [f'test_dataloader.dataset.data_root={small_digits}', 'test_dataloader.num_workers=0',
+                    'test_dataloader.persistent_workers=False', f'experiment_name=official{kind}{len(scores)}']
+        if kind == 'detection':
+            settings.append(f'test_evaluator.ann_file={small_digits}/annotations/test.json')
+        monkeypatch.setattr(sys, 'argv', ['test.py', CONFIGS[kind], path, '--work-dir', str(work_dir), '--cfg-options',
+                                          *settings])
+        runpy.run_path('tools/test.py', run_name='__main__')
+        scores.append((work_dir / 'scores.json').read_text())
+    assert scores[0] == scores[1]
+
+
+# What is changed → a key of each kind of file
+ALTERED = {
+    'backbone': dict(classification='layers.1.blocks.0.attn2conv.conv0.weight',
+                     detection='backbone.layers.1.blocks.0.attn2conv.conv.weight',
+                     segmentation='backbone.layers.2.downsample.reduction.weight'),
+    'norm': dict(classification='norm.bias', detection='backbone.norm2.running_var',
+                 segmentation='backbone.norm0.weight'),
+    'head': dict(classification='head.weight', detection='roi_head.bbox_head.1.fc_cls.bias',
+                 segmentation='decode_head.conv_seg.weight'),
+}
+
+
+def takes(way, kind: str, part: str) -> bool:
+    """A backbone takes no heads, and timm's features take no norms."""
+    if way is by_timm and kind != 'classification':
+        return part == 'backbone'
+    return part != 'head' or way is not by_init_cfg
+
+
+@pytest.mark.parametrize('how', ['renamed', 'removed', 'reshaped'])
+@pytest.mark.parametrize('kind, way, part', [
+    (kind, way, part) for kind in KINDS for way in WAYS for part in ALTERED if takes(way, kind, part)])
+def test_an_altered_key_is_named(kind, way, part, how, tmp_path):
+    weights, key = official_weights(kind), ALTERED[part][kind]
+    tensor = weights.pop(key)
+    if how == 'renamed':
+        weights[f'{key}s'] = tensor
+    elif how == 'reshaped':
+        weights[key] = torch.ones(*tensor.shape, 2)
+    path = official_file(tmp_path, kind, weights)
+    with pytest.raises((UserError, RuntimeError)) as error:
+        way(kind, path, tmp_path)
+    message = str(error.value)
+    assert key.removeprefix('backbone.') in message and '\n' not in message, message
+
+
+def test_new_heads_only_when_asked_for(tmp_path, capfd):
+    path = official_file(tmp_path, 'classification')
+    other = {'model.head.num_classes': 7, 'model.data_preprocessor.num_classes': 7}
+    with pytest.raises(UserError, match=r'head.weight \(10, 256\) for \(7, 256\)'):
+        by_load_from('classification', path, tmp_path, **other)
+    capfd.readouterr()
+    model = by_load_from('classification', path, tmp_path, new_heads=True, **other)
+    assert model.head.fc.weight.shape == (7, 256)
+    assert 'and 0 of 2 other tensors' in (log := ''.join(capfd.readouterr())) and 'new: head.fc' in log
+    with pytest.raises(UserError, match='layers.0.blocks.0.mlp.fc1.bias'):  # a backbone is never new
+        weights = {**official_weights('classification'), 'layers.0.blocks.0.mlp.fc1.bias': torch.ones(2)}
+        by_load_from('classification', official_file(tmp_path, 'classification', weights), tmp_path, new_heads=True)
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.marker}', )
+
+
+@every_way
+def test_a_file_that_calls_os_system_is_refused(way, tmp_path):
+    weights = official_weights('classification')
+    marker = tmp_path / 'ran'
+    torch.save(dict(model=weights, config=Hostile(marker)), tmp_path / 'hostile.pth')
+    with pytest.raises(Exception, match='weights_only|posix.system|not loaded'):
+        way('classification', str(tmp_path / 'hostile.pth'), tmp_path)
+    assert not marker.exists()
+    with pytest.raises(UserError, match='not loaded'):
+        write_clean(str(tmp_path / 'hostile.pth'), str(tmp_path / 'clean.pth'))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@every_kind
+def test_clean_file(kind, suffix, tmp_path):
+    source = official_file(tmp_path, kind)
+    path = write_clean(source, tmp_path / f'model{suffix}')
+    assert path.name.startswith('model-') and len(path.name) == len(f'model-01234567{suffix}')
+    assert path == write_clean(source, tmp_path / f'model{suffix}'), 'the same content has the same name'
+    assert path.stat().st_size < os.path.getsize(source)
+    states = [by_load_from(kind, p, tmp_path).state_dict() for p in (source, str(path))]
+    assert all(torch.equal(a, b) for a, b in zip(*(s.values() for s in states)))
+    assert not list(tmp_path.glob('.*')), 'nothing unfinished is left'
+
+
+def test_clean_file_needs_a_known_suffix(tmp_path):
+    with pytest.raises(UserError, match='.pth or .safetensors'):
+        write_clean(official_file(tmp_path, 'classification'), tmp_path / 'model.bin')
+
+
+def test_any_loader_takes_an_official_detector(tmp_path):
+    """The Runner of a toolbox itself calls mmengine's loader, which knows nothing of official names."""
+    from mmengine.runner import load_checkpoint
+    model = MODELS.build(read_config(CONFIGS['detection']).model)
+    load_checkpoint(model, official_file(tmp_path, 'detection'), strict=True, logger='silent')
+    converted = convert_state_dict(official_weights('detection'))
+    assert all(torch.equal(v, converted[k]) for k, v in model.state_dict().items())
+
+
+def test_the_same_tensor_twice_is_an_error(tmp_path):
+    weights = official_weights('classification')
+    weights['norms.ln3.bias'] = weights['norm.bias'] + 1
+    with pytest.raises(UserError, match='the same tensor twice, as norm.bias and as norms.ln3.bias'):
+        by_init_model('classification', official_file(tmp_path, 'classification', weights))
