@@ -1,7 +1,8 @@
 """Weight files: the official code's names turned into ours, and loading that leaves nothing out in silence.
 
 Layouts: the official ImageNet classifier (bare names with ``head.``), a bare official backbone, an official
-detector or segmentor with the backbone under ``backbone.``, and all that this project writes.
+detector or segmentor with the backbone under ``backbone.``, and all that this project writes, by mmpretrain,
+mmdet, mmsegmentation or timm.
 """
 import hashlib
 import io
@@ -39,6 +40,9 @@ _MIXER_INHOMOGENEOUS = {
     'conv.conv1.1': 'spatial.bn',
     'conv.conv2.0': 'spatial.predict',
 }
+# The classifier's head: official, and as our timm models have it.
+_HEADS = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias',
+          'head.fc.weight': 'head.fc.weight', 'head.fc.bias': 'head.fc.bias'}
 _BLOCK = re.compile(r'layers\.(\d)\.blocks\.(\d+)\.(.+)')
 _MERGING = re.compile(r'layers\.(\d)\.downsample\.(.+)')
 _DENSE_NORM = re.compile(r'norm(\d)\.(.+)')
@@ -84,14 +88,14 @@ def _our_names(keys: Iterable[str]) -> dict[str, str | None]:
     """Each key of a file → our name, or None for a backbone key that has no place."""
     keys = list(keys)
     in_model = any(key.startswith('backbone.') for key in keys)
-    classifier = not in_model and not {'head.weight', 'head.bias'}.isdisjoint(keys)
+    classifier = not in_model and not _HEADS.keys().isdisjoint(keys)
     names: dict[str, str | None] = {}
     for key in keys:
         if in_model:
             name = _backbone_name(key.removeprefix('backbone.')) if key.startswith('backbone.') else key
             names[key] = f'backbone.{name}' if name and key.startswith('backbone.') else name
-        elif key in ('head.weight', 'head.bias'):
-            names[key] = key.replace('head.', 'head.fc.')
+        elif key in _HEADS:
+            names[key] = _HEADS[key]
         else:
             name = _backbone_name(key)
             names[key] = f'backbone.{name}' if name and classifier else name
@@ -101,7 +105,7 @@ def _our_names(keys: Iterable[str]) -> dict[str, str | None]:
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turns official names into ours; our own names pass unchanged.
 
-    A classifier (it has ``head.weight``) becomes the state dict of an mmpretrain ``ImageClassifier``,
+    A classifier (it has a ``head``) becomes the state dict of an mmpretrain ``ImageClassifier``,
     ``backbone.…`` and ``head.fc.…``; a bare backbone stays bare; in a detector or segmentor the names
     under ``backbone.`` change and the heads' names, which mmdet and mmseg have kept, stay.
 

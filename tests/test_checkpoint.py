@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_an_error_and_loads_nothing(tmp_path):
     lacking.pop('stages.1.blocks.0.mixer.proj_in.weight')
     misshapen = {**weights, 'patch_embed.proj.bias': torch.ones(3)}
     for content, message in ((lacking, 'lacks 1 of'), (misshapen, r'patch_embed.proj.bias \(3,\) for \(8,\)'),
-                             ({'a': torch.ones(1)}, "not DWNet's: a")):
+                             ({'a': torch.ones(1)}, 'it has 1 beyond the model: a;')):
         with pytest.raises(UserError, match=message):
             load_pretrained(model, save(tmp_path, content))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_an_error_and_loads_nothing(tmp_path):
 
 def test_static_weights_do_not_pass_for_dynamic_ones(tmp_path):
     path = save(tmp_path, DWNet(NANO).state_dict())
-    with pytest.raises(UserError, match='check arch and token_mixer'):
+    with pytest.raises(UserError, match='check arch, token_mixer'):
         load_pretrained(DWNet(NANO, 'dynamic'), path)
 
 
