@@ -1,4 +1,5 @@
-"""What README says is there: files, configs, options, arguments, and the swap-in lines."""
+"""What the documents say is there: files, configs, options, arguments, figures, and the swap-in lines."""
+import functools
 import inspect
 import re
 from pathlib import Path
@@ -6,17 +7,23 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_python
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
 from dwnet import DWNet
 
 README = (ROOT / 'README.md').read_text()
-COMMANDS = re.findall(r'(?:\.venv/bin/python|bash) (tools/\S+) ([^`#\n]*)', README)
+DOCUMENTS = [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md')), *sorted(ROOT.glob('configs/*/README.md'))]
+every_document = pytest.mark.parametrize('document', DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 
 
-def test_paths_exist():
-    paths = re.findall(r'\b((?:configs|tools|tests|docs|dwnet)/[\w./-]+\.(?:py|sh|png))', README)
-    assert len(paths) > 10
+@every_document
+def test_paths_exist(document):
+    text = document.read_text()
+    paths = re.findall(r'\b((?:configs|tools|tests|docs|dwnet)/[\w./-]+\.(?:py|sh|png|md))', text)
+    assert len(paths) > 2
     assert [p for p in paths if not (ROOT / p).exists()] == []
+    links = re.findall(r'\]\((?!https?://)([^)#]+)\)', text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
 
 
 def test_make_targets_exist():
@@ -33,11 +40,44 @@ def test_options_exist(tool):
     assert options and [o for o in options if o not in usage] == []
 
 
-def test_commands_name_tools_and_configs_that_exist():
-    assert len(COMMANDS) >= 6
-    for tool, arguments in COMMANDS:
+@every_document
+def test_commands_name_tools_configs_and_options_that_exist(document):
+    commands = re.findall(r'(?:python|bash) (tools/[\w.]+) ([^`#|\n]*)', document.read_text())
+    assert len(commands) >= 2
+    for tool, arguments in commands:
         assert (ROOT / tool).is_file()
-        assert Config.fromfile(arguments.split()[0]).default_scope in ('mmpretrain', 'mmdet', 'mmseg')
+        for config in re.findall(r'configs/\S+\.py', arguments):
+            assert Config.fromfile(config).default_scope in ('mmpretrain', 'mmdet', 'mmseg')
+        usage = {'.sh': 'tools/train.py', '.py': tool}[Path(tool).suffix]
+        for option in re.findall(r'--[\w-]+', arguments):
+            assert option in usage_of(usage), f'{tool} has no {option}'
+
+
+@functools.cache
+def usage_of(tool: str) -> str:
+    return run_python(tool, '--help').stdout
+
+
+def test_settings_of_the_migration_page_exist():
+    """Each setting is in one of the tiny configs, or an argument of the backbone or the optimizer's wrapper."""
+    table = (ROOT / 'docs/migration.md').read_text().split('## Settings')[1].split('## ')[0]
+    rows = re.findall(r'^\| .* \| (.*) \|$', table, re.M)[2:]
+    keys = {key for row in rows for key in re.findall(r'`([a-z_]+(?:\.\w+)+)', row)}
+    configs = [Config.fromfile(f'configs/{name}.py') for name in (
+        'classification/dwnet-tiny_in1k', 'detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco')]
+    arguments = {f'model.backbone.{name}' for name in inspect.signature(DWNet.__init__).parameters}
+    arguments |= {f'optim_wrapper.{name}' for name in inspect.signature(OptimWrapper.__init__).parameters}
+    assert len(keys) >= 20
+    for key in keys - arguments:
+        assert any(has(cfg, key) for cfg in configs), key
+
+
+def has(cfg: Config, key: str) -> bool:
+    for name in key.split('.'):
+        if name not in cfg:
+            return False
+        cfg = cfg[name]
+    return True
 
 
 def test_checkpoint_of_the_example_is_the_last_epoch():

@@ -3,7 +3,7 @@
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
 from dwnet.engine.cli import check_data, load_config, make_parser, run_command
-from dwnet.engine.options import enable_amp, enable_auto_scale_lr, enable_resume
+from dwnet.engine.options import enable_amp, enable_auto_scale_lr, enable_resume, start_from
 
 
 def main() -> None:
@@ -23,6 +23,8 @@ def main() -> None:
 
     cfg = load_config(args)
     check_data(cfg, 'train', 'val')
+    if cfg.get('load_from'):
+        start_from(cfg, cfg.load_from)
     if args.resume:
         enable_resume(cfg, args.resume)
     if args.amp:

@@ -21,20 +21,19 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
             raise UserError(f'{pointer} names {newest!r}, which is missing; name a checkpoint: '
                             '--resume CHECKPOINT')
         checkpoint = newest
-    _must_exist(checkpoint)
     cfg.resume = True
-    _load_from(cfg, checkpoint)
+    start_from(cfg, checkpoint)
 
 
 def set_checkpoint(cfg: Config, checkpoint: str) -> None:
     """The checkpoint to test."""
-    _must_exist(checkpoint)
     cfg.resume = False
-    _load_from(cfg, checkpoint)
+    start_from(cfg, checkpoint)
 
 
-def _load_from(cfg: Config, checkpoint: str) -> None:
-    """The checkpoint brings all weights, so none are fetched for initialisation."""
+def start_from(cfg: Config, checkpoint: str) -> None:
+    """``load_from``: the checkpoint brings all weights, so none are fetched for initialisation."""
+    _must_exist(checkpoint)
     cfg.load_from = checkpoint
     if cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None
