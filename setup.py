@@ -10,7 +10,8 @@ EXTRAS = {
     'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
     # mmseg imports ftfy and regex without declaring them
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
-    'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0'],
+    # older timm unpickles files without weights_only
+    'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'ruff']
@@ -32,6 +33,7 @@ setup(
         'mmengine>=0.10.6',
         'setuptools<81',  # mmengine imports pkg_resources
         'numpy',
+        'packaging',
         'pillow',
         'filelock',
         'rich',

@@ -3,7 +3,6 @@
 Importing this package also lets the toolboxes run without mmcv's compiled operators, see
 :mod:`dwnet.compat`; so import it before mmdet and mmseg where mmcv is mmcv-lite.
 """
-import importlib.util
 import sys
 
 from .version import __version__
@@ -15,7 +14,7 @@ try:
     compat.install()
     from . import schedules  # noqa: F401  registers them
     from .models import DWNet  # imports mmcv, so it comes after compat
-    if importlib.util.find_spec('timm'):
+    if compat.timm_is_safe():
         from . import timm_models  # noqa: F401  registers them
 except Exception as error:  # torchvision for another torch raises RuntimeError
     # '-m': the start of `python -m dwnet doctor`, which has to run where nothing else does

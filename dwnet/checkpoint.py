@@ -46,13 +46,20 @@ _HEADS = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias',
 _BLOCK = re.compile(r'layers\.(\d)\.blocks\.(\d+)\.(.+)')
 _MERGING = re.compile(r'layers\.(\d)\.downsample\.(.+)')
 _DENSE_NORM = re.compile(r'norm(\d)\.(.+)')
-_OURS = re.compile(r'(patch_embed|stages\.\d+\.(blocks|downsample)|norms\.\w+\d)\.')
+_OURS = re.compile(
+    r'(patch_embed\.(proj|norm)|norms\.[a-z]+\d|stages\.\d\.(downsample\.(norm|reduction)|blocks\.\d+\.('
+    r'bn|norm_mixer|norm_mlp|mlp\.fc[12]|mixer\.(proj_in|bn_in|spatial|spatial\.(squeeze|bn|predict)|bn_spatial|proj_out|'
+    r'bn_out|value|proj))))\.\w+|stages\.\d\.blocks\.\d+\.mixer\.weight')
+# Only official DWNet files have it, so only theirs are renamed: Swin and ConvNeXt have a norm0, too.
+_OFFICIAL_MARK = '.attn2conv.'
 
 
-def _backbone_name(key: str) -> str | None:
-    """Our name of an official or own backbone key, or None if it is neither."""
-    if _OURS.match(key):
+def _backbone_name(key: str, official: bool) -> str | None:
+    """Our name of a backbone key, or None if it has none."""
+    if _OURS.fullmatch(key):
         return key
+    if not official:
+        return None
     if match := _BLOCK.fullmatch(key):
         stage, block, rest = match.groups()
         if rest.startswith('attn2conv.'):
@@ -87,18 +94,18 @@ def _official_name(name: str, inhomogeneous: bool) -> str:
 def _our_names(keys: Iterable[str]) -> dict[str, str | None]:
     """Each key of a file → our name, or None for a backbone key that has no place."""
     keys = list(keys)
+    official = any(_OFFICIAL_MARK in key for key in keys)
     in_model = any(key.startswith('backbone.') for key in keys)
     classifier = not in_model and not _HEADS.keys().isdisjoint(keys)
     names: dict[str, str | None] = {}
     for key in keys:
-        if in_model:
-            name = _backbone_name(key.removeprefix('backbone.')) if key.startswith('backbone.') else key
-            names[key] = f'backbone.{name}' if name and key.startswith('backbone.') else name
-        elif key in _HEADS:
+        if in_model and not key.startswith('backbone.'):
+            names[key] = key
+        elif not in_model and key in _HEADS:
             names[key] = _HEADS[key]
         else:
-            name = _backbone_name(key)
-            names[key] = f'backbone.{name}' if name and classifier else name
+            name = _backbone_name(key.removeprefix('backbone.'), official)
+            names[key] = f'backbone.{name}' if name and (in_model or classifier) else name
     return names
 
 
@@ -127,12 +134,15 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def rename_on_load(state_dict: dict[str, Any], prefix: str, *_) -> None:
     """Pre-hook of the backbone's ``load_state_dict``: official names below ``prefix`` become ours, in place.
 
-    So any loader, be it another project's Runner, takes an official detector or segmentor.
+    So any loader, be it a toolbox's own Runner, takes an official detector or segmentor. It cannot help with an
+    official classifier, whose names have no prefix: loaders do not show those to the backbone.
     """
-    for key in [key for key in state_dict if key.startswith(prefix)]:
-        name = _backbone_name(key.removeprefix(prefix))
-        if name is not None and prefix + name != key:
-            state_dict[prefix + name] = state_dict.pop(key)
+    keys = [key for key in state_dict if key.startswith(prefix)]
+    if any(_OFFICIAL_MARK in key for key in keys):
+        for key in keys:
+            name = _backbone_name(key.removeprefix(prefix), official=True)
+            if name is not None:
+                state_dict[prefix + name] = state_dict.pop(key)
 
 
 def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str, Any]:
@@ -145,11 +155,17 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             address cannot be reached.
     """
     try:
-        if path.endswith('.safetensors') and '://' not in path:
+        if path.endswith('.safetensors'):
+            if '://' in path:
+                raise UserError(f'{path}: fetch a .safetensors file first, and name the file')
             device = map_location if isinstance(map_location, str) else 'cpu'
             checkpoint: Any = dict(state_dict=safetensors.torch.load_file(path, device))
-        else:
+        elif '://' in path:
             checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location, logger='silent')
+        else:
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f'weights {path} are missing') from error
     except URLError as error:
@@ -170,7 +186,11 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             break
     if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not weights")
-    return {**beside, 'state_dict': {key.removeprefix('module.'): tensor for key, tensor in weights.items()}}
+    plain: dict[str, Tensor] = {}
+    for key, tensor in weights.items():
+        if plain.setdefault(key.removeprefix('module.'), tensor) is not tensor:
+            raise UserError(f"{path} has {key.removeprefix('module.')} twice, with and without 'module.'")
+    return {**beside, 'state_dict': plain}
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
@@ -179,13 +199,18 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: As :func:`read_checkpoint`, or if they are not DWNet's.
     """
+    return _converted(read_checkpoint(path)['state_dict'], path)
+
+
+def _converted(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     try:
-        return convert_state_dict(read_checkpoint(path)['state_dict'])
+        return convert_state_dict(weights)
     except KeyError as error:
-        raise UserError(f'{path}: {error.args[0]}') from error
+        raise UserError(f'{source}: {error.args[0]}') from error
 
 
-def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str, new_heads: bool = False) -> None:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
+                 new_heads: bool = False) -> dict[str, Tensor]:
     """Loads a whole model, strictly: a classifier, detector, segmentor or backbone, ours or official.
 
     Args:
@@ -195,18 +220,22 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str, n
         new_heads: Leave the tensors of heads (all but ``backbone.`` and ``neck.``) that have another shape, as
             they do for other classes, at their initialisation. The log lists them.
 
+    Returns:
+        What was loaded, by the model's names.
+
     Raises:
         UserError: If a tensor is missing, is not the model's, or has another shape; nothing is loaded then.
     """
     own = model.state_dict()
-    keys = _keys_by_name(weights, source)
-    if not any(name.startswith('backbone.') for name in own):  # a backbone, bare or with a head of its own
-        keys = {name.removeprefix('backbone.'): key for name, key in keys.items()}
-    elif not any(name.startswith('backbone.') for name in keys):
-        keys = {f'backbone.{name}': key for name, key in keys.items()}
+    names = _our_names(weights)
+    nested = any(name.startswith('backbone.') for name in own)
+    in_file = any((name or key).startswith('backbone.') for key, name in names.items())
+    # a backbone, bare or with a head of its own, has no prefix; a model that starts from one has
+    strip, add = ('', 'backbone.') if nested and not in_file else ('' if nested else 'backbone.', '')
+    keys = _keys_by_name(names, source, strip, add)
     new = {name for name in own if new_heads and name in keys and weights[keys[name]].shape != own[name].shape
-           and not name.startswith(('backbone.', 'neck.'))}
-    _load(model, weights, keys, source, leave_out=new)
+           and not (name.startswith(('backbone.', 'neck.')) or _OURS.fullmatch(name))}
+    return _load(model, weights, keys, source, leave_out=new)
 
 
 def load_pretrained(backbone: nn.Module, path: str) -> None:
@@ -224,20 +253,38 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
     Raises:
         UserError: If the weights do not fit; nothing is loaded then.
     """
-    keys = _keys_by_name(weights, source)
-    if any(name.startswith('backbone.') for name in keys):
-        keys = {name.removeprefix('backbone.'): key for name, key in keys.items() if name.startswith('backbone.')}
+    names = _our_names(weights)
+    if any((name or key).startswith('backbone.') for key, name in names.items()):
+        names = {key: name for key, name in names.items() if (name or key).startswith('backbone.')}
+    keys = _keys_by_name(names, source, strip='backbone.')
     own = backbone.state_dict()
-    norms = _modules(own) ^ _modules(keys)  # in one of the two only
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
-    leave_out = {name for name in {**own, **keys} if
-                 (name.startswith('norms.') and name.rpartition('.')[0] in norms)
-                 or (name.startswith('stages.') and name.split('.')[1] not in stages)}
-    _load(backbone, weights, keys, source, leave_out)
+    unbuilt = {name for name in keys if name.startswith('stages.') and name.split('.')[1] not in stages}
+    official = any(_OFFICIAL_MARK in key for key in weights)
+    _load(backbone, weights, keys, source, leave_out=unbuilt | _other_norms(own, keys, official))
+
+
+def _other_norms(own: Iterable[str], given: Iterable[str], official: bool) -> set[str]:
+    """The output norms that a backbone and a file need not share.
+
+    Those of outputs that the backbone does not return, and its own if they are of another kind than the file's,
+    or if the file is a classifier, which has one, behind the last stage. All official files have norms.
+    """
+    own, given = ({n for n in names if n.startswith('norms.')} for names in (own, given))
+    if official and not given:
+        return set()
+    spare = {name for name in given if name.rpartition('.')[0] not in _modules(own)}
+    kinds = {re.match(r'norms\.[a-z]+', name)[0] for name in given}
+    classifier = _modules(given) == {'norms.ln3'}
+    new = {name for name in own if re.match(r'norms\.[a-z]+', name)[0] not in kinds
+           or (classifier and not name.startswith('norms.ln3.'))}
+    return spare | new
 
 
 def write_clean(source: str | Path, target: str | Path) -> Path:
-    """Writes the weights of a file, by our names and without anything else, as ``NAME-SHA256[:8].SUFFIX``.
+    """Writes the weights of a file, by our names, as ``NAME-SHA256[:8].SUFFIX``.
+
+    Of what lies beside them, a .pth file keeps the names of the classes (``dataset_meta``), and nothing else.
 
     Args:
         source: A file or an address, ours or official.
@@ -253,11 +300,16 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
     path = Path(target)
     if path.suffix not in ('.pth', '.safetensors'):
         raise UserError(f'{target}: name a file that ends in .pth or .safetensors')
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in read_state_dict(str(source)).items()}
+    checkpoint = read_checkpoint(str(source))
+    # clone: a view would bring all that it is a view of, and safetensors takes no tensor that shares its memory
+    weights = {name: tensor.detach().cpu().contiguous().clone()
+               for name, tensor in _converted(checkpoint['state_dict'], str(source)).items()}
+    meta = checkpoint.get('meta')
+    kept = {key: meta[key] for key in ('dataset_meta', ) if isinstance(meta, dict) and key in meta}
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.pth':
         buffer = io.BytesIO()
-        torch.save(dict(state_dict=weights, meta={}), buffer)
+        torch.save(dict(state_dict=weights, meta=kept), buffer)
         content = buffer.getvalue()
     else:
         content = safetensors.torch.save(weights, metadata=dict(format='pt'))
@@ -267,12 +319,16 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
     return unfinished.rename(final)
 
 
-def _keys_by_name(weights: Mapping[str, Tensor], source: str) -> dict[str, str]:
-    """Our name → the key in the file; what has no place keeps its key, and no model has a tensor of that name."""
+def _keys_by_name(names: Mapping[str, str | None], source: str, strip: str = '', add: str = '') -> dict[str, str]:
+    """Our name, less or more a prefix → the key in the file.
+
+    A key that has no place stays as it is: no model of ours has a tensor of that name.
+    """
     keys: dict[str, str] = {}
-    for key, name in _our_names(weights).items():
-        if keys.setdefault(name or key, key) != key:
-            raise UserError(f'{source} has the same tensor twice, as {keys[name or key]} and as {key}')
+    for key, name in names.items():
+        name = add + (name or key).removeprefix(strip)
+        if keys.setdefault(name, key) != key:
+            raise UserError(f'{source} has the same tensor twice, as {keys[name]} and as {key}')
     return keys
 
 
@@ -281,12 +337,12 @@ def _modules(names: Iterable[str]) -> set[str]:
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str], source: str,
-          leave_out: Collection[str]) -> None:
+          leave_out: Collection[str]) -> dict[str, Tensor]:
     """Copies ``weights[keys[name]]`` into the model for every name but those to leave out, and says how many."""
     own = model.state_dict()
     wanted = {name: tensor for name, tensor in own.items() if name not in leave_out}
     given = {name: weights[key] for name, key in keys.items() if name not in leave_out}
-    official = any(key.startswith(('layers.', 'backbone.layers.')) for key in keys.values())
+    official = any(_OFFICIAL_MARK in key for key in keys.values())
     inhomogeneous = any('.attn2conv.conv.conv1.0.' in key for key in keys.values())
 
     def known_as(name: str) -> str:
@@ -299,7 +355,7 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
             f'{keys[name]} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}'
             for name, tensor in given.items() if name in wanted and tensor.shape != wanted[name].shape],
     }
-    reasons = [f"it {what.format(len(names))}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+    reasons = [f"it {what.format(len(names))}: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
                for what, names in faults.items() if names]
     if reasons:
         raise UserError(f"{source} does not fit the model: {'; '.join(reasons)}; check arch, token_mixer and the "
@@ -307,7 +363,7 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
     model.load_state_dict(given, strict=False)
     counts = []
     for is_backbone, part in ((True, 'backbone'), (False, 'other')):
-        names = [name for name in own if bool(name.startswith('backbone.') or _OURS.match(name)) == is_backbone]
+        names = [name for name in own if bool(name.startswith('backbone.') or _OURS.fullmatch(name)) == is_backbone]
         if names:
             counts.append(f'{sum(name in given for name in names)} of {len(names)} {part} tensors')
     remarks = {'new': _modules(name for name in leave_out if name in own),
@@ -316,3 +372,4 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
     print_log(f"loaded {' and '.join(counts)} from {source}"
               + ''.join(f"; {what}: {', '.join(sorted(modules))}" for what, modules in remarks.items() if modules),
               'current')
+    return given

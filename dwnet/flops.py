@@ -3,6 +3,7 @@
 Convolutions and matrix products count, one multiply-add each (not two operations); norms, activations and
 sums do not. The model lies on PyTorch's meta device, so nothing is computed and any size takes seconds.
 """
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,9 +41,8 @@ def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
         The parts in the order in which the data passes them; their sums are the model's.
     """
     init_default_scope(cfg.default_scope)
-    cfg.model.backbone.init_cfg = None
     with torch.device('meta'):
-        model = MODELS.build(cfg.model).eval()
+        model = MODELS.build(copy.deepcopy(cfg.model)).eval()
         image = torch.empty(1, 3, *(shape or SHAPES[cfg.default_scope]))
         with torch.no_grad():
             parts, x = _backbone(model.backbone, image)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import initialize
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
@@ -136,9 +137,21 @@ class _Features(FeatureGetterNet):
 
 
 def _by_our_names(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """What timm downloads for ``pretrained=True``, by the names of :class:`DWNetClassifier`."""
-    weights = convert_state_dict(checkpoint.get('model', checkpoint))
-    return {name.removeprefix('backbone.'): tensor for name, tensor in weights.items()}
+    """What timm fetches for ``pretrained=True``, by the names of :class:`DWNetClassifier`.
+
+    timm loads it without ``strict`` where the head differs, so the backbone is checked here.
+
+    Raises:
+        RuntimeError: If the backbone's tensors are not exactly those of the model.
+    """
+    weights = {name.removeprefix('backbone.'): tensor for name, tensor in convert_state_dict(
+        checkpoint.get('state_dict', checkpoint.get('model', checkpoint))).items()}
+    own, given = ({name for name in names if not name.startswith('head.')} for names in (model.state_dict(), weights))
+    if own != given:
+        raise RuntimeError(f"the pretrained weights are not this model's: {', '.join(sorted(own ^ given)[:20])} are "
+                           'in one of the two only')
+    print_log(f'loaded {len(given)} of {len(own)} backbone tensors', 'current')
+    return weights
 
 
 # Name → backbone arguments; the official release has weights of the first four.

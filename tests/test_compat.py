@@ -82,6 +82,21 @@ def test_roi_align(device):
 
 
 @stand_in
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_roi_align_in_half_precision(dtype, device):
+    """Forward and backward: torchvision has no bfloat16, and mixed precision brings it here."""
+    x = torch.randn(2, 3, 12, 10, device=device).to(dtype).requires_grad_()
+    rois = torch.tensor([[0, 4., 4., 15., 19.], [1, 5., 3., 9., 6.]], device=device).to(dtype)
+    align = RoIAlign(3, spatial_scale=.5, sampling_ratio=2, aligned=True)
+    wide = x.detach().float().requires_grad_()
+    y, expected = align(x, rois), align(wide, rois.float())
+    assert y.dtype == dtype and (y - expected).abs().max() <= 4 * torch.finfo(dtype).eps * expected.abs().max()
+    y.backward(torch.ones_like(y))
+    expected.backward(torch.ones_like(expected))
+    assert (x.grad - wide.grad).abs().max() <= 4 * torch.finfo(dtype).eps * wide.grad.abs().max()
+
+
+@stand_in
 def test_what_is_not_covered_says_how_to_get_it():
     operators = ext_loader.load_ext('_ext', ['deform_conv_forward'])
     with pytest.raises(NotImplementedError, match='deform_conv_forward.*MMCV_WITH_OPS=1 pip install mmcv'):

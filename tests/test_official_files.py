@@ -1,4 +1,5 @@
 """Files of the official layout, loaded as they are in every way that exists; altered ones are errors."""
+import copy
 import os
 import runpy
 import sys
@@ -15,8 +16,9 @@ from conftest import read_config
 from mmengine.registry import MODELS
 from reference import fill
 
+from dwnet import DWNet
 from dwnet.apis import init_model
-from dwnet.checkpoint import convert_state_dict, write_clean
+from dwnet.checkpoint import convert_state_dict, load_weights, write_clean
 from dwnet.engine import Runner
 from dwnet.errors import UserError
 
@@ -85,7 +87,7 @@ def by_init_cfg(kind: str, path: str, *_):
     return backbone
 
 
-def by_load_from(kind: str, path: str, tmp_path, **changes):
+def by_load_from(kind: str, path: str, tmp_path, with_hook: bool = False, with_runner: bool = False, **changes):
     cfg = read_config(CONFIGS[kind])
     cfg.merge_from_dict(changes)
     for part in ('train', 'val', 'test'):  # no data is needed to load
@@ -94,8 +96,12 @@ def by_load_from(kind: str, path: str, tmp_path, **changes):
             cfg.pop(setting, None)
     cfg.update(work_dir=str(tmp_path / 'work'), load_from=path, experiment_name=f'{kind}{id(cfg)}')
     runner = Runner.from_cfg(cfg)
+    if with_hook:
+        runner.call_hook('before_run')
     runner.load_or_resume()
-    return runner.model
+    if with_runner:
+        return runner.model, runner
+    return (runner.model, next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')) if with_hook else runner.model
 
 
 def by_init_model(kind: str, path: str, *_):
@@ -250,6 +256,120 @@ def test_any_loader_takes_an_official_detector(tmp_path):
     load_checkpoint(model, official_file(tmp_path, 'detection'), strict=True, logger='silent')
     converted = convert_state_dict(official_weights('detection'))
     assert all(torch.equal(v, converted[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('kind', ['classification', 'detection'])
+def test_a_norm_that_is_wholly_missing_is_an_error(kind, tmp_path):
+    """A part of the file's own kind of norms; norms of another kind may be new."""
+    weights = official_weights(kind)
+    prefix = 'norm.' if kind == 'classification' else 'backbone.norm2.'
+    weights = {k: v for k, v in weights.items() if not k.startswith(prefix)}
+    if kind == 'classification':  # no norm at all is no classifier's file
+        with pytest.raises(UserError, match='norms.ln3.weight'):
+            by_load_from(kind, official_file(tmp_path, kind, weights), tmp_path)
+    with pytest.raises(UserError, match='norms.ln3.weight|norms.bn2.weight'):
+        by_init_cfg(kind, official_file(tmp_path, kind, weights))
+
+
+@every_kind
+def test_hooks_get_what_was_loaded(kind, tmp_path):
+    """EMA loads the checkpoint by itself, and a test is done with its weights."""
+    path = official_file(tmp_path, kind)
+    model, hook = by_load_from(kind, path, tmp_path, with_hook=True, custom_hooks=[dict(type='EMAHook')])
+    averaged = hook.ema_model.module.state_dict()
+    converted = convert_state_dict(official_weights(kind))
+    assert all(torch.equal(v, converted[k]) for k, v in averaged.items())
+    assert all(torch.equal(v, converted[k]) for k, v in model.state_dict().items())
+
+
+def test_a_model_in_two_wrappers(tmp_path):
+    """``dist_test.sh --tta``: DistributedDataParallel around the model of the views around the model."""
+    from mmengine.model import BaseTTAModel
+    from mmengine.registry import MODEL_WRAPPERS
+
+    class Views(BaseTTAModel):
+        def merge_preds(self, data_samples_list):
+            raise NotImplementedError
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    MODEL_WRAPPERS.register_module(module=Wrapper, name='TwoWrappersTest')
+    model, runner = by_load_from('segmentation', official_file(tmp_path, 'segmentation'), tmp_path, with_runner=True)
+    for p in model.parameters():
+        p.data.zero_()
+    runner.model = Wrapper(Views(model))
+    runner.load_checkpoint(official_file(tmp_path, 'segmentation'))
+    converted = convert_state_dict(official_weights('segmentation'))
+    assert all(torch.equal(v, converted[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(type='mmdet.SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1)),
+    dict(type='mmpretrain.ConvNeXt', arch=dict(depths=[1] * 4, channels=[8] * 4), out_indices=(0, 1, 2, 3)),
+    dict(type='mmpretrain.ResNet', depth=18)], ids=lambda b: b['type'])
+def test_other_models_keep_their_names(backbone, tmp_path):
+    """Swin and ConvNeXt have a ``norm0`` to ``norm3``, too."""
+    import mmdet.models  # noqa: F401
+    import mmpretrain.models  # noqa: F401
+
+    def build():
+        return torch.nn.ModuleDict(dict(backbone=MODELS.build(copy.deepcopy(backbone))))
+
+    model, other = build(), build()
+    loaded = load_weights(other, model.state_dict(), 'file')
+    assert list(loaded) == list(model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values()))
+
+
+def test_timm_pretrained_is_strict_about_the_backbone(tmp_path):
+    def create(name, weights, **arguments):
+        torch.save(dict(model=weights), tmp_path / 'download.pth')
+        return timm.create_model(name, pretrained=True, arch=NANO,
+                                 pretrained_cfg_overlay=dict(file=str(tmp_path / 'download.pth'), num_classes=10),
+                                 **arguments)
+
+    weights = official_weights('classification')
+    for arguments in (dict(num_classes=10), dict(num_classes=7), dict(features_only=True),
+                      dict(num_classes=10, in_chans=1)):
+        state = create('dwnet_tiny', weights, **arguments).state_dict()
+        key = ('model.' if 'features_only' in arguments else '') + 'stages.1.blocks.0.mixer.proj_in.weight'
+        assert torch.equal(state[key], weights['layers.1.blocks.0.attn2conv.conv0.weight'])
+        with pytest.raises(RuntimeError, match='spatial.squeeze'):
+            create('dynamic_dwnet_tiny', weights, **arguments)
+        lacking = {k: v for k, v in weights.items() if k != 'layers.0.blocks.0.mlp.fc1.weight'}
+        with pytest.raises(RuntimeError, match='mlp.fc1.weight'):
+            create('dwnet_tiny', lacking, **arguments)
+
+
+def test_clean_file_of_views_and_shared_tensors(tmp_path):
+    weights = {k: v.clone() for k, v in official_weights('detection').items()}
+    big = torch.zeros(50_000_000)
+    shared = big[:5].copy_(torch.arange(5.))
+    weights |= {'x.a': shared, 'x.b': shared}
+    meta = dict(dataset_meta=dict(classes=('a', 'b')), secret=1)
+    torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'in.pth')
+    for suffix in ('.safetensors', '.pth'):
+        path = write_clean(tmp_path / 'in.pth', tmp_path / f'out{suffix}')
+        assert path.stat().st_size < 60_000_000
+    assert torch.load(path)['meta'] == dict(dataset_meta=dict(classes=('a', 'b')))
+
+
+def test_nothing_is_dropped_where_two_keys_meet(tmp_path):
+    weights = official_weights('classification')
+    with pytest.raises(UserError, match="head.bias twice, with and without 'module.'"):
+        by_init_model('classification', official_file(tmp_path, 'classification', {
+            **weights, 'module.head.bias': torch.ones(10)}))
+    backbone = DWNet(NANO, out_norm_cfg=None)
+    own = backbone.state_dict()
+    with pytest.raises(UserError, match='twice|beyond'):
+        load_weights(backbone, {**{f'backbone.{k}': v for k, v in own.items()}, **own}, 'file')
+    with pytest.raises(UserError, match='patch_embed.proj.bias'):
+        load_weights(backbone, {**own, 'patch_embed.proj.bias': torch.ones(3)}, 'file', new_heads=True)
+    with pytest.raises(KeyError, match='mixer.nonsense'):
+        convert_state_dict({**own, 'stages.0.blocks.0.mixer.nonsense': torch.ones(1)})
 
 
 def test_the_same_tensor_twice_is_an_error(tmp_path):

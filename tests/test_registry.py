@@ -64,8 +64,7 @@ samples = [DataSample().set_gt_label(7) for _ in range(2)]
 }
 
 
-@pytest.mark.parametrize('toolbox', CODE)
-@pytest.mark.parametrize('name', ['dwnet.DWNet', 'DWNet'])
+@pytest.mark.parametrize('toolbox, name', [*((toolbox, 'dwnet.DWNet') for toolbox in CODE), ('mmdet', 'DWNet')])
 def test_stock_config_trains_with_only_the_backbone_replaced(toolbox, name):
     code = STOCK.format(first='import dwnet', toolbox=toolbox, code=CODE[toolbox].replace('TYPE', repr(name)))
     assert 'stepped dwnet.models.dwnet True True' in run_python('-c', code).stdout

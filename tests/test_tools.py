@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_command, run_python
+from conftest import ROOT, run_command, run_python, run_tool
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
@@ -173,7 +173,7 @@ def last_line(done) -> str:
 def test_mistakes_in_training_end_in_one_line(arguments, message, small_digits, tmp_path):
     if 'DATA' in arguments:
         arguments = [*arguments[:-1], *small(CLASSIFICATION, small_digits)]
-    done = run_python('tools/train.py', *arguments, '--work-dir', tmp_path / 'w', check=False)
+    done = run_tool('tools/train.py', *arguments, '--work-dir', tmp_path / 'w')
     assert done.returncode == 2 and message in last_line(done), done.stderr
     assert 'Traceback' not in done.stderr
 
@@ -186,7 +186,7 @@ def test_mistakes_in_testing_end_in_one_line(train_once, harm, tmp_path):
     if harm == 'missing':
         checkpoint, message = tmp_path / 'x.pth', 'x.pth is missing'
     elif harm == 'other model':
-        options, message = [*options, 'model.backbone.token_mixer=dynamic'], "does not fit the config's model"
+        options, message = [*options, 'model.backbone.token_mixer=dynamic'], 'does not fit the model'
     elif harm == 'truncated':
         (tmp_path / 'x.pth').write_bytes(checkpoint.read_bytes()[:5000])
         checkpoint, message = tmp_path / 'x.pth', 'damaged'
@@ -198,7 +198,8 @@ def test_mistakes_in_testing_end_in_one_line(train_once, harm, tmp_path):
         extra, message = ['--tta'], '--tta needs tta_model and tta_pipeline'
     else:
         extra, message = ['--out', 'x.txt'], '--out x.txt: the predictions are written as .pkl'
-    done = run_python('tools/test.py', config, checkpoint, '--work-dir', tmp_path, *extra, *options, check=False)
+    options = [*options, f'experiment_name={harm.replace(" ", "_")}']  # mmengine knows Runners by it
+    done = run_tool('tools/test.py', config, checkpoint, '--work-dir', tmp_path, *extra, *options)
     assert done.returncode == 2 and message in last_line(done), done.stderr[-2000:]
     assert 'Traceback' not in done.stderr and not mark.exists()
 

@@ -16,6 +16,8 @@ def main() -> None:
         help='size of the image (default: that of the published figures, 224 224 for classification, 800 1280 for '
         'detection, 512 2048 for segmentation)')
     cfg = load_config(args := parser.parse_args())
+    if cfg.get('default_scope') not in SHAPES:
+        raise UserError(f"{args.config} is not a config of {', '.join(SHAPES)}")
     height, width = args.shape or SHAPES[cfg.default_scope]
     try:
         parts = count(cfg, (height, width))

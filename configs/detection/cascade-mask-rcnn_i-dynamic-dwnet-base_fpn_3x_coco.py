@@ -1,6 +1,6 @@
 """Cascade Mask R-CNN with Inhomogeneous dynamic DWNet-B on COCO: no published figure.
 
-8 GPUs × 2 images, mixed precision (bf16; with fp16 the base models did not train):
+8 GPUs × 2 images, fp32 (in fp16 the authors' base models did not train, and bf16 would round the boxes):
 
     bash tools/dist_train.sh configs/detection/cascade-mask-rcnn_i-dynamic-dwnet-base_fpn_3x_coco.py 8
 """
@@ -19,4 +19,4 @@ model = dict(
         drop_path_rate=.3,
         init_cfg=dict(type='Pretrained', checkpoint=_weights)),
     neck=dict(in_channels=[128, 256, 512, 1024]))
-optim_wrapper = dict(dtype='bfloat16')
+optim_wrapper = dict(type='OptimWrapper')

@@ -5,7 +5,13 @@
 ``serialization``   loading files and downloads without running code from them
 ==================  ==============================================================
 """
+import importlib.metadata
+
+from packaging.version import Version
+
 from . import mmcv_ops, serialization
+
+TIMM = '1.0.26'
 
 
 def install() -> None:
@@ -13,3 +19,11 @@ def install() -> None:
     mmcv_ops.install()
     serialization.allow_checkpoint_types()
     serialization.load_downloads_safely()
+
+
+def timm_is_safe() -> bool:
+    """Whether timm is there and recent enough to load files without running code from them."""
+    try:
+        return Version(importlib.metadata.version('timm')) >= Version(TIMM)
+    except importlib.metadata.PackageNotFoundError:
+        return False

@@ -44,8 +44,9 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     """
     if pool_mode != 1:
         raise _not_covered("roi_align_forward with pool_mode='max'")
+    # in float32: torchvision has no bfloat16
     output.copy_(
-        torch.ops.torchvision.roi_align(input, rois.to(input.dtype), spatial_scale, aligned_height,
+        torch.ops.torchvision.roi_align(_wide(input), rois.to(_wide(input).dtype), spatial_scale, aligned_height,
                                         aligned_width, sampling_ratio, aligned))
 
 
@@ -54,10 +55,15 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        spatial_scale: float, sampling_ratio: int, pool_mode: int,
                        aligned: bool) -> None:
     """Writes into ``grad_input``, (B, C, H, W), the gradient of :func:`roi_align_forward`."""
+    grad_output = _wide(grad_output)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             grad_output, rois.to(grad_output.dtype), spatial_scale, aligned_height, aligned_width,
             *grad_input.shape, sampling_ratio, aligned))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def get_compiler_version() -> str:

@@ -79,10 +79,13 @@ class Runner(MMEngineRunner):
             UserError: If the file is damaged, refused since it would run code, or does not fit the model.
         """
         checkpoint = read_checkpoint(filename, map_location)
+        model = self.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        new_heads = self.cfg.get('new_heads', False)
+        # by the model's names, for the hooks, such as EMA, that load it too
+        checkpoint['state_dict'] = load_weights(model, checkpoint['state_dict'], filename, new_heads)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        wrapped = is_model_wrapper(self.model) or isinstance(self.model, BaseTTAModel)
-        model = self.model.module if wrapped else self.model
-        load_weights(model, checkpoint['state_dict'], filename, self.cfg.get('new_heads', False))
         self._has_loaded = True
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
         if isinstance(checkpoint.get('meta'), dict):
