@@ -7,6 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
+from dwnet.models import DWNet
 
 
 def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
@@ -44,3 +45,23 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     model.cfg = cfg
     model._config = cfg  # mmpretrain's inferencers look for it under this name
     return model.to(device).eval()
+
+
+def switch_to_deploy(model: nn.Module) -> nn.Module:
+    """Folds every BatchNorm of the DWNet in a model: the same outputs in eval mode, faster. There is no way back.
+
+    Args:
+        model: A DWNet or any model with one inside.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: If there is no DWNet in it.
+    """
+    backbones = [module for module in model.modules() if isinstance(module, DWNet)]
+    if not backbones:
+        raise ValueError(f'a {type(model).__name__} holds no DWNet, whose BatchNorms could be folded')
+    for backbone in backbones:
+        backbone.switch_to_deploy()
+    return model

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dwnet.models import DWNet
-from dwnet.models.mixers import KERNEL_SIZE, InhomogeneousDepthwiseConv
 
 # The published figures run box heads on 1000 proposals and mask heads on the 100 detections that remain.
 PROPOSALS, DETECTIONS = 1000, 100
@@ -91,16 +90,6 @@ def _heads(model: nn.Module, x: tuple[Tensor, ...]) -> dict[str, Callable]:
 
 def _measure(name: str, module: nn.Module, make_input: Callable) -> Part:
     """Counts one call of ``module``."""
-    applied = 0
-
-    def count_application(module: nn.Module, _, output: Tensor) -> None:
-        nonlocal applied
-        applied += KERNEL_SIZE**2 * output.numel()  # elementwise operations, which PyTorch's counter leaves out
-
-    hooks = [m.register_forward_hook(count_application) for m in module.modules()
-             if isinstance(m, InhomogeneousDepthwiseConv)]
     with FlopCounterMode(display=False) as counter:
         module(make_input())
-    for hook in hooks:
-        hook.remove()
-    return Part(name, _parameters(module), counter.get_total_flops() // 2 + applied)
+    return Part(name, _parameters(module), counter.get_total_flops() // 2)

@@ -186,8 +186,9 @@ def test_groups_of_the_inhomogeneous_kernel():
         assert InhomogeneousDepthwiseConv(dim, dict(type='BN')).groups == 32
 
 
-def test_no_copies_of_the_neighbourhoods():
-    """The largest tensor of a forward pass, weights of positions aside, is one padded map."""
+@pytest.mark.parametrize('training', [True, False])
+def test_no_copies_of_the_neighbourhoods(training):
+    """Nothing is larger than the predicted kernels, and in inference on a CPU not even they exist as a whole."""
     from torch.utils._python_dispatch import TorchDispatchMode
     largest = 0
 
@@ -200,9 +201,24 @@ def test_no_copies_of_the_neighbourhoods():
             return out
 
     operator = InhomogeneousDepthwiseConv(128, dict(type='BN')).eval()
-    with torch.no_grad(), Watch():
-        operator(torch.rand(2, 128, 28, 28))
-    assert largest == 2 * 32 * 49 * 28 * 28, 'the predicted kernels, (B, G, 7, 7, H, W), and nothing larger'
+    with torch.set_grad_enabled(training), Watch():
+        y = operator(torch.rand(2, 128, 28, 28))
+        if training:
+            y.sum().backward()
+    kernels = 2 * 32 * 49 * 28 * 28
+    assert largest == kernels if training else largest < kernels / 4
+
+
+@pytest.mark.parametrize('size', [(5, 40), (40, 5), (33, 29)])
+def test_inference_of_the_inhomogeneous_operator_is_its_training_form(size):
+    """On a CPU inference predicts a few rows at a time."""
+    operator = InhomogeneousDepthwiseConv(64, dict(type='BN')).eval()
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(2, 64, *size).contiguous(memory_format=memory_format)
+        expected = operator(x)
+        with torch.no_grad():
+            y = operator(x)
+        assert torch.allclose(y, expected, atol=1e-5) and y.is_contiguous(memory_format=memory_format)
 
 
 def local_mlp_by_loops(mixer: LocalMlp, x: torch.Tensor) -> torch.Tensor:
@@ -234,3 +250,26 @@ def test_every_second_block_of_local_mlp_is_shifted():
     assert [[block.mixer.shift for block in stage.blocks] for stage in model.stages] == [
         [0, 3], [0, 3], [0, 3, 0, 3, 0, 3], [0, 3]]
     assert [stage.blocks[0].mixer.heads for stage in model.stages] == [3, 6, 12, 24]
+
+
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('mixer', ['static', 'dynamic'])
+def test_no_hidden_copies(mixer, deploy):
+    """From the patch embedding to the outputs maps stay channels-last; copied is the image, and in patch merging.
+
+    Within the operators, which it does not look into, a dynamic map is put together image by image on a CPU.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+    copies = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.name() in ('aten::clone', 'aten::copy_', 'aten::_to_copy', 'aten::cat'):
+                copies.append(function.name())
+            return function(*args, **(kwargs or {}))
+
+    model = DWNet(NANO, mixer, deploy=deploy).eval()
+    with torch.no_grad(), Watch():
+        maps = model(torch.rand(2, 3, 64, 64))
+    assert copies == ['aten::clone', 'aten::cat', 'aten::cat', 'aten::cat']
+    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in maps)

@@ -1,73 +1,151 @@
-"""The depth-wise operators against plain forms of them, outputs and gradients."""
+"""The depth-wise operators against their plain forms in float64: outputs, gradients, layouts, dtypes, compilation."""
 import pytest
 import torch
 import torch.nn.functional as F
 
-from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+from dwnet.ops import (
+    choose_backend,
+    depthwise_conv2d,
+    dynamic_depthwise_conv2d,
+    inhomogeneous_depthwise_conv2d,
+    reference,
+)
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+SIZES = [((2, 6, 7, 7), 7), ((1, 5, 1, 9), 7), ((3, 4, 6, 5), 3), ((2, 2, 4, 4), 1), ((2, 4, 9, 40), 7),
+         ((1, 3, 5, 6), 9)]
 
 
-def naive(x, weight, bias):
+def naive_dynamic(x, weight, bias=None):
     """One image at a time, each with its own kernel."""
-    size = weight.shape[-1]
     return torch.cat([
-        F.conv2d(x[i:i + 1], weight[i][:, None], bias, padding=size // 2, groups=x.shape[1])
+        F.conv2d(x[i:i + 1], weight[i][:, None], bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
         for i in range(len(x))])
 
 
-@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize('shape, size', [((2, 3, 7, 7), 7), ((1, 5, 1, 9), 7), ((3, 4, 6, 5), 3), ((2, 2, 4, 4), 1)])
-def test_dynamic_depthwise(shape, size, memory_format, device):
-    batch, channels = shape[:2]
-    shapes = (shape, (batch, channels, size, size), (channels, ))
-    inputs = [torch.randn(s, dtype=torch.float64, device=device) for s in shapes]
-    inputs[0] = inputs[0].to(memory_format=memory_format)
+def make(operator: str, shape, size, memory_format, device, dtype=torch.float64):
+    """The operator, its plain form, and inputs of them."""
+    batch, channels, height, width = shape
+    x = torch.randn(shape, dtype=dtype, device=device).to(memory_format=memory_format)
+    bias = torch.randn(channels, dtype=dtype, device=device)
+    if operator == 'static':
+        return depthwise_conv2d, reference.depthwise_conv2d, [
+            x, torch.randn(channels, 1, size, size, dtype=dtype, device=device), bias]
+    if operator == 'dynamic':
+        return dynamic_depthwise_conv2d, naive_dynamic, [
+            x, torch.randn(batch, channels, size, size, dtype=dtype, device=device), bias]
+    groups = channels // 2 if channels % 2 == 0 else channels
+    weight = torch.randn(batch, groups, size, size, height, width, dtype=dtype, device=device)
+    return inhomogeneous_depthwise_conv2d, reference.inhomogeneous_depthwise_conv2d, [x, weight]
+
+
+OPERATORS = ['static', 'dynamic', 'inhomogeneous']
+every_operator = pytest.mark.parametrize('operator', OPERATORS)
+every_format = pytest.mark.parametrize('memory_format', FORMATS, ids=['contiguous', 'channels_last'])
+
+
+@every_format
+@pytest.mark.parametrize('shape, size', SIZES)
+@every_operator
+def test_outputs_and_gradients(operator, shape, size, memory_format, device):
+    function, plain, inputs = make(operator, shape, size, memory_format, device)
     ours, theirs = ([t.clone().requires_grad_() for t in inputs] for _ in range(2))
-    y, expected = dynamic_depthwise_conv2d(*ours), naive(*theirs)
+    y, expected = function(*ours), plain(*theirs)
     assert torch.allclose(y, expected)
+    assert y.is_contiguous(memory_format=memory_format)
     gradient = torch.randn_like(y)
     y.backward(gradient)
     expected.backward(gradient)
     assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours, theirs))
-    assert torch.allclose(dynamic_depthwise_conv2d(*inputs[:2]), naive(*inputs[:2], None))
+
+
+def test_plain_dynamic_form_is_that_of_one_image_after_another():
+    x, weight, bias = torch.randn(3, 4, 5, 6), torch.randn(3, 4, 7, 7), torch.randn(4)
+    plain = reference.dynamic_depthwise_conv2d(x, weight, bias)
+    assert torch.allclose(plain, naive_dynamic(x, weight, bias), atol=1e-5)
+
+
+@every_operator
+def test_without_bias_and_on_a_part_of_a_map(operator, device):
+    """x and the gradient may lie scattered in memory."""
+    function, plain, (x, weight, *_) = make(operator, (2, 4, 6, 7), 7, torch.channels_last, device)
+    big = torch.randn(2, 4, 9, 9, dtype=x.dtype, device=device).to(memory_format=torch.channels_last)
+    ours, theirs = (big.clone().requires_grad_() for _ in range(2))
+    y, expected = (f(t[:, :, 1:7, 2:], weight) for f, t in ((function, ours), (plain, theirs)))
+    assert torch.allclose(y, expected)
+    gradient = torch.randn(2, 4, 7, 6, dtype=x.dtype, device=device).transpose(2, 3)
+    y.backward(gradient)
+    expected.backward(gradient)
+    assert torch.allclose(ours.grad, theirs.grad)
+
+
+@every_operator
+def test_gradcheck(operator, device):
+    function, _, inputs = make(operator, (2, 4, 3, 4), 3, torch.channels_last, device)
+    assert torch.autograd.gradcheck(function, [t.requires_grad_() for t in inputs])
+
+
+@every_format
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+@every_operator
+def test_dtypes(operator, dtype, memory_format, device):
+    """Sums are in float32: the error is that of rounding the result, not of 49 additions."""
+    function, plain, inputs = make(operator, (2, 8, 9, 11), 7, memory_format, device, torch.float32)
+    inputs = [t.to(dtype).requires_grad_() for t in inputs]
+    wide = [t.detach().double().requires_grad_() for t in inputs]
+    y, expected = function(*inputs), plain(*wide)
+    gradient = torch.randn_like(y)
+    y.backward(gradient)
+    expected.backward(gradient.double())
+    eps = torch.finfo(dtype).eps
+    assert y.dtype == dtype and (y - expected).norm() < 2 * eps * expected.norm()
+    for ours, theirs in zip(inputs, wide):
+        assert ours.grad.dtype == dtype and (ours.grad - theirs.grad).norm() < 4 * eps * theirs.grad.norm()
+
+
+@every_operator
+def test_autocast(operator, device):
+    function, plain, inputs = make(operator, (2, 8, 9, 11), 7, torch.channels_last, device, torch.float32)
+    inputs = [t.requires_grad_() for t in inputs]
+    with torch.autocast(device, torch.bfloat16):
+        y = function(*inputs)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert all(t.grad.dtype == torch.float32 for t in inputs)
+    with torch.autocast(device, torch.bfloat16):
+        assert function(*(t.double() for t in inputs)).dtype == torch.float64
+
+
+@every_operator
+def test_registered_as_torch_wants_it(operator, device):
+    """Fake kernels, autograd and aliasing, by torch's own checks."""
+    _, _, inputs = make(operator, (2, 4, 5, 6), 3, torch.channels_last, device, torch.float32)
+    x, weight, bias = [*inputs, None][:3]
+    if operator == 'inhomogeneous':
+        torch.library.opcheck(torch.ops.dwnet.inhomogeneous_depthwise_conv2d, (
+            x.requires_grad_(), weight.requires_grad_(), 'torch'))
+    else:
+        kernels = weight.transpose(0, 1).contiguous() if operator == 'static' else weight
+        torch.library.opcheck(torch.ops.dwnet.depthwise_conv2d, (
+            x.requires_grad_(), kernels.requires_grad_(), bias.requires_grad_(), 'torch'))
+
+
+@every_operator
+def test_compiles_into_one_graph(operator, device):
+    function, plain, inputs = make(operator, (2, 4, 5, 6), 7, torch.channels_last, device, torch.float32)
+    inputs = [t.requires_grad_() for t in inputs]
+    y = torch.compile(function, backend='aot_eager', fullgraph=True, dynamic=True)(*inputs)
+    assert torch.allclose(y, plain(*inputs), atol=1e-4)
+    y.sum().backward()
+    assert all(t.grad.isfinite().all() for t in inputs)
 
 
 @pytest.mark.parametrize('shape', [(2, 3, 4, 4), (1, 3, 7, 7), (2, 3, 7, 5), (2, 4, 7, 7)])
 def test_wrong_kernel_shape(shape):
     with pytest.raises(ValueError, match='weight must be'):
         dynamic_depthwise_conv2d(torch.rand(2, 3, 8, 8), torch.rand(shape))
-
-
-def unfolded(x, weight):
-    """All neighbourhoods gathered, multiplied and summed."""
-    batch, channels, height, width = x.shape
-    groups, size = weight.shape[1:3]
-    patches = F.unfold(x, size, padding=size // 2).view(batch, groups, channels // groups, size, size, height, width)
-    return (patches * weight[:, :, None]).sum((3, 4)).flatten(1, 2)
-
-
-@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize('shape, groups, size', [
-    ((2, 6, 7, 7), 2, 7), ((1, 5, 1, 9), 5, 7), ((3, 4, 6, 5), 1, 3), ((2, 2, 4, 4), 2, 1), ((1, 8, 3, 2), 4, 5)])
-def test_inhomogeneous_depthwise(shape, groups, size, memory_format, device):
-    batch, _, height, width = shape
-    shapes = (shape, (batch, groups, size, size, height, width))
-    inputs = [torch.randn(s, dtype=torch.float64, device=device) for s in shapes]
-    inputs[0] = inputs[0].to(memory_format=memory_format)
-    ours, theirs = ([t.clone().requires_grad_() for t in inputs] for _ in range(2))
-    y, expected = inhomogeneous_depthwise_conv2d(*ours), unfolded(*theirs)
-    assert torch.allclose(y, expected)
-    gradient = torch.randn_like(y)
-    y.backward(gradient)
-    expected.backward(gradient)
-    assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours, theirs))
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_inhomogeneous_sums_in_float32(dtype, device):
-    x = torch.randn(2, 8, 9, 9, device=device).to(dtype)
-    weight = torch.randn(2, 4, 7, 7, 9, 9, device=device).to(dtype)
-    y, expected = inhomogeneous_depthwise_conv2d(x, weight), unfolded(x.double(), weight.double())
-    assert y.dtype == dtype and (y - expected).norm() < torch.finfo(dtype).eps * expected.norm()
+    with pytest.raises(ValueError, match='weight must be'):
+        depthwise_conv2d(torch.rand(2, 3, 8, 8), torch.rand(shape))
 
 
 @pytest.mark.parametrize('shape', [(2, 3, 7, 7, 8), (1, 3, 7, 7, 8, 8), (2, 2, 7, 7, 8, 8), (2, 3, 7, 5, 8, 8),
@@ -75,3 +153,14 @@ def test_inhomogeneous_sums_in_float32(dtype, device):
 def test_wrong_weight_shape(shape):
     with pytest.raises(ValueError, match='weight must be'):
         inhomogeneous_depthwise_conv2d(torch.rand(2, 3, 8, 8), torch.rand(shape))
+
+
+def test_the_choice_of_a_backend_gives_its_reason():
+    x = torch.rand(1, 2, 3, 3)
+    assert choose_backend(x, 'torch') == ('torch', 'asked for')
+    with pytest.raises(ValueError, match="'auto', 'torch', 'triton', got 'cuda'"):
+        choose_backend(x, 'cuda')
+    with pytest.raises(ValueError, match='no kernel for torch.float64'):
+        choose_backend(x.double(), 'triton')
+    chosen, reason = choose_backend(x.double())
+    assert chosen == 'torch' and 'float64' in reason

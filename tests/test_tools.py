@@ -73,6 +73,21 @@ def test_test_gives_the_scores_of_the_last_validation(config, train_once, tmp_pa
 
 
 @ALL_TASKS
+def test_deployed_scores_are_the_same(config, train_once, tmp_path):
+    options, work_dir = train_once(config)
+    scores = []
+    for name, extra in (('plain', []), ('deployed', ['--deploy'])):
+        own = [*options, 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',
+               f'experiment_name={name}_{Path(config).stem}']
+        done = run_tool('tools/test.py', config, work_dir / 'epoch_1.pth', '--work-dir', tmp_path / name, *extra, *own)
+        assert done.returncode == 0
+        scores.append(metrics_of(tmp_path / name))
+    assert all(scores[0][key] == scores[1][key] for key in METRICS[config])
+    log = next((tmp_path / 'deployed').glob('*/*.log')).read_text()
+    assert 'the BatchNorms of the backbone are folded' in log
+
+
+@ALL_TASKS
 def test_distributed_test_gives_exactly_the_same(config, train_once, tmp_path):
     options, work_dir = train_once(config)
     checkpoint = work_dir / 'epoch_1.pth'

@@ -3,7 +3,7 @@
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
 from dwnet.engine.cli import check_data, load_config, make_parser, run_command
-from dwnet.engine.options import enable_out, enable_show_dir, enable_tta, set_checkpoint
+from dwnet.engine.options import enable_deploy, enable_out, enable_show_dir, enable_tta, set_checkpoint
 from dwnet.engine.scores import report_scores
 
 
@@ -16,6 +16,7 @@ def main() -> None:
     parser.add_argument(
         '--out', help='save the predictions: a .pkl file (classification, detection) or a folder of '
         'label images (segmentation)')
+    parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms: the same scores, faster')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, the config's")
     args = parser.parse_args()
 
@@ -26,6 +27,8 @@ def main() -> None:
         enable_show_dir(cfg, args.show_dir)
     if args.out:
         enable_out(cfg, args.out)
+    if args.deploy:
+        enable_deploy(cfg)
     if args.tta:
         enable_tta(cfg)
     runner = Runner.from_cfg(cfg)

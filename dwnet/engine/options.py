@@ -92,6 +92,13 @@ def enable_tta(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
+def enable_deploy(cfg: Config) -> None:
+    """``--deploy``: the BatchNorms of the backbone are folded before the test."""
+    if not str(cfg.model.get('backbone', {}).get('type')).endswith('DWNet'):
+        raise UserError('--deploy folds the BatchNorms of a DWNet, and the backbone of this config is none')
+    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='DeployHook')]
+
+
 def _must_exist(checkpoint: str) -> None:
     if '://' not in checkpoint and not Path(checkpoint).is_file():
         raise UserError(f'checkpoint {checkpoint} is missing; training writes it into its work dir')

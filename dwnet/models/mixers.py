@@ -4,13 +4,16 @@ Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 21
 """
 import math
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+from dwnet.ops.torch_forms import predict_and_apply, predict_in_order
 
+from .fold import Affine, fold_into_conv, norm_as_affine
 from .layers import pad_to_multiple
 
 KERNEL_SIZE = 7
@@ -18,9 +21,18 @@ KERNEL_SIZE = 7
 WINDOW_SIZE = 7
 
 
-def static_depthwise_conv(dim: int, norm_cfg: dict) -> nn.Conv2d:
-    """One learned 7×7 kernel a channel, the same for all images."""
-    return nn.Conv2d(dim, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=dim)
+class StaticDepthwiseConv(nn.Conv2d):
+    """One learned 7×7 kernel a channel, the same for all images: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int, norm_cfg: dict) -> None:
+        super().__init__(dim, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return depthwise_conv2d(x, self.weight, self.bias)
+
+    def fold(self, norm: nn.Module) -> nn.Module:
+        """Takes the BatchNorm behind it into the kernel; returns what is left of it."""
+        return fold_into_conv(self, norm)
 
 
 class DynamicDepthwiseConv(nn.Module):
@@ -45,11 +57,26 @@ class DynamicDepthwiseConv(nn.Module):
                 'a dynamic kernel needs 2 or more images a process in training: BatchNorm after global '
                 'pooling has one value an image; raise batch_size, or drop the last incomplete batch')
         z = F.adaptive_avg_pool2d(x, 1)  # (B, C, 1, 1)
-        kernel = self.predict(F.relu(self.bn(self.squeeze(z))))  # (B, 49·C, 1, 1), channel-major
+        hidden = F.relu(self.bn(self.squeeze(z)), inplace=True).flatten(1)
+        # as a matrix product: a convolution would rearrange its weights, which are larger than the map
+        kernel = F.linear(hidden, self.predict.weight.flatten(1), self.predict.bias)  # (B, 49·C), channel-major
         return kernel.view(len(x), -1, KERNEL_SIZE, KERNEL_SIZE)
 
     def forward(self, x: Tensor) -> Tensor:
         return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias)
+
+    def fold(self, norm: nn.Module) -> nn.Module:
+        """Takes the BatchNorms, its own and that behind it, into the layers that predict; returns what is left."""
+        self.bn = fold_into_conv(self.squeeze, self.bn)
+        if (affine := norm_as_affine(norm)) is None:
+            return norm
+        scale, shift = affine
+        each_tap = scale.repeat_interleave(KERNEL_SIZE**2)
+        with torch.no_grad():
+            self.predict.weight.mul_(each_tap.view(-1, 1, 1, 1))
+            self.predict.bias.mul_(each_tap)
+            self.bias.mul_(scale).add_(shift)
+        return nn.Identity()
 
 
 class InhomogeneousDepthwiseConv(nn.Module):
@@ -68,15 +95,31 @@ class InhomogeneousDepthwiseConv(nn.Module):
 
     def predict_kernel(self, x: Tensor) -> Tensor:
         """The kernels that are used for ``x``: (B, C, H, W) → (B, G, 7, 7, H, W)."""
-        kernel = self.predict(F.relu(self.bn(self.squeeze(x))))  # (B, G·49, H, W): group, row, column
+        return self._predict(self._hidden(x))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
+
+    def _predict(self, hidden: Tensor) -> Tensor:
+        if hidden.device.type == 'cpu':
+            return predict_in_order(hidden, self.predict.weight, self.predict.bias, self.groups, KERNEL_SIZE)
+        kernel = self.predict(hidden)  # (B, G·49, H, W): group, row, column
         return kernel.unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
 
     def forward(self, x: Tensor) -> Tensor:
-        return inhomogeneous_depthwise_conv2d(x, self.predict_kernel(x))
+        hidden = self._hidden(x)
+        if x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return predict_and_apply(x, hidden, self.predict.weight, self.predict.bias, self.groups, KERNEL_SIZE)
+        return inhomogeneous_depthwise_conv2d(x, self._predict(hidden))
+
+    def fold(self, norm: nn.Module) -> nn.Module:
+        """Takes its own BatchNorm into ``squeeze``. That behind it scales each channel, and a group has one kernel."""
+        self.bn = fold_into_conv(self.squeeze, self.bn)
+        return Affine.of(norm)
 
 
 SPATIAL_OPERATORS = {
-    'static': static_depthwise_conv,
+    'static': StaticDepthwiseConv,
     'dynamic': DynamicDepthwiseConv,
     'inhomogeneous': InhomogeneousDepthwiseConv,
 }
@@ -108,9 +151,15 @@ class ConvMixer(nn.Module):
         height, width = x.shape[-2:]
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
-        x = F.relu(self.bn_in(self.proj_in(x)))
-        x = F.relu(self.bn_spatial(self.spatial(x)))
+        x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
+        x = F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
         return self.bn_out(self.proj_out(x))[:, :, :height, :width]
+
+    def fold(self) -> None:
+        """Takes every BatchNorm into the layer in front of it."""
+        self.bn_in = fold_into_conv(self.proj_in, self.bn_in)
+        self.bn_spatial = self.spatial.fold(self.bn_spatial)
+        self.bn_out = fold_into_conv(self.proj_out, self.bn_out)
 
 
 class LocalMlp(nn.Module):
@@ -142,7 +191,8 @@ class LocalMlp(nn.Module):
         x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
         # a shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones
         before = WINDOW_SIZE - self.shift if self.shift and min(height, width) > WINDOW_SIZE else 0
-        x = pad_to_multiple(F.pad(x, (before, 0, before, 0)), WINDOW_SIZE)
+        after_h, after_w = -(before + height) % WINDOW_SIZE, -(before + width) % WINDOW_SIZE
+        x = F.pad(x, (before, after_w, before, after_h))
         x = self._mix_windows(x)[:, :, before:before + height, before:before + width]
         return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
@@ -152,7 +202,8 @@ class LocalMlp(nn.Module):
         batch, channels, height, width = x.shape
         rows, columns, head_dim = height // size, width // size, channels // self.heads
         x = x.permute(0, 2, 3, 1).reshape(batch, rows, size, columns, size, self.heads, head_dim)
-        x = x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, self.heads, size**2, head_dim)  # (windows, heads, 49, C/heads)
-        x = (self.weight @ x).reshape(batch, rows, columns, self.heads, size, size, head_dim)
-        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, channels)  # (B, H, W, C)
+        # one product a head: (heads, 49, 49) × (heads, 49, windows·C/heads)
+        x = self.weight @ x.permute(5, 2, 4, 0, 1, 3, 6).reshape(self.heads, size**2, -1)
+        x = x.reshape(self.heads, size, size, batch, rows, columns, head_dim)
+        x = x.permute(3, 4, 1, 5, 2, 0, 6).reshape(batch, height, width, channels)
         return x.permute(0, 3, 1, 2)

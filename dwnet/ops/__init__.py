@@ -1,3 +1,8 @@
-from .depthwise import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+from .depthwise import (
+    choose_backend,
+    depthwise_conv2d,
+    dynamic_depthwise_conv2d,
+    inhomogeneous_depthwise_conv2d,
+)
 
-__all__ = ['dynamic_depthwise_conv2d', 'inhomogeneous_depthwise_conv2d']
+__all__ = ['choose_backend', 'depthwise_conv2d', 'dynamic_depthwise_conv2d', 'inhomogeneous_depthwise_conv2d']

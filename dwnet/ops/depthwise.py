@@ -1,59 +1,93 @@
-"""Depth-wise convolutions that ``torch.nn`` has no layer for.
+"""Depth-wise convolutions of stride 1, zero-padded to keep the size, as torch custom operators.
+
+``depthwise_conv2d``                one kernel a channel, the same for all images
+``dynamic_depthwise_conv2d``        a kernel for each image and channel
+``inhomogeneous_depthwise_conv2d``  a kernel for each image, group of channels and position
+
+They keep the memory format of ``x``, sum half precision in float32, follow autocast, and run under
+``torch.compile`` without breaking the graph. ``backend`` is ``'torch'`` (torch's own operators, on any device),
+``'triton'`` (our kernels, on CUDA) or ``'auto'``; :func:`choose_backend` says what that comes to, and why.
 
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263, section 3.
 """
+import importlib.util
+from math import prod
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from . import torch_forms
+
+BACKENDS = ('auto', 'torch', 'triton')
 
 
-def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: str = 'auto') -> Tensor:
+    """Depth-wise convolution with one kernel a channel.
+
+    Args:
+        x: Feature maps, (B, C, H, W).
+        weight: As of ``nn.Conv2d``, (C, 1, k, k), k odd.
+        bias: Added to each channel, (C,).
+        backend: ``'auto'``, ``'torch'`` or ``'triton'``.
+
+    Returns:
+        (B, C, H, W), of the dtype and memory format of ``x``.
+
+    Raises:
+        ValueError: If the shapes do not fit together or the backend cannot run here.
+    """
+    channels, size = x.shape[1], weight.shape[-1]
+    if weight.shape != (channels, 1, size, size) or size % 2 == 0:
+        raise ValueError(f'weight must be (C, 1, k, k) = ({channels}, 1, k, k) with an odd k, '
+                         f'got {tuple(weight.shape)}')
+    x, weight, bias = _autocast(x, weight, bias)
+    backend = choose_backend(x, backend)[0]
+    if backend == 'torch':
+        return torch.nn.functional.conv2d(x, weight, bias, padding=size // 2, groups=channels)
+    return _depthwise(x, weight.transpose(0, 1), bias, backend)
+
+
+def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: str = 'auto') -> Tensor:
     """Depth-wise convolution in which every image brings its own kernels.
-
-    Stride 1; zero padding keeps the size.
 
     Args:
         x: Feature maps, (B, C, H, W).
         weight: One kernel for each image and channel, (B, C, k, k), k odd.
         bias: Added to each channel, (C,), the same for all images.
+        backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the dtype of ``x``.
+        (B, C, H, W), of the dtype and memory format of ``x``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not fit together or the backend cannot run here.
     """
-    batch, channels, height, width = x.shape
+    batch, channels = x.shape[:2]
     size = weight.shape[-1]
     if weight.shape != (batch, channels, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (B, C, k, k) = ({batch}, {channels}, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
-    # All images become one, with a channel for each pair of image and channel: a grouped convolution.
-    y = F.conv2d(
-        x.reshape(1, batch * channels, height, width),
-        weight.reshape(batch * channels, 1, size, size),
-        padding=size // 2,
-        groups=batch * channels)
-    y = y.reshape(batch, channels, height, width)
-    return y if bias is None else y + bias.view(1, -1, 1, 1)
+    x, weight, bias = _autocast(x, weight, bias)
+    return _depthwise(x, weight, bias, choose_backend(x, backend)[0])
 
 
-def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor) -> Tensor:
+def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'auto') -> Tensor:
     """Depth-wise convolution in which every position brings its own kernels.
 
     ``y[b, c, i, j] = Σ weight[b, g(c), u, v, i, j] · x[b, c, i + u - k//2, j + v - k//2]``, zero outside
-    the map; contiguous channels share a kernel, ``g(c) = c // (C/G)``. One multiplication and addition
-    of whole maps for each of the k² taps, so the neighbourhoods are never gathered.
+    the map; contiguous channels share a kernel, ``g(c) = c // (C/G)``.
 
     Args:
         x: Feature maps, (B, C, H, W).
         weight: One kernel for each image, group and position, (B, G, k, k, H, W), k odd, C a multiple of G.
+        backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the dtype of ``x``; half precision is summed in float32.
+        (B, C, H, W), of the dtype and memory format of ``x``.
 
     Raises:
-        ValueError: If the shapes do not fit together.
+        ValueError: If the shapes do not fit together or the backend cannot run here.
     """
     batch, channels, height, width = x.shape
     groups, size = weight.shape[1:3] if weight.dim() == 6 else (0, 0)
@@ -61,10 +95,143 @@ def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor) -> Tensor:
             or channels % groups):
         raise ValueError(f'weight must be (B, G, k, k, H, W) = ({batch}, G, k, k, {height}, {width}) with an odd k '
                          f'and a G that divides {channels}, got {tuple(weight.shape)}')
-    padded = F.pad(x, [size // 2] * 4).unflatten(1, (groups, -1))  # (B, G, C/G, H+k-1, W+k-1)
-    sum_dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    y = torch.zeros_like(x, dtype=sum_dtype).unflatten(1, (groups, -1))  # (B, G, C/G, H, W)
-    for tap, kernel in enumerate(weight.flatten(2, 3).unbind(2)):  # (B, G, H, W) each
-        row, column = divmod(tap, size)
-        y = y + kernel.unsqueeze(2) * padded[..., row:row + height, column:column + width]
-    return y.flatten(1, 2).to(x.dtype)
+    x, weight, _ = _autocast(x, weight, None)
+    return _inhomogeneous(x, weight, choose_backend(x, backend)[0])
+
+
+def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
+    """The backend that runs for ``x``, and the reason.
+
+    Raises:
+        ValueError: If the backend is unknown or cannot run here.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+    if backend == 'torch':
+        return 'torch', 'asked for'
+    reason = _no_triton(x.device.type, x.dtype)
+    if backend == 'triton':
+        if reason:
+            raise ValueError(f"backend='triton' cannot run here: {reason}")
+        return 'triton', 'asked for'
+    return ('torch', reason) if reason else ('triton', 'x is on a GPU that it supports')
+
+
+@torch.compiler.assume_constant_result
+def _no_triton(device: str, dtype: torch.dtype) -> str:
+    """Why Triton cannot run, or nothing."""
+    if importlib.util.find_spec('triton') is None:
+        return 'triton is not installed'
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f'there is no kernel for {dtype}'
+    import triton
+    if triton.knobs.runtime.interpret:
+        return '' if device == 'cpu' else 'the interpreter works on the CPU'
+    if device != 'cuda':
+        return f'x is on the {device}'
+    if torch.cuda.get_device_capability() < (8, 0):
+        return 'the GPU is older than Ampere'
+    return ''
+
+
+def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """In the dtype of autocast where it is on, else in that of ``x``; float64 stays, as in torch's own operators."""
+    device = x.device.type
+    autocast = x.dtype != torch.float64 and device in ('cpu', 'cuda') and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch_forms.memory_format_of(x))
+
+
+@torch.library.custom_op('dwnet::depthwise_conv2d', mutates_args=())
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
+    """Kernels (N, C, k, k), N 1 or B."""
+    if backend == 'triton':
+        from . import triton_kernels
+        return triton_kernels.depthwise_forward(x, weight, bias)
+    return torch_forms.depthwise_forward(x, weight, bias)
+
+
+@_depthwise.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
+    return _like(x)
+
+
+@torch.library.custom_op('dwnet::depthwise_conv2d_backward', mutates_args=())
+def _depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    if backend == 'triton':
+        from . import triton_kernels
+        grad_weight = triton_kernels.depthwise_backward_weight(grad_y, x, weight.shape[-1], len(weight) > 1)
+        return triton_kernels.depthwise_backward_input(grad_y, weight), grad_weight.to(weight.dtype)
+    return torch_forms.depthwise_backward(grad_y, x, weight)
+
+
+@_depthwise_backward.register_fake
+def _(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return _like(x), weight.new_empty(weight.shape)
+
+
+def _save_depthwise(ctx, inputs, output) -> None:
+    x, weight, bias, ctx.backend = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, weight)
+
+
+def _depthwise_gradients(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    grad_x, grad_weight = _depthwise_backward(grad_y, *ctx.saved_tensors, ctx.backend)
+    return grad_x, grad_weight, grad_y.sum((0, 2, 3)) if ctx.has_bias else None, None
+
+
+_depthwise.register_autograd(_depthwise_gradients, setup_context=_save_depthwise)
+
+
+@torch.library.custom_op('dwnet::inhomogeneous_depthwise_conv2d', mutates_args=())
+def _inhomogeneous(x: Tensor, weight: Tensor, backend: str) -> Tensor:
+    if backend == 'triton':
+        from . import triton_kernels
+        return triton_kernels.inhomogeneous_forward(x, weight)
+    return torch_forms.inhomogeneous_forward(x, weight)
+
+
+@_inhomogeneous.register_fake
+def _(x: Tensor, weight: Tensor, backend: str) -> Tensor:
+    return _like(x)
+
+
+@torch.library.custom_op('dwnet::inhomogeneous_depthwise_conv2d_backward', mutates_args=())
+def _inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    if backend == 'triton':
+        from . import triton_kernels
+        return (triton_kernels.inhomogeneous_backward_input(grad_y, weight),
+                triton_kernels.inhomogeneous_backward_weight(grad_y, x, *weight.shape[1:3]))
+    return torch_forms.inhomogeneous_backward(grad_y, x, weight)
+
+
+@_inhomogeneous_backward.register_fake
+def _(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    return _like(x), torch.empty_like(weight)
+
+
+def _save_inhomogeneous(ctx, inputs, output) -> None:
+    x, weight, ctx.backend = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _inhomogeneous_gradients(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    return *_inhomogeneous_backward(grad_y, *ctx.saved_tensors, ctx.backend), None
+
+
+_inhomogeneous.register_autograd(_inhomogeneous_gradients, setup_context=_save_inhomogeneous)
+
+
+@register_flop_formula(torch.ops.dwnet.depthwise_conv2d)
+def _(x_shape, weight_shape, *_, **__) -> int:
+    return 2 * prod(x_shape) * prod(weight_shape[2:])
+
+
+@register_flop_formula(torch.ops.dwnet.inhomogeneous_depthwise_conv2d)
+def _(x_shape, weight_shape, *_, **__) -> int:
+    return 2 * prod(x_shape) * prod(weight_shape[2:4])

@@ -1,0 +1,98 @@
+"""``switch_to_deploy``: every BatchNorm folded, the outputs those of eval mode, in every model, task and tool."""
+import copy
+
+import pytest
+import torch
+from conftest import read_config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS
+from torch import nn
+
+from dwnet import DWNet
+from dwnet.apis import init_model, switch_to_deploy
+from dwnet.models.dwnet import TOKEN_MIXERS
+
+DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
+
+
+def randomise_norms(model: nn.Module) -> None:
+    """Statistics as after a training, and some negative scales."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, -.5, 1.5)
+            nn.init.normal_(module.bias, std=.2)
+            nn.init.normal_(module.running_mean, std=.2)
+            nn.init.uniform_(module.running_var, .5, 1.5)
+
+
+@pytest.mark.parametrize('dense', [False, True])
+@pytest.mark.parametrize('mixer', TOKEN_MIXERS)
+@pytest.mark.parametrize('arch', ['tiny', pytest.param('base', marks=pytest.mark.long)])
+def test_outputs_stay(arch, mixer, dense, device):
+    model = DWNet(arch, mixer, **(DENSE if dense else {})).to(device).eval()
+    randomise_norms(model)
+    x = torch.randn(2, 3, 75, 122, device=device)
+    with torch.no_grad():
+        expected = model(x)
+        deployed = copy.deepcopy(model)
+        deployed.switch_to_deploy()
+        for ours, theirs in zip(deployed(x), expected):
+            assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in deployed.modules())
+    again = DWNet(arch, mixer, deploy=True, **(DENSE if dense else {})).to(device)
+    again.load_state_dict(deployed.state_dict())
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(again(x), deployed(x)))
+
+
+def test_deployed_is_in_eval_mode_and_twice_is_once():
+    model = DWNet(dict(embed_dims=16, depths=(1, 1, 1, 1)), 'dynamic')
+    model.switch_to_deploy()
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    model.switch_to_deploy()
+    assert not model.training and all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+
+
+def test_other_norms_are_left_alone():
+    model = DWNet(dict(embed_dims=16, depths=(1, 1, 1, 1)), 'dynamic', norm_cfg=dict(type='GN', num_groups=2)).eval()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = model(x)
+        model.switch_to_deploy()
+        assert all(torch.equal(a, b) for a, b in zip(model(x), expected))
+
+
+@pytest.mark.parametrize('config', [
+    'configs/classification/dwnet-nano_digits.py', 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
+    'configs/segmentation/upernet_dwnet-nano_digits.py'])
+def test_whole_models(config, tmp_path):
+    """Through the public function, and a deployed file loads into a config that says ``deploy=True``."""
+    cfg = read_config(config)
+    model = init_model(cfg)
+    randomise_norms(model.backbone)
+    deployed = copy.deepcopy(model)
+    switch_to_deploy(deployed)
+    x = torch.randn(1, 3, 70, 93)
+    with torch.no_grad():
+        for a, b in zip(deployed.backbone(x), model.backbone(x)):
+            assert (a - b).abs().max() <= 1e-5 * b.abs().max()
+    torch.save(dict(state_dict=deployed.state_dict()), tmp_path / 'deployed.pth')
+    cfg.model.backbone.deploy = True
+    again = init_model(cfg, tmp_path / 'deployed.pth')
+    assert all(torch.equal(v, deployed.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+def test_models_of_other_backbones_say_so():
+    read_config('configs/classification/dwnet-nano_digits.py')
+    with pytest.raises(ValueError, match='holds no DWNet'):
+        switch_to_deploy(MODELS.build(dict(type='mmpretrain.ResNet', depth=18)))
+
+
+def test_sync_bn_is_folded_too():
+    model = DWNet(dict(embed_dims=16, depths=(1, 1, 1, 1)), norm_cfg=dict(type='SyncBN'))
+    randomise_norms(model)
+    plain = revert_sync_batchnorm(copy.deepcopy(model)).eval()
+    model.switch_to_deploy()
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model(x)[-1], plain(x)[-1], atol=1e-5)
