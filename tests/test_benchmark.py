@@ -9,7 +9,7 @@ MODELS = ['official_tiny', 'dwnet_tiny']
 SMALL = ['--batch', '1', '--size', '32', '--rounds', '1', '--device', 'cpu', '--models', *MODELS]
 
 
-@pytest.mark.parametrize('mode', ['inference', 'train'])
+@pytest.mark.parametrize('mode', ['inference', pytest.param('train', marks=pytest.mark.long)])
 def test_models(mode, tmp_path):
     done = run_tool('tools/benchmark.py', '--mode', mode, *SMALL[2:], '--batch', '2', '--deploy', '--out', tmp_path)
     assert done.returncode == 0, done.stderr

@@ -182,7 +182,8 @@ def takes(way, kind: str, part: str) -> bool:
 
 @pytest.mark.parametrize('how', ['renamed', 'removed', 'reshaped'])
 @pytest.mark.parametrize('kind, way, part', [
-    (kind, way, part) for kind in KINDS for way in WAYS for part in ALTERED if takes(way, kind, part)])
+    pytest.param(kind, way, part, marks=[pytest.mark.long] * (kind == 'segmentation'))
+    for kind in KINDS for way in WAYS for part in ALTERED if takes(way, kind, part)])
 def test_an_altered_key_is_named(kind, way, part, how, tmp_path):
     weights, key = official_weights(kind), ALTERED[part][kind]
     tensor = weights.pop(key)

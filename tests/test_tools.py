@@ -51,6 +51,10 @@ def train_once(small_digits, tmp_path_factory):
 
 
 ALL_TASKS = pytest.mark.parametrize('config', METRICS, ids=['classification', 'detection', 'segmentation'])
+# the same code for all tasks, so the everyday suite takes one
+ONE_TASK = pytest.mark.parametrize('config', [
+    CLASSIFICATION, *(pytest.param(c, marks=pytest.mark.long) for c in (DETECTION, SEGMENTATION))],
+    ids=['classification', 'detection', 'segmentation'])
 
 
 @ALL_TASKS
@@ -87,7 +91,7 @@ def test_deployed_scores_are_the_same(config, train_once, tmp_path):
     assert 'the BatchNorms of the backbone are folded' in log
 
 
-@ALL_TASKS
+@ONE_TASK
 def test_distributed_test_gives_exactly_the_same(config, train_once, tmp_path):
     options, work_dir = train_once(config)
     checkpoint = work_dir / 'epoch_1.pth'
@@ -98,7 +102,7 @@ def test_distributed_test_gives_exactly_the_same(config, train_once, tmp_path):
     assert keys and {k: one[k] for k in keys} == {k: two[k] for k in keys}
 
 
-@ALL_TASKS
+@ONE_TASK
 def test_distributed_training(config, small_digits, tmp_path):
     options = small(config, small_digits, train_dataloader__batch_size=64 if config == CLASSIFICATION else 4)
     done = run_command('bash', 'tools/dist_train.sh', config, '2', '--work-dir', tmp_path, *options, **CPU)
@@ -232,6 +236,7 @@ def test_help_has_an_example(tool):
     assert 'example: ' in run_python(tool, '--help').stdout
 
 
+@pytest.mark.long
 def test_broken_training_shows_in_the_score(small_digits, tmp_path):
     """The same short training learns from right labels and not from shuffled ones."""
     broken = tmp_path / 'digits'
