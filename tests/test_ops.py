@@ -8,6 +8,7 @@ from dwnet.ops import (
     depthwise_conv2d,
     dynamic_depthwise_conv2d,
     inhomogeneous_depthwise_conv2d,
+    predicted_depthwise_conv2d,
     reference,
 )
 
@@ -77,6 +78,60 @@ def test_without_bias_and_on_a_part_of_a_map(operator, device):
     y.backward(gradient)
     expected.backward(gradient)
     assert torch.allclose(ours.grad, theirs.grad)
+
+
+def predicted_inputs(height, width, memory_format, device, dtype=torch.float64):
+    """x, hidden, weight and bias of 3 images, 8 channels in 4 groups, 5 hidden channels."""
+    x, hidden = (torch.randn(3, c, height, width, dtype=dtype, device=device).to(memory_format=memory_format)
+                 for c in (8, 5))
+    weight, bias = torch.randn(4 * 49, 5, 1, 1, dtype=dtype, device=device), torch.randn(4 * 49, dtype=dtype,
+                                                                                         device=device)
+    return [x, hidden, weight, bias]
+
+
+def plain_predicted(x, hidden, weight, bias):
+    kernels = F.conv2d(hidden, weight, bias).unflatten(1, (-1, 7, 7))
+    return reference.inhomogeneous_depthwise_conv2d(x, kernels)
+
+
+@every_format
+@pytest.mark.parametrize('size', [(5, 40), (40, 5), (9, 11), (1, 1)])
+def test_predicted_on_the_way(size, memory_format, device, monkeypatch):
+    """In training all kernels are predicted at once, in inference those of some images or of some rows."""
+    inputs = predicted_inputs(*size, memory_format, device)
+    ours, theirs = ([t.clone().requires_grad_() for t in inputs] for _ in range(2))
+    y, expected = predicted_depthwise_conv2d(*ours, 7), plain_predicted(*theirs)
+    assert torch.allclose(y, expected) and y.is_contiguous(memory_format=memory_format)
+    gradient = torch.randn_like(y)
+    y.backward(gradient)
+    expected.backward(gradient)
+    assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours, theirs))
+    for kernels, sums in ((2**22, 2**18), (2**22, 8 * 2 * 46 * 11), (196 * 46 * 4, 2**18), (1, 1)):
+        monkeypatch.setattr('dwnet.ops.torch_forms.CACHED_KERNELS', kernels)
+        monkeypatch.setattr('dwnet.ops.torch_forms.CACHED_SUMS', sums)
+        with torch.no_grad():
+            y = predicted_depthwise_conv2d(*inputs, 7)
+        assert torch.allclose(y, expected) and y.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_predicted_in_half_precision(training, device):
+    inputs = predicted_inputs(9, 11, torch.channels_last, device, torch.float32)
+    expected = plain_predicted(*inputs)
+    with torch.set_grad_enabled(training):
+        with torch.autocast(device, torch.bfloat16):
+            y = predicted_depthwise_conv2d(*inputs, 7)
+        assert y.dtype == torch.bfloat16 and (y - expected).norm() < .02 * expected.norm()
+        y = predicted_depthwise_conv2d(*(t.bfloat16() for t in inputs), 7)
+        assert y.dtype == torch.bfloat16 and (y - expected).norm() < .02 * expected.norm()
+
+
+@pytest.mark.parametrize('part, size, message', [(1, 7, 'hidden'), (2, 7, 'weight must be'), (0, 6, 'k = 6 odd')])
+def test_predicted_from_the_wrong_shapes(part, size, message):
+    inputs = predicted_inputs(4, 5, torch.contiguous_format, 'cpu')
+    inputs[part] = inputs[part][:2]
+    with pytest.raises(ValueError, match=message):
+        predicted_depthwise_conv2d(*inputs, size)
 
 
 @every_operator

@@ -10,8 +10,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
-from dwnet.ops.torch_forms import predict_and_apply, predict_in_order
+from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, predicted_depthwise_conv2d
 
 from .fold import Affine, fold_into_conv, norm_as_affine
 from .layers import pad_to_multiple
@@ -56,9 +55,10 @@ class DynamicDepthwiseConv(nn.Module):
             raise ValueError(
                 'a dynamic kernel needs 2 or more images a process in training: BatchNorm after global '
                 'pooling has one value an image; raise batch_size, or drop the last incomplete batch')
-        z = F.adaptive_avg_pool2d(x, 1)  # (B, C, 1, 1)
-        hidden = F.relu(self.bn(self.squeeze(z)), inplace=True).flatten(1)
-        # as a matrix product: a convolution would rearrange its weights, which are larger than the map
+        z = x.mean((2, 3))  # (B, C)
+        # as matrix products: convolutions would rearrange the weights, which are larger than the map
+        hidden = F.linear(z, self.squeeze.weight.flatten(1), self.squeeze.bias)  # (B, C/4)
+        hidden = F.relu(self.bn(hidden[:, :, None, None]), inplace=True).flatten(1)
         kernel = F.linear(hidden, self.predict.weight.flatten(1), self.predict.bias)  # (B, 49·C), channel-major
         return kernel.view(len(x), -1, KERNEL_SIZE, KERNEL_SIZE)
 
@@ -95,22 +95,14 @@ class InhomogeneousDepthwiseConv(nn.Module):
 
     def predict_kernel(self, x: Tensor) -> Tensor:
         """The kernels that are used for ``x``: (B, C, H, W) → (B, G, 7, 7, H, W)."""
-        return self._predict(self._hidden(x))
+        kernel = self.predict(self._hidden(x))  # (B, G·49, H, W): group, row, column
+        return kernel.unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
 
     def _hidden(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
 
-    def _predict(self, hidden: Tensor) -> Tensor:
-        if hidden.device.type == 'cpu':
-            return predict_in_order(hidden, self.predict.weight, self.predict.bias, self.groups, KERNEL_SIZE)
-        kernel = self.predict(hidden)  # (B, G·49, H, W): group, row, column
-        return kernel.unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
-
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self._hidden(x)
-        if x.device.type == 'cpu' and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return predict_and_apply(x, hidden, self.predict.weight, self.predict.bias, self.groups, KERNEL_SIZE)
-        return inhomogeneous_depthwise_conv2d(x, self._predict(hidden))
+        return predicted_depthwise_conv2d(x, self._hidden(x), self.predict.weight, self.predict.bias, KERNEL_SIZE)
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Takes its own BatchNorm into ``squeeze``. That behind it scales each channel, and a group has one kernel."""

@@ -3,6 +3,7 @@
 ``depthwise_conv2d``                one kernel a channel, the same for all images
 ``dynamic_depthwise_conv2d``        a kernel for each image and channel
 ``inhomogeneous_depthwise_conv2d``  a kernel for each image, group of channels and position
+``predicted_depthwise_conv2d``      the same, with kernels that a 1×1 convolution predicts on the way
 
 They keep the memory format of ``x``, sum half precision in float32, follow autocast, and run under
 ``torch.compile`` without breaking the graph. ``backend`` is ``'torch'`` (torch's own operators, on any device),
@@ -97,6 +98,44 @@ def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'au
                          f'and a G that divides {channels}, got {tuple(weight.shape)}')
     x, weight, _ = _autocast(x, weight, None)
     return _inhomogeneous(x, weight, choose_backend(x, backend)[0])
+
+
+def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, size: int,
+                               backend: str = 'auto') -> Tensor:
+    """``inhomogeneous_depthwise_conv2d`` whose kernels are a 1×1 convolution of ``hidden``.
+
+    They are predicted in the order in memory that the operator reads them in; in inference on a CPU a part of the
+    map at a time, for they are many times as large as the map.
+
+    Args:
+        x: Feature maps, (B, C, H, W).
+        hidden: What the kernels are predicted from, (B, D, H, W).
+        weight: (G·k·k, D, 1, 1), C a multiple of G.
+        bias: (G·k·k,).
+        size: k, odd.
+        backend: ``'auto'``, ``'torch'`` or ``'triton'``.
+
+    Returns:
+        (B, C, H, W), of the dtype and memory format of ``x``.
+
+    Raises:
+        ValueError: If the shapes do not fit together or the backend cannot run here.
+    """
+    batch, channels, height, width = x.shape
+    groups = len(weight) // size**2
+    if (size % 2 == 0 or groups == 0 or len(weight) != groups * size**2 or channels % groups
+            or hidden.shape != (batch, weight.shape[1], height, width)):
+        raise ValueError(f'weight must be (G·k·k, D, 1, 1) with k = {size} odd and a G that divides {channels}, and '
+                         f'hidden ({batch}, D, {height}, {width}), got {tuple(weight.shape)} and {tuple(hidden.shape)}')
+    x, weight, bias = _autocast(x, weight, bias)
+    hidden = hidden.to(x.dtype)
+    backend = choose_backend(x, backend)[0]
+    graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if backend == 'torch' and x.device.type == 'cpu' and not graph:
+        return torch_forms.predict_and_apply(x, hidden, weight, bias, groups, size)
+    rows_innermost = backend == 'torch' and torch_forms.rows_run_innermost(width)
+    kernels = torch_forms.predict_in_order(hidden, weight, bias, groups, size, rows_innermost)
+    return _inhomogeneous(x, kernels, backend)
 
 
 def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
@@ -206,7 +245,7 @@ def _inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: 
     if backend == 'triton':
         from . import triton_kernels
         return (triton_kernels.inhomogeneous_backward_input(grad_y, weight),
-                triton_kernels.inhomogeneous_backward_weight(grad_y, x, *weight.shape[1:3]))
+                triton_kernels.inhomogeneous_backward_weight(grad_y, x, weight))
     return torch_forms.inhomogeneous_backward(grad_y, x, weight)
 
 

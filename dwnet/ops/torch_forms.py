@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CACHED_VALUES = 2**19  # predicted at once in inference: 2 MiB in float32
+# In inference the inhomogeneous operator works on parts of the maps that hold no more values than these.
+CACHED_KERNELS, CACHED_SUMS = 2**22, 2**18
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
@@ -26,10 +27,8 @@ def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     fmt = memory_format_of(x)
     if len(weight) == 1:
         return _conv(x, weight[0], bias).contiguous(memory_format=fmt)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=fmt)
-    for out, image, kernels in zip(y.split(1), x.split(1), weight):
-        out.copy_(_conv(image, kernels, bias))
-    return y
+    images = [_conv(image, kernels, bias) for image, kernels in zip(x.split(1), weight)]
+    return torch.cat(images).contiguous(memory_format=fmt)
 
 
 def _conv(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
@@ -59,16 +58,12 @@ def _conv_backward(grad_y: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, 
 
 def inhomogeneous_forward(x: Tensor, weight: Tensor) -> Tensor:
     """(B, C, H, W) with kernels (B, G, k, k, H, W): one multiply-add of whole maps for each of the k² taps."""
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
-    return y.copy_(_correlate(x, _pad_groups(x, weight.shape[1], weight.shape[2] // 2), weight))
-
-
-def _correlate(x: Tensor, padded: Tensor, weight: Tensor) -> Tensor:
-    """The sum over all taps, (B, C, H, W), of a map like ``x``, padded and grouped, times its kernels."""
-    y = _grouped_zeros(x, weight.shape[1])
+    groups, size = weight.shape[1:3]
+    padded, sums = _pad_groups(x, groups, size // 2), _grouped_zeros(x, groups)
     for kernel, rows, columns in _taps(x, weight):
-        y.addcmul_(kernel, padded[..., rows, columns])
-    return y.flatten(1, 2)
+        sums.addcmul_(kernel, padded[..., rows, columns])
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    return y.copy_(sums.flatten(1, 2))
 
 
 def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,54 +83,77 @@ def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[T
 
 
 def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, size: int) -> Tensor:
-    """``inhomogeneous_forward(x, predict_in_order(hidden, …))``, for inference on a CPU.
+    """``inhomogeneous_forward`` with the kernels of a 1×1 convolution of ``hidden``, for inference on a CPU.
 
-    The kernels of a few rows at a time are predicted and used while they are in the processor's cache; all of
-    them together are many times as large as the map.
+    The kernels of a part of the maps are predicted and used while they are in the processor's cache; all of them
+    together are many times as large as the maps. Rows keep their padding and lie one behind the other, so what a
+    tap of the kernel sees is one run of memory.
     """
-    edge, (batch, _, height, width) = size // 2, x.shape
+    batch, channels, height, width = x.shape
+    edge, stride = size // 2, width + 2 * (size // 2)
+    values = min(CACHED_KERNELS // (groups * size**2), CACHED_SUMS // channels)
+    rows = -(-height // -(-height * stride // max(stride, values)))  # in parts of one size
+    images = max(1, values // (height * stride))
+    weight = torch.cat([weight.flatten(1), bias.view(-1, 1)], 1)  # (G·k·k, C + 1); saves a pass over the kernels
+    # one buffer for all parts: fresh memory costs more than what is computed in it
+    buffer = hidden.new_empty(min(images, batch) * rows * stride * groups * size**2)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
-    rows = max(1, CACHED_VALUES // (groups * size**2 * width))
-    for i in range(batch):
-        padded = _pad_groups(x[i:i + 1], groups, edge)
+    for x_part, hidden_part, y_part in zip(x.split(images), hidden.split(images), y.split(images)):
+        count = len(x_part)
+        padded = torch.zeros(count, channels, height + size, stride, dtype=_sum_dtype(x), device=x.device)
+        padded[:, :, edge:edge + height, edge:edge + width] = x_part
+        padded = padded.view(count, groups, channels // groups, -1)
+        ones = hidden.new_ones(count, weight.shape[1], height, stride)
+        ones[:, :-1, :, :width] = hidden_part  # the last channel meets the bias
         for first in range(0, height, rows):
-            last = min(first + rows, height)
-            kernels = predict_in_order(hidden[i:i + 1, :, first:last], weight, bias, groups, size)
-            part = y[i:i + 1, :, first:last]
-            part.copy_(_correlate(part, padded[..., first:last + 2 * edge, :], kernels))
+            part = y_part[:, :, first:first + rows]
+            positions = part.shape[2] * stride
+            kernels = buffer[:count * len(weight) * positions].view(count, -1, positions)  # (B, G·k·k, …)
+            torch.bmm(weight.expand(count, -1, -1), ones[:, :, first:first + rows].flatten(2), out=kernels)
+            kernels = kernels.view(count, groups, size**2, 1, positions).to(padded.dtype)
+            sums = padded.new_zeros(*padded.shape[:3], positions)
+            for tap, kernel in enumerate(kernels.unbind(2)):
+                begin = (first + tap // size) * stride + tap % size
+                sums.addcmul_(kernel, padded[..., begin:begin + positions])
+            part.copy_(sums.view(count, channels, -1, stride)[..., :width])
     return y
 
 
-def predict_in_order(hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, size: int) -> Tensor:
-    """A 1×1 convolution whose output lies in memory as :func:`inhomogeneous_forward` reads it.
+def predict_in_order(hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, size: int,
+                     rows_innermost: bool) -> Tensor:
+    """A 1×1 convolution whose output lies in memory as the operator that uses it reads it.
 
     Args:
         hidden: (B, C, H, W).
         weight: (G·k·k, C, 1, 1).
-        bias: (G·k·k,); a column of ones takes it into the product, which saves a pass over the output.
+        bias: (G·k·k,).
+        groups: G.
+        size: k.
+        rows_innermost: Neighbours in memory are the columns of a row; otherwise the groups at a position.
 
     Returns:
         (B, G, k, k, H, W).
     """
     batch, _, height, width = hidden.shape
-    hidden = torch.cat([hidden.flatten(2), hidden.new_ones(batch, 1, height * width)], 1)  # (B, C + 1, H·W)
-    weight = torch.cat([weight.flatten(1), bias.view(-1, 1)], 1)  # (G·k·k, C + 1)
-    if _rows_run_innermost(width):
-        kernel = torch.bmm(weight.expand(batch, -1, -1), hidden)  # (B, G·k·k, H·W)
-        return kernel.view(batch, groups, size, size, height, width)
-    weight = weight.unflatten(0, (groups, -1)).transpose(0, 1).flatten(0, 1)  # (k·k·G, C + 1)
-    kernel = hidden.transpose(1, 2) @ weight.t()  # (B, H·W, k·k·G)
-    return kernel.view(batch, height, width, size, size, groups).permute(0, 5, 3, 4, 1, 2)
+    if rows_innermost:
+        # with the bias as a column of the weights, which saves a pass over the output
+        hidden = torch.cat([hidden.flatten(2), hidden.new_ones(batch, 1, height * width)], 1)  # (B, C + 1, H·W)
+        weight = torch.cat([weight.flatten(1), bias.view(-1, 1)], 1)  # (G·k·k, C + 1)
+        return torch.bmm(weight.expand(batch, -1, -1), hidden).view(batch, groups, size, size, height, width)
+    weight = weight.view(groups, size**2, -1).transpose(0, 1).flatten(0, 1)  # (k·k·G, C)
+    bias = bias.view(groups, size**2).t().flatten()
+    kernels = F.linear(hidden.permute(0, 2, 3, 1), weight, bias)  # (B, H, W, k·k·G)
+    return kernels.view(batch, height, width, size, size, groups).permute(0, 5, 3, 4, 1, 2)
 
 
-def _rows_run_innermost(width: int) -> bool:
+def rows_run_innermost(width: int) -> bool:
     """Whether a row of the map, or the groups at a position, lie side by side in memory: what does should be long."""
     return width > 16
 
 
-def _order(x: Tensor) -> tuple[int, ...]:
-    """How (B, G, C/G, H, W) lies in memory."""
-    return (0, 1, 2, 3, 4) if _rows_run_innermost(x.shape[3]) else (0, 3, 4, 2, 1)
+def _order(width: int) -> tuple[int, ...]:
+    """How (B, G, C/G, H, W), and (B, G, k·k, H, W), lie in memory."""
+    return (0, 1, 2, 3, 4) if rows_run_innermost(width) else (0, 3, 4, 2, 1)
 
 
 def _sum_dtype(x: Tensor) -> torch.dtype:
@@ -145,7 +163,7 @@ def _sum_dtype(x: Tensor) -> torch.dtype:
 def _grouped_zeros(x: Tensor, groups: int, edge: int = 0) -> Tensor:
     batch, channels, height, width = x.shape
     shape = (batch, groups, channels // groups, height + 2 * edge, width + 2 * edge)
-    return torch.empty_permuted(shape, _order(x), dtype=_sum_dtype(x), device=x.device).zero_()
+    return torch.empty_permuted(shape, _order(width), dtype=_sum_dtype(x), device=x.device).zero_()
 
 
 def _pad_groups(x: Tensor, groups: int, edge: int) -> Tensor:
@@ -159,10 +177,8 @@ def _pad_groups(x: Tensor, groups: int, edge: int) -> Tensor:
 def _taps(x: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, slice, slice]]:
     """For each tap its kernels, (B, G, 1, H, W), and the rows and columns of the padded map that they see."""
     size, (height, width) = weight.shape[2], x.shape[2:]
-    kernels = weight.flatten(2, 3)  # (B, G, k·k, H, W)
-    innermost = 4 if _rows_run_innermost(width) else 1
-    if kernels.stride(innermost) != 1:
-        order = (0, 1, 2, 3, 4) if innermost == 4 else (0, 3, 4, 2, 1)
+    kernels, order = weight.flatten(2, 3), _order(width)  # (B, G, k·k, H, W)
+    if kernels.stride(order[-1]) != 1:
         kernels = torch.empty_permuted(kernels.shape, order, dtype=weight.dtype, device=weight.device).copy_(kernels)
     for tap, kernel in enumerate(kernels.unbind(2)):
         row, column = divmod(tap, size)

@@ -507,28 +507,21 @@ def inhomogeneous_backward_input(grad_y: Tensor, weight: Tensor) -> Tensor:
     return _inhomogeneous(grad_y, weight, transposed=True)
 
 
-def inhomogeneous_backward_weight(grad_y: Tensor, x: Tensor, groups: int, size: int) -> Tensor:
+def inhomogeneous_backward_weight(grad_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Gradient of ``inhomogeneous_forward`` with regard to ``weight``.
 
     Args:
         grad_y: Gradient of the output, (B, C, H, W), of any strides.
         x: The maps that were convolved, (B, C, H, W), of any strides.
-        groups: G, a divisor of C.
-        size: k, odd.
+        weight: As in ``inhomogeneous_forward``, (B, G, k, k, H, W); its values are not read.
 
     Returns:
-        (B, G, k, k, H, W) of the dtype of ``x``. If ``x`` is channels-last, (G, k, k) come last in memory, as in
-        a channels-last map of G·k² channels; otherwise contiguous.
+        (B, G, k, k, H, W) of the dtype of ``weight``, and of its order in memory if it is dense.
     """
-    batch, _, height, width = x.shape
-    empty = dict(dtype=x.dtype, device=x.device)
-    if _is_channels_last(x):
-        out = torch.empty((batch, height, width, groups, size, size), **empty).permute(0, 3, 4, 5, 1, 2)
-    else:
-        out = torch.empty((batch, groups, size, size, height, width), **empty)
+    out, groups = torch.empty_like(weight), weight.shape[1]
     if x.numel():
         grid, tile = _inhomogeneous_launch(x, groups)
         with _on_device_of(x):
             _inhomogeneous_weight_kernel[grid](grad_y, *grad_y.stride(), x, *x.stride(), out, *out.stride(),
-                                               groups, height, width, K=size, **tile)
+                                               groups, *x.shape[2:], K=weight.shape[2], **tile)
     return out
