@@ -54,6 +54,10 @@ _OURS = re.compile(
 _OFFICIAL_MARK = '.attn2conv.'
 
 
+def _is_official(keys: Iterable[str]) -> bool:
+    return any(_OFFICIAL_MARK in key for key in keys)
+
+
 def _backbone_name(key: str, official: bool) -> str | None:
     """Our name of a backbone key, or None if it has none."""
     if _OURS.fullmatch(key):
@@ -94,7 +98,7 @@ def _official_name(name: str, inhomogeneous: bool) -> str:
 def _our_names(keys: Iterable[str]) -> dict[str, str | None]:
     """Each key of a file → our name, or None for a backbone key that has no place."""
     keys = list(keys)
-    official = any(_OFFICIAL_MARK in key for key in keys)
+    official = _is_official(keys)
     in_model = any(key.startswith('backbone.') for key in keys)
     classifier = not in_model and not _HEADS.keys().isdisjoint(keys)
     names: dict[str, str | None] = {}
@@ -138,7 +142,7 @@ def rename_on_load(state_dict: dict[str, Any], prefix: str, *_) -> None:
     official classifier, whose names have no prefix: loaders do not show those to the backbone.
     """
     keys = [key for key in state_dict if key.startswith(prefix)]
-    if any(_OFFICIAL_MARK in key for key in keys):
+    if _is_official(keys):
         for key in keys:
             name = _backbone_name(key.removeprefix(prefix), official=True)
             if name is not None:
@@ -260,7 +264,7 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
     own = backbone.state_dict()
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
     unbuilt = {name for name in keys if name.startswith('stages.') and name.split('.')[1] not in stages}
-    official = any(_OFFICIAL_MARK in key for key in weights)
+    official = _is_official(weights)
     _load(backbone, weights, keys, source, leave_out=unbuilt | _other_norms(own, keys, official))
 
 
@@ -342,7 +346,7 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
     own = model.state_dict()
     wanted = {name: tensor for name, tensor in own.items() if name not in leave_out}
     given = {name: weights[key] for name, key in keys.items() if name not in leave_out}
-    official = any(_OFFICIAL_MARK in key for key in keys.values())
+    official = _is_official(keys.values())
     inhomogeneous = any('.attn2conv.conv.conv1.0.' in key for key in keys.values())
 
     def known_as(name: str) -> str:

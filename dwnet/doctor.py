@@ -80,9 +80,9 @@ def examine() -> Iterator[Finding]:
     if error := _import_error('mmcv'):
         yield Finding('mmcv', error, _mmcv_remedy(error))
         return
-    from dwnet.compat import mmcv_ops
-    if mmcv_ops.in_use():
-        covered = ', '.join(mmcv_ops.COVERED)
+    from dwnet import compat
+    if compat.mmcv_ops.in_use():
+        covered = ', '.join(compat.mmcv_ops.COVERED)
         yield Finding('mmcv operators', f"dwnet's stand-in, by torchvision ({covered})")
     else:
         yield Finding('mmcv operators', 'compiled, from mmcv')
@@ -90,7 +90,10 @@ def examine() -> Iterator[Finding]:
     for task, toolbox in TASKS.items():
         # the toolboxes' packages hold little by themselves; .models brings in everything
         error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')
-        if not error:
+        if not error and toolbox == 'timm' and not compat.timm_is_safe():
+            yield Finding(task, "this release runs code from the files that it loads: dwnet's models are not registered",
+                          f"pip install 'timm>={compat.TIMM}'")
+        elif not error:
             yield Finding(task, f'ready ({toolbox})')
         elif f"No module named '{toolbox}'" in error:
             yield Finding(task, f'{toolbox} is not installed',

@@ -31,3 +31,10 @@ def test_a_whole_machine():
     for word in ('classification  ready (mmpretrain)', 'detection       ready (mmdet)',
                  'segmentation    ready (mmseg)', 'mmcv operators'):
         assert word in done.stdout
+
+
+def test_a_timm_that_runs_code(monkeypatch):
+    from dwnet import compat, doctor
+    monkeypatch.setattr(compat, 'TIMM', '99.0')
+    finding, = (f for f in doctor.examine() if f.subject == 'timm' and f.remedy)
+    assert 'not registered' in finding.state and finding.remedy == "pip install 'timm>=99.0'"
