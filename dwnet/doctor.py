@@ -91,7 +91,7 @@ def examine() -> Iterator[Finding]:
         # the toolboxes' packages hold little by themselves; .models brings in everything
         error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')
         if not error and toolbox == 'timm' and not compat.timm_is_safe():
-            yield Finding(task, "this release runs code from the files that it loads: dwnet's models are not registered",
+            yield Finding(task, "it runs code from the files that it loads, so dwnet's models are not registered",
                           f"pip install 'timm>={compat.TIMM}'")
         elif not error:
             yield Finding(task, f'ready ({toolbox})')

@@ -1,37 +1,84 @@
 """The benchmark's command line: it measures each mode, checks before it times, and writes its record."""
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_tool
 
 MODELS = ['official_tiny', 'dwnet_tiny']
-SMALL = ['--batch', '1', '--size', '32', '--rounds', '1', '--device', 'cpu', '--models', *MODELS]
+SMALL = ['--size', '32', '--rounds', '2', '--device', 'cpu']
 
 
-@pytest.mark.parametrize('mode', ['inference', pytest.param('train', marks=pytest.mark.long)])
-def test_models(mode, tmp_path):
-    done = run_tool('tools/benchmark.py', '--mode', mode, *SMALL[2:], '--batch', '2', '--deploy', '--out', tmp_path)
+def measure(out: Path, *options) -> tuple[dict, str]:
+    done = run_tool('tools/benchmark.py', *SMALL, *options, '--out', out / 'x')
     assert done.returncode == 0, done.stderr
-    record = json.loads((tmp_path / 'results.json').read_text())
-    assert list(record['models']) == MODELS and record['models']['official_tiny']['ratio'] == 1
-    assert all(0 < r['low'] <= r['images_s'] <= r['high'] for r in record['models'].values())
-    assert (tmp_path / 'throughput.png').stat().st_size > 5000
-    assert '× official_tiny' in done.stdout and 'copies' in done.stdout
+    return json.loads((out / 'x.json').read_text()), done.stdout
+
+
+@pytest.mark.parametrize('mode, dtypes', [
+    ('inference', ['float32', 'bfloat16']), pytest.param('train', ['float32'], marks=pytest.mark.long)])
+def test_models(mode, dtypes, tmp_path):
+    record, printed = measure(tmp_path, '--mode', mode, '--batch', 2, '--deploy', '--models', *MODELS,
+                              '--dtype', *dtypes)
+    rows = record['models']
+    assert list(rows) == [' '.join([m, *[d] * (d != 'float32')]) for m in MODELS for d in dtypes]
+    assert rows['official_tiny']['ratio'] == 1
+    assert all(0 < r['low'] <= r['images_s'] <= r['high'] and r['matrix_rate'] > 0 and r['peak_mib'] > 0
+               for r in rows.values())
+    assert (tmp_path / 'x.png').stat().st_size > 5000
+    assert '× official_tiny' in printed and 'copies' in printed and '--deploy' in record['command']
+
+
+@pytest.mark.long
+def test_eager_and_compiled(tmp_path):
+    record, _ = measure(tmp_path, '--batch', 1, '--models', 'dwnet_tiny', 'dynamic_dwnet_tiny', '--deploy', '--compile')
+    rows = record['models']
+    assert list(rows) == ['dwnet_tiny', 'dwnet_tiny compiled', 'dynamic_dwnet_tiny', 'dynamic_dwnet_tiny compiled']
+    assert 1 in (rows['dwnet_tiny']['ratio'], rows['dwnet_tiny compiled']['ratio'])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('mode', ['detection', 'segmentation'])
+def test_whole_detectors_and_segmentors(mode, tmp_path):
+    record, _ = measure(tmp_path, '--mode', mode, '--size', '96', '--batch', 2, '--models', 'swin_tiny', 'dwnet_tiny')
+    assert set(record['models']) == {'swin_tiny', 'dwnet_tiny'}
+    assert all(row['images_s'] > 0 for row in record['models'].values())
+
+
+@pytest.mark.long
+def test_layers(tmp_path):
+    record, printed = measure(tmp_path, '--mode', 'layers', '--batch', 1)
+    layers = record['layers']
+    assert len(layers) == 4 * 3 * 3 * 2  # stages, operators, ways, passes
+    assert all(layer['ms'] > 0 and layer['copy_rate'] > 0 for layer in layers)
+    assert 'x is on the cpu' in printed
 
 
 def test_sizes(tmp_path):
-    run_tool('tools/benchmark.py', '--mode', 'sizes', '--sizes', '32', '64', *SMALL, '--out', tmp_path)
-    assert set(json.loads((tmp_path / 'results.json').read_text())['sizes']) == {'32', '64'}
+    record, _ = measure(tmp_path, '--mode', 'sizes', '--sizes', '32', '64', '--batch', 1, '--models', *MODELS)
+    assert {size: [*rates] for size, rates in record['sizes'].items()} == {s: ['dwnet_tiny'] for s in ('32', '64')}
+
+
+@pytest.mark.long
+def test_pipeline(tmp_path):
+    record, _ = measure(tmp_path, '--mode', 'pipeline')
+    row, = record['pipeline'].values()
+    assert row['images_s'] > 0 and 0 <= row['waiting'] < 1
 
 
 def test_a_wrong_operator_is_not_measured(monkeypatch):
     monkeypatch.setattr('dwnet.ops.torch_forms.inhomogeneous_forward', lambda x, weight: torch.zeros_like(x))
-    done = run_tool('tools/benchmark.py', '--mode', 'layers', *SMALL)
-    assert done.returncode == 2 and 'inhomogeneous by torch is wrong' in done.stderr
+    done = run_tool('tools/benchmark.py', '--mode', 'layers', '--batch', 1, *SMALL)
+    assert done.returncode == 2 and 'inhomogeneous_depthwise_conv2d by dwnet, torch is wrong' in done.stderr
 
 
 def test_a_wrong_deployment_is_not_measured(monkeypatch):
     monkeypatch.setattr('dwnet.models.dwnet.fold_into_linear', lambda norm, linear: torch.nn.Identity())
-    done = run_tool('tools/benchmark.py', '--deploy', *SMALL)
+    done = run_tool('tools/benchmark.py', '--deploy', '--batch', 1, *SMALL, '--models', 'dwnet_tiny')
     assert done.returncode == 2 and 'dwnet_tiny deployed differs' in done.stderr
+
+
+def test_an_unknown_model_is_named():
+    done = run_tool('tools/benchmark.py', '--models', 'dwnet_huge')
+    assert done.returncode == 2 and 'dwnet_huge: unknown; there are swin_tiny' in done.stderr

@@ -1,40 +1,89 @@
 #!/usr/bin/env python
-"""Measures throughput and memory against timm's Swin and ConvNeXt, all in one run.
+"""Measures throughput and memory against Swin and ConvNeXt, all in one run.
 
-The models take turns, so a machine that slows down slows all of them; quoted are medians, and ratios to the first
-model. Outputs are checked before anything is timed.
+What is compared takes turns, so a machine that slows down slows all of it; quoted are medians over the rounds, of
+the throughput and of its ratio within a round. Outputs are checked before anything is timed.
 """
 import argparse
-import contextlib
+import copy
 import json
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import timm
 import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import dwnet  # noqa: F401  registers the timm models
 from dwnet.engine.cli import run_command
 from dwnet.errors import UserError
 from dwnet.models import DWNet
-from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d, reference
+from dwnet.ops import choose_backend, depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+from dwnet.ops import reference as plain
 
 BASELINES = {'swin_tiny': 'swin_tiny_patch4_window7_224', 'swin_base': 'swin_base_patch4_window7_224',
              'convnext_tiny': 'convnext_tiny', 'convnext_base': 'convnext_base'}
-DEFAULT = ['swin_tiny', 'convnext_tiny', 'official_tiny', 'dwnet_tiny', 'dynamic_dwnet_tiny', 'i_dynamic_dwnet_tiny']
-# Stage → channels and size of the map of a tiny model at 224×224
+TINY = ['swin_tiny', 'convnext_tiny', 'official_tiny', 'dwnet_tiny', 'dynamic_dwnet_tiny', 'i_dynamic_dwnet_tiny']
+BASE = ['swin_base', 'convnext_base', 'dwnet_base', 'dynamic_dwnet_base', 'i_dynamic_dwnet_base']
+# Channels and size of the map of each stage of a tiny model at 224×224
 STAGES = [(96, 56), (192, 28), (384, 14), (768, 7)]
+# Backbones in the published detector and segmentor, and the size of their training images
+DENSE = {
+    'swin_tiny': dict(type='SwinTransformer', embed_dims=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24),
+                      window_size=7, drop_path_rate=.2),
+    'dwnet_tiny': {}, 'dynamic_dwnet_tiny': dict(token_mixer='dynamic'),
+    'i_dynamic_dwnet_tiny': dict(token_mixer='inhomogeneous')}
+TASKS = {'detection': ('configs/detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py', (800, 1280)),
+         'segmentation': ('configs/segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py', (512, 512))}
+# What `--record` measures, by device: name → options
+RECORDS = {
+    'cpu': {
+        'inference': f"--deploy --compile --threads 2 --rounds 11 --models {' '.join(TINY)}",
+        'inference-bf16': '--deploy --threads 2 --rounds 11 --dtype float32 bfloat16 --models dwnet_tiny swin_tiny',
+        'train': f"--mode train --threads 2 --rounds 7 --models {' '.join(TINY)}",
+        'layers': '--mode layers --threads 2',
+        'sizes': '--mode sizes --deploy --threads 2 --rounds 3 --batch 1 --models swin_tiny convnext_tiny dwnet_tiny',
+        'pipeline': '--mode pipeline --threads 2'},
+    'cuda': {
+        'inference': f"--deploy --compile --dtype bfloat16 --batch 128 --models {' '.join(TINY)}",
+        'inference-base': f"--deploy --dtype bfloat16 --batch 128 --models {' '.join(BASE)}",
+        'train': f"--mode train --dtype bfloat16 --batch 128 --models {' '.join(TINY)}",
+        'layers': '--mode layers --dtype bfloat16 --batch 128',
+        'sizes': '--mode sizes --deploy --dtype bfloat16 --batch 8',
+        'detection': '--mode detection --dtype bfloat16 --batch 2',
+        'segmentation': '--mode segmentation --dtype bfloat16 --batch 2'}}
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A line of a table."""
+    model: str
+    dtype: str = 'float32'
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        return ' '.join([self.model, *[self.dtype] * (self.dtype != 'float32'), *['compiled'] * self.compiled])
+
+
+# ---------------------------------------------------------------------------------------------------
+# Models
+# ---------------------------------------------------------------------------------------------------
 class OfficialStyle(nn.Module):
     """A static DWNet as the official code computes it: tokens (B, H·W, C) that become contiguous maps and back."""
 
@@ -57,7 +106,7 @@ class OfficialStyle(nn.Module):
                 mixer = block.mixer
                 y = x.transpose(1, 2).reshape(len(x), -1, *size)  # a copy, (B, C, H, W)
                 y = mixer.bn_in(mixer.proj_in(y)).relu()
-                y = mixer.bn_spatial(reference.depthwise_conv2d(y, mixer.spatial.weight, mixer.spatial.bias)).relu()
+                y = mixer.bn_spatial(plain.depthwise_conv2d(y, mixer.spatial.weight, mixer.spatial.bias)).relu()
                 x = x + mixer.bn_out(mixer.proj_out(y)).flatten(2).transpose(1, 2)
                 y = block.bn(x.transpose(1, 2).reshape(len(x), -1, *size)).flatten(2).transpose(1, 2)
                 x = x + block.mlp.fc2(block.mlp.act(block.mlp.fc1(y)))
@@ -65,9 +114,10 @@ class OfficialStyle(nn.Module):
         return model.head.fc(x)
 
 
-def build(name: str, args: argparse.Namespace) -> nn.Module:
-    """A model by its name in the tables, on the device, ready for the mode that is measured."""
+def build(variant: Variant, args: argparse.Namespace) -> nn.Module:
+    """A model on the device, ready for the mode that is measured."""
     torch.manual_seed(0)
+    name = variant.model
     if name.startswith('official_'):
         model: nn.Module = OfficialStyle(timm.create_model(name.replace('official', 'dwnet')))
     else:
@@ -84,11 +134,11 @@ def build(name: str, args: argparse.Namespace) -> nn.Module:
         error = ((model(example(args, 2)) - expected).abs().max() / expected.abs().max()).item()
         if error > 1e-4:
             raise UserError(f'{name} deployed differs from {name} by {error:.1e}, so it is not measured')
-    if 'convnext' in name or (isinstance(model, DWNet)):
+    if 'convnext' in name or isinstance(model, DWNet):
         model = model.to(memory_format=torch.channels_last)
-    if args.dtype != 'float32' and args.mode != 'train':
-        model = model.to(getattr(torch, args.dtype))
-    return torch.compile(model) if args.compile else model
+    if args.mode != 'train':
+        model = model.to(getattr(torch, variant.dtype))
+    return torch.compile(model, dynamic=False) if variant.compiled else model
 
 
 def example(args: argparse.Namespace, batch: int | None = None) -> Tensor:
@@ -96,13 +146,15 @@ def example(args: argparse.Namespace, batch: int | None = None) -> Tensor:
     return torch.randn(batch or args.batch, 3, args.size, args.size, generator=generator).to(args.device)
 
 
-def step_of(name: str, args: argparse.Namespace) -> Callable[[], None]:
-    """One forward pass, or one training step, of a model."""
-    model, x = build(name, args), example(args)
-    if 'official' not in name and 'swin' not in name:
+def step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], None]:
+    """One forward pass, or one training step, of a model, or of a detector or segmentor that holds it."""
+    if args.mode in TASKS:
+        return dense_step_of(variant, args)
+    model, x, dtype = build(variant, args), example(args), getattr(torch, variant.dtype)
+    if 'official' not in variant.model and 'swin' not in variant.model:
         x = x.contiguous(memory_format=torch.channels_last)
     if args.mode != 'train':
-        x = x.to(getattr(torch, args.dtype))
+        x = x.to(dtype)
 
         @torch.inference_mode()
         def infer() -> None:
@@ -110,109 +162,76 @@ def step_of(name: str, args: argparse.Namespace) -> Callable[[], None]:
 
         return infer
     target = torch.randint(0, 1000, (args.batch, ), device=args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=args.device == 'cuda')
-    dtype = getattr(torch, args.dtype)
+    return training_step(model, lambda: nn.functional.cross_entropy(model(x), target), dtype, args)
+
+
+def training_step(model: nn.Module, loss: Callable[[], Tensor], dtype: torch.dtype,
+                  args: argparse.Namespace) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=args.device == 'cuda')
 
     def train() -> None:
         with torch.autocast(args.device, dtype, enabled=dtype != torch.float32):
-            loss = nn.functional.cross_entropy(model(x), target)
+            value = loss()
         optimizer.zero_grad()
-        loss.backward()
+        value.backward()
         optimizer.step()
 
     return train
 
 
-def synchronise(args: argparse.Namespace) -> None:
-    if args.device == 'cuda':
-        torch.cuda.synchronize()
+def dense_step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], None]:
+    """A training step of the published detector or segmentor, with DWNet or with its toolbox's own Swin."""
+    torch.manual_seed(0)
+    config, size = TASKS[args.mode]
+    size = (args.size, args.size) if args.size != 224 else size
+    cfg = Config.fromfile(config)
+    __import__(f'{cfg.default_scope}.models')
+    init_default_scope(cfg.default_scope)
+    backbone = DENSE[variant.model]
+    cfg.model.backbone = backbone if 'type' in backbone else {**cfg.model.backbone, **backbone, 'init_cfg': None}
+    cfg.model.data_preprocessor.pop('batch_augments', None)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(args.device).train()
+    data = model.data_preprocessor(dense_batch(args.mode, args.batch, size), True)
+    return training_step(model, lambda: model.parse_losses(model(**copy.deepcopy(data), mode='loss'))[0],
+                         getattr(torch, variant.dtype), args)
 
 
-def seconds(step: Callable[[], None], repeats: int, args: argparse.Namespace) -> float:
-    """Of one call, as the mean of ``repeats``."""
-    synchronise(args)
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    synchronise(args)
-    return (time.perf_counter() - start) / repeats
+def dense_batch(task: str, batch: int, size: tuple[int, int]) -> dict:
+    """Random images, each with 8 boxes and masks, or with a class at every pixel."""
+    height, width = size
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1., 1.), img_id=0, img_path='')
+    samples = []
+    for _ in range(batch):
+        if task == 'detection':
+            from mmdet.structures import DetDataSample
+            from mmdet.structures.mask import BitmapMasks
+            corner = torch.rand(8, 2) * torch.tensor([width / 2, height / 2])
+            boxes = torch.cat([corner, corner + 32 + torch.rand(8, 2) * min(size) / 3], 1)
+            masks = torch.zeros(8, height, width, dtype=torch.uint8)
+            for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+                mask[y1:y2, x1:x2] = 1
+            sample = DetDataSample(metainfo=meta)
+            sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, 80, (8, )),
+                                               masks=BitmapMasks(masks.numpy(), height, width))
+        else:
+            from mmseg.structures import SegDataSample
+            labels = torch.randint(0, 150, (1, *size))
+            sample = SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels))
+        samples.append(sample)
+    return dict(inputs=[torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(batch)],
+                data_samples=samples)
 
 
-def take_turns(steps: dict[str, Callable[[], None]], args: argparse.Namespace) -> dict[str, list[float]]:
-    """Each step's times, a round of all after another."""
-    repeats = {}
-    for name, step in steps.items():
-        step()  # warm-up: compilation, choice of algorithms
-        step()
-        repeats[name] = max(1, round(.5 / seconds(step, 1, args)))  # about half a second a turn
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in track(range(args.rounds), description='rounds', disable=not sys.stderr.isatty()):
-        for name, step in steps.items():
-            times[name].append(seconds(step, repeats[name], args))
-    return times
+def multiply_adds(variant: Variant, args: argparse.Namespace) -> float:
+    """Of a forward pass of one image."""
+    single = argparse.Namespace(**{**vars(args), 'mode': 'inference', 'deploy': False, 'device': 'cpu'})
+    model = build(Variant(variant.model), single)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(example(single, 1))
+    return counter.get_total_flops() / 2
 
 
-def peak_memory(name: str, args: argparse.Namespace) -> float:
-    """MiB that a step takes beyond its model: by CUDA's count, or as the growth of a process of its own."""
-    if args.device == 'cuda':
-        step = step_of(name, args)
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    command = [sys.executable, __file__, *sys.argv[1:], '--memory-of', name]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def print_memory(args: argparse.Namespace) -> None:
-    step = step_of(args.memory_of, args)
-    step()
-    Path('/proc/self/clear_refs').write_text('5')  # Linux: the peak counts from here
-
-    def resident(what: str) -> int:
-        return int(re.search(rf'{what}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
-
-    before = resident('VmRSS')
-    step()
-    print((resident('VmHWM') - before) / 1024)
-
-
-def device_limits(args: argparse.Namespace) -> dict[str, float]:
-    """What the device reaches at best: GB/s of a copy, and Tera multiply-adds a second of a matrix product."""
-    dtype = getattr(torch, args.dtype)
-    a = torch.randn(64 << 20 if args.device == 'cuda' else 16 << 20, device=args.device)
-    b = torch.empty_like(a)
-    copy = min(seconds(lambda: b.copy_(a), 3, args) for _ in range(5))
-    n = 8192 if args.device == 'cuda' else 2048
-    m = torch.randn(n, n, device=args.device).to(dtype)
-    product = min(seconds(lambda: m @ m, 2, args) for _ in range(5))
-    return dict(copy_gb_s=2 * a.numel() * 4 / copy / 1e9, tera_macs=n**3 / product / 1e12)
-
-
-def compare_models(args: argparse.Namespace) -> dict:
-    check_official_style(args)
-    with grad_mode(args):
-        times = take_turns({name: step_of(name, args) for name in args.models}, args)
-    limits, rows = device_limits(args), {}
-    for name, values in times.items():
-        rate = [args.batch / t for t in values]
-        rows[name] = dict(images_s=statistics.median(rate), low=min(rate), high=max(rate),
-                          peak_mib=peak_memory(name, args))
-    first = rows[args.models[0]]['images_s']
-    table = Table('model')
-    for column in ('images/s', 'lowest – highest', f'× {args.models[0]}', 'peak MiB'):
-        table.add_column(column, justify='right')
-    for name, row in rows.items():
-        row['ratio'] = row['images_s'] / first
-        table.add_row(name, f"{row['images_s']:.1f}", f"{row['low']:.1f} – {row['high']:.1f}", f"{row['ratio']:.2f}",
-                      f"{row['peak_mib']:.0f}")
-    Console().print(table)
-    print(f"this device: copies {limits['copy_gb_s']:.1f} GB/s, multiplies {limits['tera_macs']:.3f} T multiply-adds/s "
-          f'({args.dtype})')
-    return dict(models=rows, limits=limits)
-
-
-def check_official_style(args: argparse.Namespace) -> None:
+def check_official_style() -> None:
     """The plain formulation and the network have to agree before one is called faster than the other."""
     official = OfficialStyle(timm.create_model('dwnet_tiny')).eval()
     x = torch.randn(2, 3, 64, 64)
@@ -222,62 +241,214 @@ def check_official_style(args: argparse.Namespace) -> None:
         raise UserError(f'the official formulation differs from the network by {error:.1e}')
 
 
-@contextlib.contextmanager
-def grad_mode(args: argparse.Namespace) -> Iterator[None]:
-    with torch.set_grad_enabled(args.mode == 'train'):
-        yield
+# ---------------------------------------------------------------------------------------------------
+# Time and memory
+# ---------------------------------------------------------------------------------------------------
+def seconds(step: Callable[[], object], repeats: int, args: argparse.Namespace) -> float:
+    """Of one call, as the mean of ``repeats``."""
+    synchronise(args)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    synchronise(args)
+    return (time.perf_counter() - start) / repeats
+
+
+def synchronise(args: argparse.Namespace) -> None:
+    if args.device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def take_turns(steps: dict, args: argparse.Namespace) -> dict:
+    """Each step's times, a round of all after another."""
+    repeats = {}
+    for name, step in track(steps.items(), description='warming up', disable=not sys.stderr.isatty()):
+        step()  # compilation, choice of algorithms
+        step()
+        repeats[name] = max(1, round(.5 / seconds(step, 1, args)))  # about half a second a turn
+    times: dict = {name: [] for name in steps}
+    for _ in track(range(args.rounds), description='rounds', disable=not sys.stderr.isatty()):
+        for name, step in steps.items():
+            times[name].append(seconds(step, repeats[name], args))
+    return times
+
+
+def peak_memory(variant: Variant, args: argparse.Namespace) -> float:
+    """MiB that a step takes beyond its model: by CUDA's count, or as the growth of a process of its own."""
+    if args.device == 'cuda':
+        step = step_of(variant, args)
+        step()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    command = [sys.executable, '-W', 'ignore', __file__, *args.command, '--memory-of', variant.model, variant.dtype]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def print_memory(args: argparse.Namespace) -> None:
+    step = step_of(Variant(*args.memory_of), args)
+    Path('/proc/self/clear_refs').write_text('5')  # Linux: the peak counts from here
+
+    def resident(what: str) -> int:
+        return int(re.search(rf'{what}:\s+(\d+) kB', Path('/proc/self/status').read_text())[1])
+
+    before = resident('VmRSS')
+    step()
+    step()
+    print((resident('VmHWM') - before) / 1024)
+
+
+def device_limits(dtype: str, args: argparse.Namespace) -> dict[str, float]:
+    """What the device reaches at best: GB/s of a copy, and Tera multiply-adds a second of a matrix product."""
+    a = torch.randn(64 << 20 if args.device == 'cuda' else 16 << 20, device=args.device)
+    b = torch.empty_like(a)
+    copying = min(seconds(lambda: b.copy_(a), 3, args) for _ in range(5))
+    n = 8192 if args.device == 'cuda' else 2048
+    m = torch.randn(n, n, device=args.device).to(getattr(torch, dtype))
+    product = min(seconds(lambda: m @ m, 2, args) for _ in range(5))
+    return dict(copy_gb_s=2 * a.numel() * 4 / copying / 1e9, tera_macs=n**3 / product / 1e12)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Modes
+# ---------------------------------------------------------------------------------------------------
+def compare_models(args: argparse.Namespace) -> dict:
+    """Images a second of each model, in inference or in training."""
+    check_official_style()
+    variants = [Variant(model, dtype, compiled) for model in args.models for dtype in args.dtype
+                for compiled in ([False, True] if args.compile and 'official' not in model else [False])]
+    with torch.set_grad_enabled(args.mode != 'inference'):
+        times = take_turns({v: step_of(v, args) for v in variants}, args)
+    rates = {v: [args.batch / t for t in values] for v, values in times.items()}
+    limits = {dtype: device_limits(dtype, args) for dtype in args.dtype}
+    passes = 1 if args.mode == 'inference' else 3  # the backward pass costs about two forward ones
+    rows = {}
+    for v in variants:
+        # against the first model at its best of eager and compiled
+        first = max((w for w in variants if (w.model, w.dtype) == (args.models[0], v.dtype)),
+                    key=lambda w: statistics.median(rates[w]))
+        rows[str(v)] = row = dict(
+            images_s=statistics.median(rates[v]), low=min(rates[v]), high=max(rates[v]),
+            ratio=statistics.median(a / b for a, b in zip(rates[v], rates[first])))
+        if args.mode in ('inference', 'train'):
+            row['matrix_rate'] = row['images_s'] * passes * multiply_adds(v, args) / limits[v.dtype]['tera_macs'] / 1e12
+        if not v.compiled:
+            row['peak_mib'] = peak_memory(v, args)
+    show(f"images/s, batch {args.batch}", {
+        'images/s': [f"{r['images_s']:.1f}" for r in rows.values()],
+        'lowest – highest': [f"{r['low']:.1f} – {r['high']:.1f}" for r in rows.values()],
+        f'× {args.models[0]}': [f"{r['ratio']:.2f}" for r in rows.values()],
+        'of the matrix rate': [f"{r['matrix_rate']:.0%}" if 'matrix_rate' in r else '' for r in rows.values()],
+        'peak MiB': [f"{r['peak_mib']:.0f}" if 'peak_mib' in r else '' for r in rows.values()]}, list(rows))
+    for dtype, limit in limits.items():
+        print(f"this device: copies {limit['copy_gb_s']:.1f} GB/s, multiplies {limit['tera_macs']:.3f} T "
+              f'multiply-adds/s ({dtype})')
+    return dict(models=rows, limits=limits)
 
 
 def compare_layers(args: argparse.Namespace) -> dict:
-    """Forward and backward of each operator at each stage's shape: torch's own, and ours by backend."""
-    dtype, rows = getattr(torch, args.dtype), []
-    backends = ['torch', 'triton'] if args.device == 'cuda' else ['torch']
+    """Forward and backward of each operator at each stage's shape."""
+    dtype, rows = getattr(torch, args.dtype[0]), []
+    limits = device_limits(args.dtype[0], args)
+    functions = dict(static=depthwise_conv2d, dynamic=dynamic_depthwise_conv2d,
+                     inhomogeneous=inhomogeneous_depthwise_conv2d)
     for channels, size in STAGES:
         x = torch.randn(args.batch, channels, size, size, device=args.device).to(dtype)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
-        weights = dict(
-            static=torch.randn(channels, 1, 7, 7, device=args.device),
-            dynamic=torch.randn(args.batch, channels, 7, 7, device=args.device),
-            inhomogeneous=torch.randn(args.batch, 32, 7, 7, size, size, device=args.device))
-        functions = dict(static=depthwise_conv2d, dynamic=dynamic_depthwise_conv2d,
-                         inhomogeneous=inhomogeneous_depthwise_conv2d)
-        for operator, weight in weights.items():
-            weight = weight.to(dtype).requires_grad_()
-            plain = getattr(reference, functions[operator].__name__)
-            candidates = {'plain': lambda x, w, plain=plain: plain(x, w)} | {
-                backend: lambda x, w, f=functions[operator], b=backend: f(x, w, backend=b) for backend in backends}
-            expected = plain(x, weight)
-            steps: dict[str, Callable] = {}
-            for name, function in candidates.items():
-                y = function(x, weight)
-                if (y - expected).abs().max() > .05 * expected.abs().max():
-                    raise UserError(f'{operator} by {name} is wrong at {tuple(x.shape)}, so it is not measured')
-                steps[f'{name} forward'] = lambda f=function, x=x, w=weight: f(x.detach(), w.detach())
-                steps[f'{name} backward'] = lambda y=y, inputs=(x, weight): torch.autograd.grad(
-                    y, inputs, y, retain_graph=True)
-            for name, values in take_turns(steps, args).items():
-                rows.append(dict(operator=operator, shape=list(x.shape), what=name,
-                                 ms=statistics.median(values) * 1e3))
-    table = Table('operator', 'shape', 'what', 'ms')
-    for row in rows:
-        table.add_row(row['operator'], str(row['shape']), row['what'], f"{row['ms']:.2f}")
-    Console().print(table)
-    return dict(layers=rows)
+        print(f'{tuple(x.shape)}: {choose_backend(x)[1]}')
+        for operator, shape in dict(static=(channels, 1, 7, 7), dynamic=(args.batch, channels, 7, 7),
+                                    inhomogeneous=(args.batch, 32, 7, 7, size, size)).items():
+            weight = torch.randn(shape, device=args.device).to(dtype).requires_grad_()
+            steps = operator_steps(functions[operator], x, weight, args)
+            for (name, direction), values in take_turns(steps, args).items():
+                # the least that has to be read and written: x and y, and in the backward pass their gradients
+                moved = (2 if direction == 'forward' else 3) * x.nbytes + weight.nbytes
+                time_s = statistics.median(values)
+                rows.append(dict(operator=operator, shape=list(x.shape), by=name, direction=direction,
+                                 ms=time_s * 1e3, copy_rate=moved / time_s / 1e9 / limits['copy_gb_s']))
+    show('operators', {
+        'shape': [' × '.join(map(str, r['shape'])) for r in rows], 'by': [r['by'] for r in rows],
+        'pass': [r['direction'] for r in rows], 'ms': [f"{r['ms']:.3f}" for r in rows],
+        'of the copy rate': [f"{r['copy_rate']:.0%}" for r in rows]}, [r['operator'] for r in rows])
+    return dict(layers=rows, limits=limits)
+
+
+def operator_steps(function: Callable, x: Tensor, weight: Tensor, args: argparse.Namespace) -> dict:
+    """(name, direction) → step: plainly written in both memory formats, and ours by each backend."""
+    reference = getattr(plain, function.__name__)
+    on_gpu = args.device == 'cuda'
+    candidates: dict[str, tuple[Callable, Tensor]] = {
+        'cuDNN, channels-last' if on_gpu else 'plain, channels-last': (reference, x),
+        'native, contiguous' if on_gpu else 'plain, contiguous': (reference, x.detach().contiguous().requires_grad_())}
+    for backend in ('torch', 'triton') if on_gpu else ('torch', ):
+        candidates[f'dwnet, {backend}'] = (lambda x, w, b=backend: function(x, w, backend=b), x)
+    expected, steps = reference(x, weight).detach(), {}
+    for name, (call, own_x) in candidates.items():
+        y = call(own_x, weight)
+        if (y - expected).abs().max() > .05 * expected.abs().max():
+            raise UserError(f'{function.__name__} by {name} is wrong at {tuple(x.shape)}, so it is not measured')
+        steps[name, 'forward'] = partial(call, own_x.detach(), weight.detach())
+        steps[name, 'backward'] = partial(torch.autograd.grad, y, (own_x, weight), y.detach(), retain_graph=True)
+    return steps
 
 
 def grow(args: argparse.Namespace) -> dict:
     """Images a second at growing sizes."""
-    result = {}
+    result: dict[int, dict[str, float]] = {}
+    models = [name for name in args.models if 'official' not in name]
     for size in args.sizes:
         args.size = size
-        with grad_mode(args):
-            times = take_turns({name: step_of(name, args) for name in args.models if 'official' not in name}, args)
+        with torch.no_grad():
+            times = take_turns({name: step_of(Variant(name, args.dtype[0]), args) for name in models}, args)
         result[size] = {name: args.batch / statistics.median(values) for name, values in times.items()}
-    table = Table('model', *map(str, args.sizes))
-    for name in result[args.sizes[0]]:
-        table.add_row(name, *(f'{result[size][name]:.2f}' for size in args.sizes))
-    Console().print(table)
+    show(f'images/s, batch {args.batch}', {
+        str(size): [f'{rate:.2f}' for rate in rates.values()] for size, rates in result.items()}, models)
     return dict(sizes=result)
+
+
+def run_pipeline(args: argparse.Namespace) -> dict:
+    """An epoch of ``tools/train.py``, data pipeline and all: images a second, and the share that waits for data."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, '-W', 'ignore', str(Path(__file__).with_name('train.py')), args.config,
+                   '--work-dir', folder, '--cfg-options', 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1']
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"{args.config} does not train: {(done.stderr.splitlines() or ['?'])[-1]}")
+        lines = next(Path(folder).glob('*/vis_data/scalars.json')).read_text().splitlines()
+    steps = [record for record in map(json.loads, lines) if 'loss' in record][5:]  # behind the start
+    if not steps:
+        raise UserError(f'{args.config}: an epoch of 5 steps or fewer is too short to be measured')
+    batch = Config.fromfile(args.config).train_dataloader.batch_size
+    time_s, waiting = (statistics.median(step[key] for step in steps) for key in ('time', 'data_time'))
+    row = dict(images_s=batch / time_s, waiting=waiting / time_s)
+    show('tools/train.py', {'images/s': [f"{row['images_s']:.1f}"], 'waits for data': [f"{row['waiting']:.0%}"]},
+         [args.config])
+    return dict(pipeline={args.config: row})
+
+
+def show(title: str, columns: dict[str, list[str]], names: list[str]) -> None:
+    table = Table(title)
+    for column in columns:
+        table.add_column(column, justify='right')
+    for name, *cells in zip(names, *columns.values()):
+        table.add_row(name, *cells)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The record
+# ---------------------------------------------------------------------------------------------------
+def write(result: dict, args: argparse.Namespace) -> None:
+    out = Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    record = dict(command='python tools/benchmark.py ' + ' '.join(args.command), date=time.strftime('%Y-%m-%d'),
+                  device=device_name(args), threads=torch.get_num_threads(), torch=torch.__version__,
+                  timm=timm.__version__, **result)
+    out.with_suffix('.json').write_text(json.dumps(record, indent=1) + '\n')
+    if 'models' in result:
+        plot(result['models'], out.with_suffix('.png'))
+    print(f"written: {out.with_suffix('.json')}")
 
 
 def plot(models: dict, path: Path) -> None:
@@ -285,53 +456,20 @@ def plot(models: dict, path: Path) -> None:
     matplotlib.use('Agg')
     from matplotlib import pyplot
     names = list(models)
-    figure, axes = pyplot.subplots(figsize=(7, .45 * len(names) + 1.2))
+    figure, axes = pyplot.subplots(figsize=(7, .36 * len(names) + 1))
     colours = ['#2a6f97' if 'dwnet' in name else '#b0b7bf' for name in names]
-    bars = axes.barh(names, [models[name]['images_s'] for name in names], color=colours)
-    axes.bar_label(bars, fmt='%.1f', padding=3)
+    rates = [models[name]['images_s'] for name in names]
+    spread = [[models[name]['images_s'] - models[name]['low'] for name in names],
+              [models[name]['high'] - models[name]['images_s'] for name in names]]
+    bars = axes.barh(names, rates, color=colours, xerr=spread, error_kw=dict(ecolor='#555', lw=.8))
+    axes.bar_label(bars, [f'{rate:.1f}' for rate in rates], padding=4)
     axes.invert_yaxis()
-    axes.set_xlabel('images per second, median')
+    axes.set_xlabel('images per second: median, lowest and highest')
     axes.spines[['top', 'right']].set_visible(False)
+    axes.margins(x=.12)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example: python tools/benchmark.py --deploy --batch 8 --threads 2 --out benchmarks/cpu')
-    parser.add_argument('--mode', choices=('inference', 'train', 'layers', 'sizes'), default='inference',
-                        help='what is measured: forward passes, training steps, single operators, or growing sizes')
-    parser.add_argument('--models', nargs='+', default=DEFAULT,
-                        help=f"of {', '.join(BASELINES)}, official_tiny, official_base, and dwnet's names in timm")
-    parser.add_argument('--batch', type=int, default=8)
-    parser.add_argument('--size', type=int, default=224)
-    parser.add_argument('--sizes', type=int, nargs='+', default=[224, 448, 896, 1344], help='for --mode sizes')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
-                        help='of the weights in inference, of autocast in training')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--threads', type=int, help='of the CPU (default: all)')
-    parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms of dwnet models')
-    parser.add_argument('--compile', action='store_true', help='torch.compile every model (on a CPU this needs g++)')
-    parser.add_argument('--rounds', type=int, default=7, help='turns of each model')
-    parser.add_argument('--out', help='folder for results.json and a plot')
-    parser.add_argument('--memory-of', help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    if args.memory_of:
-        with grad_mode(args):
-            return print_memory(args)
-    result = dict(inference=compare_models, train=compare_models, layers=compare_layers, sizes=grow)[args.mode](args)
-    if args.out:
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        record = dict(command=' '.join(sys.argv), date=time.strftime('%Y-%m-%d'), torch=torch.__version__,
-                      timm=timm.__version__, threads=torch.get_num_threads(), device=device_name(args), **result)
-        (folder / 'results.json').write_text(json.dumps(record, indent=1))
-        if 'models' in result:
-            plot(result['models'], folder / 'throughput.png')
-        print(f'written to {folder}')
+    pyplot.close(figure)
 
 
 def device_name(args: argparse.Namespace) -> str:
@@ -339,6 +477,62 @@ def device_name(args: argparse.Namespace) -> str:
         return torch.cuda.get_device_name()
     lines = [line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
     return lines[0].partition(':')[2].strip() if lines else 'CPU'
+
+
+def record_all(args: argparse.Namespace) -> None:
+    """Every measurement of the record, each in a process of its own."""
+    for name, options in RECORDS[args.device].items():
+        print(f'--- {name}', flush=True)
+        command = [sys.executable, '-W', 'ignore', __file__, *options.split(), '--device', args.device,
+                   '--out', str(Path(args.record, name))]
+        if subprocess.run(command).returncode:
+            raise UserError(f"the measurement {name!r} failed; what came before it is in {args.record}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example: python tools/benchmark.py --deploy --batch 8 --threads 2 --out benchmarks/mine/inference\n'
+        'example: python tools/benchmark.py --record benchmarks/mine')
+    modes = dict(inference=compare_models, train=compare_models, detection=compare_models, segmentation=compare_models,
+                 layers=compare_layers, sizes=grow, pipeline=run_pipeline)
+    parser.add_argument('--mode', choices=modes, default='inference',
+                        help='forward passes, training steps; training steps of whole detectors or segmentors, with '
+                        'DWNet or Swin; single operators; growing sizes; tools/train.py with its data')
+    parser.add_argument('--models', nargs='+', help=f"of {', '.join(BASELINES)}, official_tiny, official_base, and "
+                        f"dwnet's names in timm; detection and segmentation: of {', '.join(DENSE)}")
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--size', type=int, default=224, help='of the square images')
+    parser.add_argument('--sizes', type=int, nargs='+', default=[224, 448, 896, 1344], help='for --mode sizes')
+    parser.add_argument('--dtype', nargs='+', choices=('float32', 'bfloat16', 'float16'), default=['float32'],
+                        help='of the weights in inference, of autocast in training; several are compared')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--threads', type=int, help='of the CPU (default: all)')
+    parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms of dwnet models')
+    parser.add_argument('--compile', action='store_true',
+                        help='measure every model eager and compiled (on a CPU this needs g++)')
+    parser.add_argument('--rounds', type=int, default=7, help='turns of each model')
+    parser.add_argument('--config', default='configs/classification/dwnet-nano_digits.py', help='for --mode pipeline')
+    parser.add_argument('--out', help='where to write: OUT.json, and OUT.png for models')
+    parser.add_argument('--record', metavar='FOLDER', help='measure all that benchmarks/ keeps, and write it there')
+    parser.add_argument('--memory-of', nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    args.command = sys.argv[1:]
+    args.models = args.models or (list(DENSE) if args.mode in TASKS else TINY)
+    known = list(DENSE) if args.mode in TASKS else [
+        *BASELINES, 'official_tiny', 'official_base', *timm.list_models('*dwnet*')]
+    if unknown := [name for name in args.models if name not in known]:
+        raise UserError(f"--models {' '.join(unknown)}: unknown; there are {', '.join(known)}")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.record:
+        return record_all(args)
+    if args.memory_of:
+        with torch.set_grad_enabled(args.mode != 'inference'):
+            return print_memory(args)
+    result = modes[args.mode](args)
+    if args.out:
+        write(result, args)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,16 @@
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
 from dwnet.engine.cli import check_data, load_config, make_parser, run_command
-from dwnet.engine.options import enable_deploy, enable_out, enable_show_dir, enable_tta, set_checkpoint
+from dwnet.engine.options import (
+    enable_bf16_testing,
+    enable_channels_last,
+    enable_compile,
+    enable_deploy,
+    enable_out,
+    enable_show_dir,
+    enable_tta,
+    set_checkpoint,
+)
 from dwnet.engine.scores import report_scores
 
 
@@ -29,6 +38,12 @@ def main() -> None:
         enable_out(cfg, args.out)
     if args.deploy:
         enable_deploy(cfg)
+    if args.bf16:
+        enable_bf16_testing(cfg)
+    if args.channels_last:
+        enable_channels_last(cfg)
+    if args.compile:
+        enable_compile(cfg)
     if args.tta:
         enable_tta(cfg)
     runner = Runner.from_cfg(cfg)

@@ -3,7 +3,16 @@
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
 from dwnet.engine.cli import check_data, load_config, make_parser, run_command
-from dwnet.engine.options import enable_amp, enable_auto_scale_lr, enable_resume, start_from
+from dwnet.engine.options import (
+    enable_amp,
+    enable_auto_scale_lr,
+    enable_bf16_training,
+    enable_channels_last,
+    enable_compile,
+    enable_resume,
+    start_from,
+)
+from dwnet.errors import UserError
 
 
 def main() -> None:
@@ -14,7 +23,7 @@ def main() -> None:
         const='auto',
         metavar='CHECKPOINT',
         help='go on from CHECKPOINT, or from the newest one in the work dir if none is named')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--amp', action='store_true', help='mixed precision in float16 (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -27,8 +36,16 @@ def main() -> None:
         start_from(cfg, cfg.load_from)
     if args.resume:
         enable_resume(cfg, args.resume)
+    if args.amp and args.bf16:
+        raise UserError('--amp is float16 and --bf16 is bfloat16; choose one')
     if args.amp:
         enable_amp(cfg)
+    if args.bf16:
+        enable_bf16_training(cfg)
+    if args.channels_last:
+        enable_channels_last(cfg)
+    if args.compile:
+        enable_compile(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     Runner.from_cfg(cfg).train()

@@ -1,6 +1,7 @@
 """What the Runner needs beyond mmengine."""
-from .deploy import DeployHook
 from .progress import ProgressHook
 from .runner import Runner
+from .speed import BFloat16Hook, BFloat16OptimWrapper, ChannelsLastHook, CompileHook, DeployHook
 
-__all__ = ['DeployHook', 'ProgressHook', 'Runner']
+__all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'ChannelsLastHook', 'CompileHook', 'DeployHook', 'ProgressHook',
+           'Runner']

@@ -1,5 +1,7 @@
 """Each command-line option as a change of the config, the same for the three toolboxes."""
 import copy
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -42,11 +44,47 @@ def start_from(cfg: Config, checkpoint: str) -> None:
 def enable_amp(cfg: Config) -> None:
     """``--amp``: mixed precision, with the loss scale adapted as it goes."""
     if not torch.cuda.is_available():
-        raise UserError('--amp needs a GPU, and PyTorch sees none; leave it out to train in fp32')
-    if cfg.optim_wrapper.get('type', 'OptimWrapper') not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp cannot be combined with optim_wrapper.type={cfg.optim_wrapper.type!r}')
+        raise UserError('--amp needs a GPU, and PyTorch sees none; leave it out to train in fp32, or take --bf16')
+    _must_be_plain('--amp', cfg)
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_bf16_training(cfg: Config) -> None:
+    """``--bf16`` of a training: bfloat16 where autocast finds it safe; evaluation stays in fp32."""
+    _must_be_plain('--bf16', cfg)
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):  # AmpOptimWrapper's
+        cfg.optim_wrapper.pop(key, None)
+    cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+
+
+def enable_bf16_testing(cfg: Config) -> None:
+    """``--bf16`` of a test."""
+    cfg.test_cfg.fp16 = True
+    _add_hook(cfg, 'BFloat16Hook')
+
+
+def _must_be_plain(option: str, cfg: Config) -> None:
+    if (wrapper := cfg.optim_wrapper.get('type', 'OptimWrapper')) not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'{option} cannot be combined with optim_wrapper.type={wrapper!r}')
+
+
+def enable_channels_last(cfg: Config) -> None:
+    """``--channels-last``"""
+    _add_hook(cfg, 'ChannelsLastHook')
+
+
+def enable_compile(cfg: Config) -> None:
+    """``--compile``: the backbone runs through ``torch.compile``."""
+    compiler = os.environ.get('CXX', 'g++')
+    if not torch.cuda.is_available() and shutil.which(compiler) is None:
+        raise UserError(f'--compile needs a C++ compiler on a CPU, and {compiler} is missing; install it (Debian: '
+                        'apt-get install g++), name another in CXX, or leave --compile out')
+    _add_hook(cfg, 'CompileHook')
+
+
+def _add_hook(cfg: Config, name: str) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:
@@ -96,7 +134,7 @@ def enable_deploy(cfg: Config) -> None:
     """``--deploy``: the BatchNorms of the backbone are folded before the test."""
     if not str(cfg.model.get('backbone', {}).get('type')).endswith('DWNet'):
         raise UserError('--deploy folds the BatchNorms of a DWNet, and the backbone of this config is none')
-    cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='DeployHook')]
+    _add_hook(cfg, 'DeployHook')
 
 
 def _must_exist(checkpoint: str) -> None:

@@ -1,0 +1,61 @@
+"""What the options for speed switch on: deployment, channels-last, bfloat16, and compilation of the backbone."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmengine.runner import Runner
+from torch import nn
+
+from dwnet.apis import switch_to_deploy
+
+
+@HOOKS.register_module()
+class DeployHook(Hook):
+    """Folds the backbone's BatchNorms when the weights are loaded and before the first image is tested."""
+
+    def before_test(self, runner: Runner) -> None:
+        switch_to_deploy(runner.model)
+        runner.logger.info('the BatchNorms of the backbone are folded')
+
+
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Lays the convolutions' weights out channels-last, necks' and heads' too, as the backbone's maps are anyway."""
+
+    def before_run(self, runner: Runner) -> None:
+        runner.model.to(memory_format=torch.channels_last)
+
+
+@HOOKS.register_module()
+class CompileHook(Hook):
+    """Compiles the backbone, and it alone: what surrounds it in a detector has no static graph (mmdet#11050)."""
+
+    def before_run(self, runner: Runner) -> None:
+        for module in runner.model.modules():
+            if isinstance(backbone := getattr(module, 'backbone', None), nn.Module):
+                backbone.compile()
+
+
+@HOOKS.register_module()
+class BFloat16Hook(Hook):
+    """What evaluation loops with ``fp16=True`` use on a GPU; on a CPU they use bfloat16 anyway."""
+
+    def before_run(self, runner: Runner) -> None:
+        torch.set_autocast_dtype('cuda', torch.bfloat16)
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Computes in bfloat16 where autocast finds it safe, on GPUs and CPUs.
+
+    The weights and their updates stay in float32. bfloat16 has the range of float32, so no loss scale is needed.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield

@@ -1,0 +1,119 @@
+"""The options for speed: what they switch on, and that the scores stay."""
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import run_tool
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from test_tools import ALL_TASKS, CLASSIFICATION, METRICS, ONE_TASK, small
+from torch import nn
+
+from dwnet import DWNet
+from dwnet.engine import BFloat16OptimWrapper, ChannelsLastHook, CompileHook
+from dwnet.engine.options import enable_bf16_training, enable_compile
+from dwnet.errors import UserError
+
+NANO = dict(embed_dims=16, depths=(1, 1, 1, 1))
+
+
+class Model(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.backbone = DWNet(NANO, out_indices=3)
+        self.neck = nn.Conv2d(128, 4, 3)
+
+    def forward(self, x, mode='tensor'):
+        return self.backbone(x)[0]
+
+
+def test_bf16_computes_in_bfloat16_and_keeps_the_weights_in_float32(device):
+    model = Model().to(device)
+    seen = []
+    model.backbone.stages[0].blocks[0].mlp.fc1.register_forward_hook(lambda m, x, y: seen.append(y.dtype))
+    wrapper = BFloat16OptimWrapper(torch.optim.SGD(model.parameters(), lr=.1))
+    with wrapper.optim_context(model):
+        loss = model(torch.randn(2, 3, 32, 32, device=device)).float().square().mean()
+    wrapper.update_params(loss)
+    assert seen == [torch.bfloat16]
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    assert not torch.is_autocast_enabled(device)
+
+
+def test_channels_last_reaches_the_neck():
+    runner = SimpleNamespace(model=Model())
+    ChannelsLastHook().before_run(runner)
+    assert runner.model.neck.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_only_the_backbone_is_compiled(monkeypatch):
+    monkeypatch.setattr(nn.Module, 'compile', lambda self: setattr(self, 'compiled', True))
+    runner = SimpleNamespace(model=nn.Sequential(Model()))  # as in a wrapper
+    CompileHook().before_run(runner)
+    assert [name for name, m in runner.model.named_modules() if hasattr(m, 'compiled')] == ['0.backbone']
+
+
+def test_a_compiled_model_can_be_copied_and_saved():
+    """As for the moving average of the weights."""
+    model = Model()
+    names = list(model.state_dict())
+    CompileHook().before_run(SimpleNamespace(model=model))
+    assert list(copy.deepcopy(model).state_dict()) == list(model.state_dict()) == names
+
+
+def test_bf16_takes_the_place_of_other_mixed_precision():
+    cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16')))
+    enable_bf16_training(cfg)
+    assert cfg.optim_wrapper == dict(type='BFloat16OptimWrapper')
+    with pytest.raises(UserError, match='cannot be combined'):
+        enable_bf16_training(Config(dict(optim_wrapper=dict(type='DeepSpeedOptimWrapper'))))
+
+
+def test_compilation_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(UserError, match='no-such-compiler is missing'):
+        enable_compile(Config(dict()))
+
+
+def test_two_precisions_are_refused(small_digits, tmp_path):
+    done = run_tool('tools/train.py', CLASSIFICATION, '--amp', '--bf16', '--work-dir', tmp_path,
+                    *small(CLASSIFICATION, small_digits))
+    assert done.returncode == 2 and 'choose one' in done.stderr
+
+
+def train_and_test(config: str, data: Path, folder: Path, *options: str) -> dict[str, dict]:
+    """Trains with the options, then tests without and with them."""
+    own = [*small(config, data), *(f'{part}_dataloader.{key}' for part in ('train', 'val', 'test')
+                                   for key in ('num_workers=0', 'persistent_workers=False'))]
+    scores = {}
+    for name, tool, extra in (('train', 'train', options), ('plain', 'test', ()), ('fast', 'test', options)):
+        command = [f'tools/{tool}.py', config, *[folder / 'train/epoch_1.pth'] * (tool == 'test')]
+        done = run_tool(*command, '--work-dir', folder / name, *extra, *own,
+                        f'experiment_name={name}_{folder.name}')
+        assert done.returncode == 0, done.stderr
+        if tool == 'test':
+            scores[name] = json.loads((folder / name / 'scores.json').read_text())
+    state = torch.load(folder / 'train/epoch_1.pth')['state_dict']
+    assert all(v.isfinite().all() and v.dtype != torch.bfloat16 for v in state.values())
+    return scores
+
+
+@ONE_TASK
+def test_training_and_testing_in_bf16(config, small_digits, tmp_path):
+    scores = train_and_test(config, small_digits, tmp_path, '--bf16', '--channels-last')
+    for key in METRICS[config]:
+        points = 100 if key.startswith('coco') else 1  # AP is a fraction
+        assert abs(scores['fast'][key] - scores['plain'][key]) * points < 5, key
+
+
+@pytest.mark.long
+@ALL_TASKS
+def test_training_and_testing_compiled(config, small_digits, tmp_path):
+    scores = train_and_test(config, small_digits, tmp_path, '--compile')
+    for key in METRICS[config]:
+        points = 100 if key.startswith('coco') else 1
+        assert abs(scores['fast'][key] - scores['plain'][key]) * points < 1, key
