@@ -59,7 +59,9 @@ def test_other_norms_are_left_alone():
     with torch.no_grad():
         expected = model(x)
         model.switch_to_deploy()
-        assert all(torch.equal(a, b) for a, b in zip(model(x), expected))
+        for ours, theirs in zip(model(x), expected):
+            assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    assert sum(isinstance(m, nn.GroupNorm) for m in model.modules()) == 4 * 5
 
 
 @pytest.mark.parametrize('config', [

@@ -42,6 +42,7 @@ class Block(nn.Module):
         """Takes every BatchNorm into its neighbour."""
         self.mixer.fold()
         self.bn = fold_into_linear(self.bn, self.mlp.fc1)
+        self.mlp.fold()
 
 
 class LocalMlpBlock(nn.Module):
@@ -61,6 +62,7 @@ class LocalMlpBlock(nn.Module):
 
     def fold(self) -> None:
         """There is no BatchNorm here."""
+        self.mlp.fold()
 
 
 class Stage(nn.Module):

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from dwnet.ops import linear
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pads (B, C, H, W) right and bottom until H and W are multiples of ``multiple``."""
@@ -67,10 +69,18 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * ratio))
         self.act = nn.GELU()
         self.fc2 = nn.Linear(int(dim * ratio), dim)
+        self.fused = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        if self.fused:
+            x = linear(x, self.fc1.weight, self.fc1.bias, gelu=True)
+            return linear(x, self.fc2.weight, self.fc2.bias).permute(0, 3, 1, 2)
         return self.fc2(self.act(self.fc1(x))).permute(0, 3, 1, 2)
+
+    def fold(self) -> None:
+        """Takes the GELU into the layer in front of it where the machine can."""
+        self.fused = True
 
 
 @contextmanager

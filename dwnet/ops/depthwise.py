@@ -42,7 +42,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, back
     if weight.shape != (channels, 1, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (C, 1, k, k) = ({channels}, 1, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
-    x, weight, bias = _autocast(x, weight, bias)
+    x, weight, bias = autocast_to(x, weight, bias)
     backend = choose_backend(x, backend)[0]
     if backend == 'torch':
         return torch.nn.functional.conv2d(x, weight, bias, padding=size // 2, groups=channels)
@@ -69,7 +69,7 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
     if weight.shape != (batch, channels, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (B, C, k, k) = ({batch}, {channels}, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
-    x, weight, bias = _autocast(x, weight, bias)
+    x, weight, bias = autocast_to(x, weight, bias)
     return _depthwise(x, weight, bias, choose_backend(x, backend)[0])
 
 
@@ -96,7 +96,7 @@ def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'au
             or channels % groups):
         raise ValueError(f'weight must be (B, G, k, k, H, W) = ({batch}, G, k, k, {height}, {width}) with an odd k '
                          f'and a G that divides {channels}, got {tuple(weight.shape)}')
-    x, weight, _ = _autocast(x, weight, None)
+    x, weight, _ = autocast_to(x, weight, None)
     return _inhomogeneous(x, weight, choose_backend(x, backend)[0])
 
 
@@ -127,7 +127,7 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
             or hidden.shape != (batch, weight.shape[1], height, width)):
         raise ValueError(f'weight must be (G·k·k, D, 1, 1) with k = {size} odd and a G that divides {channels}, and '
                          f'hidden ({batch}, D, {height}, {width}), got {tuple(weight.shape)} and {tuple(hidden.shape)}')
-    x, weight, bias = _autocast(x, weight, bias)
+    x, weight, bias = autocast_to(x, weight, bias)
     hidden = hidden.to(x.dtype)
     backend = choose_backend(x, backend)[0]
     graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -173,7 +173,7 @@ def _no_triton(device: str, dtype: torch.dtype) -> str:
     return ''
 
 
-def _autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """In the dtype of autocast where it is on, else in that of ``x``; float64 stays, as in torch's own operators."""
     device = x.device.type
     autocast = x.dtype != torch.float64 and device in ('cpu', 'cuda') and torch.is_autocast_enabled(device)

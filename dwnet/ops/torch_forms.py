@@ -86,11 +86,11 @@ def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, g
     """``inhomogeneous_forward`` with the kernels of a 1×1 convolution of ``hidden``, for inference on a CPU.
 
     The kernels of a part of the maps are predicted and used while they are in the processor's cache; all of them
-    together are many times as large as the maps. Rows keep their padding and lie one behind the other, so what a
-    tap of the kernel sees is one run of memory.
+    together are many times as large as the maps. Rows lie one behind the other with k//2 zeros between them, the
+    padding of both, so what a tap of the kernel sees is one run of memory.
     """
     batch, channels, height, width = x.shape
-    edge, stride = size // 2, width + 2 * (size // 2)
+    edge, stride = size // 2, width + size // 2
     values = min(CACHED_KERNELS // (groups * size**2), CACHED_SUMS // channels)
     rows = -(-height // -(-height * stride // max(stride, values)))  # in parts of one size
     images = max(1, values // (height * stride))
@@ -100,8 +100,9 @@ def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, g
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
     for x_part, hidden_part, y_part in zip(x.split(images), hidden.split(images), y.split(images)):
         count = len(x_part)
-        padded = torch.zeros(count, channels, height + size, stride, dtype=_sum_dtype(x), device=x.device)
-        padded[:, :, edge:edge + height, edge:edge + width] = x_part
+        shape = (count, channels, height + size + size // stride, stride)  # some more: a tap looks behind the end
+        padded = torch.zeros(shape, dtype=_sum_dtype(x), device=x.device)
+        padded[:, :, edge:edge + height, edge:] = x_part
         padded = padded.view(count, groups, channels // groups, -1)
         ones = hidden.new_ones(count, weight.shape[1], height, stride)
         ones[:, :-1, :, :width] = hidden_part  # the last channel meets the bias
