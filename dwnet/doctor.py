@@ -87,6 +87,12 @@ def examine() -> Iterator[Finding]:
     else:
         yield Finding('mmcv operators', 'compiled, from mmcv')
 
+    if torch.cuda.is_available():
+        from dwnet.ops import choose_backend
+        backend, reason = choose_backend(torch.empty(1, 1, 1, 1, device='cuda'))
+        yield Finding('depth-wise operators', f'by {backend}: {reason}',
+                      '' if backend == 'triton' else f'slower than by Triton: {reason}')
+
     for task, toolbox in TASKS.items():
         # the toolboxes' packages hold little by themselves; .models brings in everything
         error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')

@@ -14,6 +14,9 @@ from mmengine.registry import init_default_scope
 
 import dwnet  # noqa: F401  before the toolboxes
 
+# comparisons to 1e-5 need the whole of float32 on GPUs, too
+torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 

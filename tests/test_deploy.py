@@ -1,15 +1,18 @@
 """``switch_to_deploy``: every BatchNorm folded, the outputs those of eval mode, in every model, task and tool."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import read_config
+from mmengine.hooks import EMAHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
 from dwnet import DWNet
 from dwnet.apis import init_model, switch_to_deploy
+from dwnet.engine import DeployHook
 from dwnet.models.dwnet import TOKEN_MIXERS
 
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
@@ -98,3 +101,35 @@ def test_sync_bn_is_folded_too():
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(model(x)[-1], plain(x)[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize('mixer', ['static', 'dynamic', 'inhomogeneous'])
+def test_half_precision_stays_half(mixer, device):
+    """Under autocast the deployed maps are of the dtype of the undeployed ones."""
+    model = DWNet(dict(embed_dims=32, depths=(1, 1, 1, 1)), mixer, **DENSE).to(device).eval()
+    x = torch.randn(1, 3, 64, 64, device=device)
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+        expected = model(x)
+        model.switch_to_deploy()
+        for ours, theirs in zip(model(x), expected):
+            assert ours.dtype == theirs.dtype == torch.bfloat16
+            assert (ours - theirs).norm() < .05 * theirs.norm()
+
+
+def test_a_moving_average_is_folded_with_its_model():
+    """The hook swaps the two tensor by tensor, so they have to look alike."""
+    model = DWNet(dict(embed_dims=16, depths=(1, 1, 1, 1)))
+    randomise_norms(model)
+    average = EMAHook()
+    runner = SimpleNamespace(model=model, hooks=[average], logger=SimpleNamespace(info=print))
+    average.before_run(runner)
+    with torch.no_grad():
+        for parameter in average.ema_model.module.parameters():
+            parameter.mul_(1.5)
+    expected = copy.deepcopy(average.ema_model.module).eval()
+    DeployHook().before_test(runner)
+    average.before_test_epoch(runner)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        for ours, theirs in zip(model(x), expected(x)):
+            assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()

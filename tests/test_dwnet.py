@@ -261,3 +261,20 @@ def test_no_hidden_copies(mixer, deploy):
         maps = model(torch.rand(2, 3, 64, 64))
     assert copies == ['aten::clone', 'aten::cat', 'aten::cat', 'aten::cat']
     assert all(y.is_contiguous(memory_format=torch.channels_last) for y in maps)
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_compiled_training_is_the_training(with_cp):
+    """Outputs, gradients, and BatchNorm's statistics, which recomputation must not count twice."""
+    plain = DWNet(dict(embed_dims=16, depths=(1, 1, 1, 1)), with_cp=with_cp).train()
+    model = copy.deepcopy(plain)
+    compiled = torch.compile(model, backend='aot_eager')
+    x = torch.randn(2, 3, 36, 45)
+    expected, maps = plain(x), compiled(x)
+    sum(y.square().mean() for y in expected).backward()
+    sum(y.square().mean() for y in maps).backward()
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(maps, expected))
+    for (name, a), b in zip(model.named_parameters(), plain.parameters()):
+        assert torch.allclose(a.grad, b.grad, atol=1e-4), name
+    for (name, a), b in zip(model.named_buffers(), plain.buffers()):
+        assert torch.allclose(a, b, atol=1e-5), name

@@ -1,4 +1,9 @@
 """The depth-wise operators against their plain forms in float64: outputs, gradients, layouts, dtypes, compilation."""
+import shutil
+import sys
+import sysconfig
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,6 +63,39 @@ def test_outputs_and_gradients(operator, shape, size, memory_format, device):
     y.backward(gradient)
     expected.backward(gradient)
     assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours, theirs))
+
+
+@every_format
+@pytest.mark.parametrize('operator', ['static', 'dynamic'])
+def test_relu_behind_it(operator, memory_format, device):
+    function, plain, inputs = make(operator, (2, 4, 6, 5), 3, memory_format, device)
+    ours, theirs = ([t.clone().requires_grad_() for t in inputs] for _ in range(2))
+    y, expected = function(*ours, relu=True), plain(*theirs).relu()
+    assert torch.allclose(y, expected) and (y == 0).any()
+    gradient = torch.randn_like(y)
+    y.backward(gradient)
+    expected.backward(gradient)
+    assert all(torch.allclose(a.grad, b.grad) for a, b in zip(ours, theirs))
+
+
+@pytest.mark.parametrize('shape', [(0, 4, 5, 6), (2, 4, 0, 6)])
+def test_empty(shape, device):
+    x = torch.zeros(shape, device=device)
+    weights = torch.zeros(4, 1, 3, 3), torch.zeros(shape[0], 4, 3, 3), torch.zeros(shape[0], 2, 3, 3, *shape[2:])
+    functions = depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+    for function, weight in zip(functions, weights):
+        if function is not depthwise_conv2d or shape[2]:  # PyTorch's own refuses maps without a row
+            assert function(x, weight.to(device)).shape == shape
+    with torch.no_grad():
+        assert predicted_depthwise_conv2d(x, x, *(t.to(device) for t in (
+            torch.zeros(18, 4, 1, 1), torch.zeros(18))), 3).shape == shape
+
+
+@pytest.mark.parametrize('function, shape', [
+    (depthwise_conv2d, (4, 1, 3, 3)), (dynamic_depthwise_conv2d, (2, 4, 3, 3))])
+def test_wrong_bias(function, shape):
+    with pytest.raises(ValueError, match=r'bias must be \(C,\) = \(4,\), got \(5,\)'):
+        function(torch.zeros(2, 4, 5, 6), torch.zeros(shape), torch.zeros(5))
 
 
 def test_plain_dynamic_form_is_that_of_one_image_after_another():
@@ -171,8 +209,9 @@ def test_autocast(operator, device):
         assert function(*(t.double() for t in inputs)).dtype == torch.float64
 
 
-@every_operator
-def test_registered_as_torch_wants_it(operator, device):
+@pytest.mark.parametrize('operator, relu', [
+    ('static', False), ('dynamic', False), ('dynamic', True), ('inhomogeneous', False)])
+def test_registered_as_torch_wants_it(operator, relu, device):
     """Fake kernels, autograd and aliasing, by torch's own checks."""
     _, _, inputs = make(operator, (2, 4, 5, 6), 3, torch.channels_last, device, torch.float32)
     x, weight, bias = [*inputs, None][:3]
@@ -182,7 +221,7 @@ def test_registered_as_torch_wants_it(operator, device):
     else:
         kernels = weight.transpose(0, 1).contiguous() if operator == 'static' else weight
         torch.library.opcheck(torch.ops.dwnet.depthwise_conv2d, (
-            x.requires_grad_(), kernels.requires_grad_(), bias.requires_grad_(), 'torch'))
+            x.requires_grad_(), kernels.requires_grad_(), bias.requires_grad_(), relu, 'torch'))
 
 
 @every_operator
@@ -219,3 +258,23 @@ def test_the_choice_of_a_backend_gives_its_reason():
         choose_backend(x.double(), 'triton')
     chosen, reason = choose_backend(x.double())
     assert chosen == 'torch' and 'float64' in reason
+
+
+@pytest.mark.parametrize('broken, message', [
+    ('capability', 'older than Ampere'), ('version', 'triton 3.2.0 is older than 3.6'),
+    ('import', 'cannot be imported'), ('compiler', 'needs a C compiler'), ('headers', 'Python.h')])
+def test_a_gpu_on_which_triton_cannot_compile(broken, message, monkeypatch):
+    """The network runs there all the same, by torch's own operators."""
+    from dwnet.ops import depthwise
+    depthwise._triton_problem.cache_clear()
+    triton = SimpleNamespace(__version__='3.2.0' if broken == 'version' else '3.6.0')
+    monkeypatch.setitem(sys.modules, 'triton', None if broken == 'import' else triton)
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    monkeypatch.delenv('CC', raising=False)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda i: (7, 0) if broken == 'capability' else (9, 0))
+    monkeypatch.setattr(shutil, 'which', lambda name: None if broken == 'compiler' else f'/usr/bin/{name}')
+    monkeypatch.setattr(sysconfig, 'get_paths', lambda scheme: dict(include='/nowhere'))
+    try:
+        assert message in depthwise._no_triton('cuda', 0, torch.bfloat16)
+    finally:
+        depthwise._triton_problem.cache_clear()

@@ -281,6 +281,29 @@ def test_programs_in_reverse(layout, monkeypatch):
     check_inhomogeneous((2, 6, 4, 5), 2, 3, layout)
 
 
+@pytest.mark.parametrize('layouts', [('channels_last', 'contiguous'), ('contiguous', 'channels_last')])
+@pytest.mark.parametrize('operator', ['static', 'dynamic', 'inhomogeneous'])
+def test_as_torch_operators(operator, layouts):
+    """What the kernels write lies in memory as the operators promise, whatever the layout of the gradient."""
+    x = place(torch.randn(2, 4, 5, 6), layout=layouts[0]).requires_grad_()
+    if operator == 'inhomogeneous':
+        call = torch.ops.dwnet.inhomogeneous_depthwise_conv2d
+        inputs = (x, place(torch.randn(2, 2, 3, 3, 5, 6)).requires_grad_())
+    else:
+        call = torch.ops.dwnet.depthwise_conv2d
+        weight = place(torch.randn(2 if operator == 'dynamic' else 1, 4, 3, 3)).requires_grad_()
+        inputs = (x, weight, place(torch.randn(4)).requires_grad_(), True)
+    gradient = place(torch.randn(x.shape), layout=layouts[1])
+    wanted = [t for t in inputs if isinstance(t, torch.Tensor)]
+    results = {backend: call(*inputs, backend) for backend in ('torch', 'triton')}
+    gradients = {b: torch.autograd.grad(y, wanted, gradient) for b, y in results.items()}
+    for ours, theirs in zip((results['triton'], *gradients['triton']), (results['torch'], *gradients['torch'])):
+        assert torch.allclose(ours, theirs, atol=1e-5) and ours.stride() == theirs.stride()
+    assert gradients['triton'][0].stride() == x.stride()
+    if DEVICE == 'cuda':  # the interpreter cannot run on the fake tensors of this check
+        torch.library.opcheck(call, (*inputs, 'triton'))
+
+
 @pytest.mark.parametrize('shape', [(0, 4, 5, 6), (2, 0, 5, 6), (2, 4, 0, 6), (2, 4, 5, 0)])
 def test_empty(shape):
     x, batch, channels = torch.zeros(shape, device=DEVICE), *shape[:2]

@@ -60,7 +60,7 @@ def enable_bf16_training(cfg: Config) -> None:
 
 def enable_bf16_testing(cfg: Config) -> None:
     """``--bf16`` of a test."""
-    cfg.test_cfg.fp16 = True
+    cfg.test_cfg = {**(cfg.get('test_cfg') or {}), 'fp16': True}
     _add_hook(cfg, 'BFloat16Hook')
 
 
@@ -76,10 +76,11 @@ def enable_channels_last(cfg: Config) -> None:
 
 def enable_compile(cfg: Config) -> None:
     """``--compile``: the backbone runs through ``torch.compile``."""
-    compiler = os.environ.get('CXX', 'g++')
-    if not torch.cuda.is_available() and shutil.which(compiler) is None:
-        raise UserError(f'--compile needs a C++ compiler on a CPU, and {compiler} is missing; install it (Debian: '
-                        'apt-get install g++), name another in CXX, or leave --compile out')
+    variable, usual = ('CC', 'gcc') if torch.cuda.is_available() else ('CXX', 'g++')
+    compiler = os.environ.get(variable, usual)
+    if shutil.which(compiler) is None:
+        raise UserError(f'--compile needs a compiler, and {compiler} is missing; install it (Debian: apt-get install '
+                        f'{usual}), name another in {variable}, or leave --compile out')
     _add_hook(cfg, 'CompileHook')
 
 

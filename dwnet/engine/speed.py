@@ -3,7 +3,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
@@ -17,7 +17,9 @@ class DeployHook(Hook):
     """Folds the backbone's BatchNorms when the weights are loaded and before the first image is tested."""
 
     def before_test(self, runner: Runner) -> None:
-        switch_to_deploy(runner.model)
+        averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        for model in (runner.model, *averages):  # which the hook swaps, tensor by tensor
+            switch_to_deploy(model)
         runner.logger.info('the BatchNorms of the backbone are folded')
 
 
@@ -44,7 +46,11 @@ class BFloat16Hook(Hook):
     """What evaluation loops with ``fp16=True`` use on a GPU; on a CPU they use bfloat16 anyway."""
 
     def before_run(self, runner: Runner) -> None:
+        self.before = torch.get_autocast_dtype('cuda')
         torch.set_autocast_dtype('cuda', torch.bfloat16)
+
+    def after_run(self, runner: Runner) -> None:
+        torch.set_autocast_dtype('cuda', self.before)
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -61,4 +61,5 @@ class Affine(nn.Module):
         return cls(affine[0].to(dtype), affine[1].to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift.view(-1, 1, 1), x, self.scale.view(-1, 1, 1))
+        y = torch.addcmul(self.shift.view(-1, 1, 1), x, self.scale.view(-1, 1, 1))
+        return y.to(x.dtype)  # as BatchNorm; autocast computes in float32 here

@@ -19,7 +19,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pads (B, C, H, W) right and bottom until H and W are multiples of ``multiple``."""
     height, width = x.shape[-2:]
     pad_h, pad_w = -height % multiple, -width % multiple
-    return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w else x
+    # compiled, a branch would mean a graph for each remainder
+    return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w or torch.compiler.is_compiling() else x
 
 
 def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -105,6 +106,9 @@ def recompute(block: nn.Module, x: Tensor) -> Tensor:
     mmengine#1425). BatchNorm would count the batch twice, so the second pass leaves its statistics
     alone, when the block is training.
     """
+    if torch.compiler.is_compiling():  # the graph updates the statistics once, whatever is recomputed
+        return checkpoint(block, x, use_reentrant=False)
+
     def contexts():
         return nullcontext(), _statistics_kept(block) if block.training else nullcontext()
 

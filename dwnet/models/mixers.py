@@ -26,8 +26,8 @@ class StaticDepthwiseConv(nn.Conv2d):
     def __init__(self, dim: int, norm_cfg: dict) -> None:
         super().__init__(dim, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return depthwise_conv2d(x, self.weight, self.bias)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        return depthwise_conv2d(x, self.weight, self.bias, relu)
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Takes the BatchNorm behind it into the kernel; returns what is left of it."""
@@ -62,8 +62,8 @@ class DynamicDepthwiseConv(nn.Module):
         kernel = F.linear(hidden, self.predict.weight.flatten(1), self.predict.bias)  # (B, 49·C), channel-major
         return kernel.view(len(x), -1, KERNEL_SIZE, KERNEL_SIZE)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias, relu)
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Takes the BatchNorms, its own and that behind it, into the layers that predict; returns what is left."""
@@ -93,16 +93,10 @@ class InhomogeneousDepthwiseConv(nn.Module):
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
         self.predict = nn.Conv2d(dim // 4, self.groups * KERNEL_SIZE**2, 1)
 
-    def predict_kernel(self, x: Tensor) -> Tensor:
-        """The kernels that are used for ``x``: (B, C, H, W) → (B, G, 7, 7, H, W)."""
-        kernel = self.predict(self._hidden(x))  # (B, G·49, H, W): group, row, column
-        return kernel.unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
-
-    def _hidden(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return predicted_depthwise_conv2d(x, self._hidden(x), self.predict.weight, self.predict.bias, KERNEL_SIZE)
+    def forward(self, x: Tensor, relu: bool = False) -> Tensor:
+        hidden = F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
+        y = predicted_depthwise_conv2d(x, hidden, self.predict.weight, self.predict.bias, KERNEL_SIZE)
+        return F.relu(y, inplace=True) if relu else y
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Takes its own BatchNorm into ``squeeze``. That behind it scales each channel, and a group has one kernel."""
@@ -144,7 +138,10 @@ class ConvMixer(nn.Module):
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
         x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
-        x = F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
+        if isinstance(self.bn_spatial, nn.Identity):  # folded
+            x = self.spatial(x, relu=True)
+        else:
+            x = F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
         return self.bn_out(self.proj_out(x))[:, :, :height, :width]
 
     def fold(self) -> None:

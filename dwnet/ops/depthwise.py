@@ -11,29 +11,37 @@ They keep the memory format of ``x``, sum half precision in float32, follow auto
 
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263, section 3.
 """
-import importlib.util
+import functools
+import os
+import shutil
+import sysconfig
 from math import prod
+from pathlib import Path
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from . import torch_forms
 
 BACKENDS = ('auto', 'torch', 'triton')
+TRITON = '3.6'  # that of the oldest PyTorch with which the kernels were tested
 
 
-def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: str = 'auto') -> Tensor:
+def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False,
+                     backend: str = 'auto') -> Tensor:
     """Depth-wise convolution with one kernel a channel.
 
     Args:
         x: Feature maps, (B, C, H, W).
         weight: As of ``nn.Conv2d``, (C, 1, k, k), k odd.
         bias: Added to each channel, (C,).
+        relu: Whether max(0, ·) follows; on a GPU it then costs no pass over the map of its own.
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the dtype and memory format of ``x``.
+        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -42,24 +50,28 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, back
     if weight.shape != (channels, 1, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (C, 1, k, k) = ({channels}, 1, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
+    _check_bias(bias, channels)
     x, weight, bias = autocast_to(x, weight, bias)
     backend = choose_backend(x, backend)[0]
     if backend == 'torch':
-        return torch.nn.functional.conv2d(x, weight, bias, padding=size // 2, groups=channels)
-    return _depthwise(x, weight.transpose(0, 1), bias, backend)
+        y = torch.nn.functional.conv2d(x, weight, bias, padding=size // 2, groups=channels)
+        return torch.nn.functional.relu(y, inplace=True) if relu else y
+    return _depthwise(x, weight.flatten(0, 1)[None], bias, relu, backend)
 
 
-def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: str = 'auto') -> Tensor:
+def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False,
+                             backend: str = 'auto') -> Tensor:
     """Depth-wise convolution in which every image brings its own kernels.
 
     Args:
         x: Feature maps, (B, C, H, W).
         weight: One kernel for each image and channel, (B, C, k, k), k odd.
         bias: Added to each channel, (C,), the same for all images.
+        relu: As in :func:`depthwise_conv2d`.
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the dtype and memory format of ``x``.
+        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -69,8 +81,9 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
     if weight.shape != (batch, channels, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (B, C, k, k) = ({batch}, {channels}, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
+    _check_bias(bias, channels)
     x, weight, bias = autocast_to(x, weight, bias)
-    return _depthwise(x, weight, bias, choose_backend(x, backend)[0])
+    return _depthwise(x, weight, bias, relu, choose_backend(x, backend)[0])
 
 
 def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'auto') -> Tensor:
@@ -85,7 +98,7 @@ def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'au
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the dtype and memory format of ``x``.
+        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -116,7 +129,7 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the dtype and memory format of ``x``.
+        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -148,7 +161,7 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
     if backend == 'torch':
         return 'torch', 'asked for'
-    reason = _no_triton(x.device.type, x.dtype)
+    reason = _no_triton(x.device.type, x.device.index, x.dtype)
     if backend == 'triton':
         if reason:
             raise ValueError(f"backend='triton' cannot run here: {reason}")
@@ -157,20 +170,42 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
 
 
 @torch.compiler.assume_constant_result
-def _no_triton(device: str, dtype: torch.dtype) -> str:
+def _no_triton(device: str, index: int | None, dtype: torch.dtype) -> str:
     """Why Triton cannot run, or nothing."""
-    if importlib.util.find_spec('triton') is None:
-        return 'triton is not installed'
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f'there is no kernel for {dtype}'
-    import triton
-    if triton.knobs.runtime.interpret:
-        return '' if device == 'cpu' else 'the interpreter works on the CPU'
-    if device != 'cuda':
-        return f'x is on the {device}'
-    if torch.cuda.get_device_capability() < (8, 0):
+    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
+    if device != ('cpu' if interpreted else 'cuda'):
+        return 'the interpreter works on the CPU' if interpreted else f'x is on the {device}'
+    if not interpreted and torch.cuda.get_device_capability(index) < (8, 0):
         return 'the GPU is older than Ampere'
+    return _triton_problem(interpreted)
+
+
+@functools.cache
+def _triton_problem(interpreted: bool) -> str:
+    """Why Triton cannot compile on this machine, or nothing."""
+    try:
+        import triton
+    except Exception as error:  # a broken installation may raise anything
+        return f'triton cannot be imported ({type(error).__name__})'
+    if Version(triton.__version__) < Version(TRITON):
+        return f'triton {triton.__version__} is older than {TRITON}'
+    if interpreted:
+        return ''
+    # it compiles its launcher with them
+    compiler = os.environ.get('CC')
+    if not (shutil.which(compiler) if compiler else shutil.which('gcc') or shutil.which('clang')):
+        return 'triton needs a C compiler: gcc, clang, or what CC names'
+    scheme = sysconfig.get_default_scheme().replace('posix_local', 'posix_prefix')
+    if not Path(sysconfig.get_paths(scheme)['include'], 'Python.h').is_file():
+        return "triton needs Python's headers, Python.h (Debian: python3-dev)"
     return ''
+
+
+def _check_bias(bias: Tensor | None, channels: int) -> None:
+    if bias is not None and bias.shape != (channels, ):
+        raise ValueError(f'bias must be (C,) = ({channels},), got {tuple(bias.shape)}')
 
 
 def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -181,26 +216,24 @@ def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
     return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def _like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch_forms.memory_format_of(x))
-
-
 @torch.library.custom_op('dwnet::depthwise_conv2d', mutates_args=())
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, backend: str) -> Tensor:
     """Kernels (N, C, k, k), N 1 or B."""
     if backend == 'triton':
         from . import triton_kernels
-        return triton_kernels.depthwise_forward(x, weight, bias)
-    return torch_forms.depthwise_forward(x, weight, bias)
+        return triton_kernels.depthwise_forward(x, weight, None if bias is None else bias.contiguous(), relu)
+    y = torch_forms.depthwise_forward(x, weight, bias)
+    return y.relu_() if relu else y
 
 
 @_depthwise.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str) -> Tensor:
-    return _like(x)
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, backend: str) -> Tensor:
+    return torch_forms.empty_like(x)
 
 
 @torch.library.custom_op('dwnet::depthwise_conv2d_backward', mutates_args=())
 def _depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    grad_y = grad_y.contiguous(memory_format=torch_forms.memory_format_of(x))
     if backend == 'triton':
         from . import triton_kernels
         grad_weight = triton_kernels.depthwise_backward_weight(grad_y, x, weight.shape[-1], len(weight) > 1)
@@ -210,18 +243,21 @@ def _depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str)
 
 @_depthwise_backward.register_fake
 def _(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return _like(x), weight.new_empty(weight.shape)
+    return torch_forms.empty_like(x), weight.new_empty(weight.shape)
 
 
 def _save_depthwise(ctx, inputs, output) -> None:
-    x, weight, bias, ctx.backend = inputs
+    x, weight, bias, relu, ctx.backend = inputs
     ctx.has_bias = bias is not None
-    ctx.save_for_backward(x, weight)
+    ctx.save_for_backward(x, weight, output if relu else None)
 
 
 def _depthwise_gradients(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
-    grad_x, grad_weight = _depthwise_backward(grad_y, *ctx.saved_tensors, ctx.backend)
-    return grad_x, grad_weight, grad_y.sum((0, 2, 3)) if ctx.has_bias else None, None
+    x, weight, rectified = ctx.saved_tensors
+    if rectified is not None:
+        grad_y = grad_y * (rectified > 0)
+    grad_x, grad_weight = _depthwise_backward(grad_y, x, weight, ctx.backend)
+    return grad_x, grad_weight, grad_y.sum((0, 2, 3)) if ctx.has_bias else None, None, None
 
 
 _depthwise.register_autograd(_depthwise_gradients, setup_context=_save_depthwise)
@@ -237,11 +273,12 @@ def _inhomogeneous(x: Tensor, weight: Tensor, backend: str) -> Tensor:
 
 @_inhomogeneous.register_fake
 def _(x: Tensor, weight: Tensor, backend: str) -> Tensor:
-    return _like(x)
+    return torch_forms.empty_like(x)
 
 
 @torch.library.custom_op('dwnet::inhomogeneous_depthwise_conv2d_backward', mutates_args=())
 def _inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    grad_y = grad_y.contiguous(memory_format=torch_forms.memory_format_of(x))
     if backend == 'triton':
         from . import triton_kernels
         return (triton_kernels.inhomogeneous_backward_input(grad_y, weight),
@@ -251,7 +288,7 @@ def _inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: 
 
 @_inhomogeneous_backward.register_fake
 def _(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    return _like(x), torch.empty_like(weight)
+    return torch_forms.empty_like(x), torch.empty_like(weight)
 
 
 def _save_inhomogeneous(ctx, inputs, output) -> None:

@@ -19,12 +19,19 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     return torch.channels_last if last else torch.contiguous_format
 
 
+def empty_like(x: Tensor) -> Tensor:
+    """A dense map of the shape, dtype and memory format of ``x``."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+
+
 def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, C, H, W) with kernels (N, C, k, k); N is 1, one for all images, or B.
 
     One convolution an image: as a single one of B·C groups it could not stay in channels-last.
     """
     fmt = memory_format_of(x)
+    if not x.numel():
+        return empty_like(x)
     if len(weight) == 1:
         return _conv(x, weight[0], bias).contiguous(memory_format=fmt)
     images = [_conv(image, kernels, bias) for image, kernels in zip(x.split(1), weight)]
@@ -40,8 +47,8 @@ def depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tenso
     """The gradients of ``x`` and of the kernels (N, C, k, k)."""
     if len(weight) == 1:
         grad_x, grad_weight = _conv_backward(grad_y, x, weight[0])
-        return grad_x, grad_weight.unsqueeze(0)
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+        return grad_x.contiguous(memory_format=memory_format_of(x)), grad_weight.unsqueeze(0)
+    grad_x = empty_like(x)
     grad_weight = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
     for i, kernels in enumerate(weight):
         part, grad_weight[i] = _conv_backward(grad_y[i:i + 1], x[i:i + 1], kernels)
@@ -62,7 +69,7 @@ def inhomogeneous_forward(x: Tensor, weight: Tensor) -> Tensor:
     padded, sums = _pad_groups(x, groups, size // 2), _grouped_zeros(x, groups)
     for kernel, rows, columns in _taps(x, weight):
         sums.addcmul_(kernel, padded[..., rows, columns])
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    y = empty_like(x)
     return y.copy_(sums.flatten(1, 2))
 
 
@@ -77,7 +84,7 @@ def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[T
         grad_padded[..., rows, columns].addcmul_(kernel, grad)
         grad_weight[:, :, tap // size, tap % size] = (grad * padded[..., rows, columns]).sum(2)
     edge = size // 2
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    grad_x = empty_like(x)
     grad_x.unflatten(1, (groups, -1)).copy_(grad_padded[..., edge:edge + x.shape[2], edge:edge + x.shape[3]])
     return grad_x, grad_weight
 
@@ -89,6 +96,8 @@ def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, g
     together are many times as large as the maps. Rows lie one behind the other with k//2 zeros between them, the
     padding of both, so what a tap of the kernel sees is one run of memory.
     """
+    if not x.numel():
+        return empty_like(x)
     batch, channels, height, width = x.shape
     edge, stride = size // 2, width + size // 2
     values = min(CACHED_KERNELS // (groups * size**2), CACHED_SUMS // channels)
@@ -97,7 +106,7 @@ def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, g
     weight = torch.cat([weight.flatten(1), bias.view(-1, 1)], 1)  # (G·k·k, C + 1); saves a pass over the kernels
     # one buffer for all parts: fresh memory costs more than what is computed in it
     buffer = hidden.new_empty(min(images, batch) * rows * stride * groups * size**2)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    y = empty_like(x)
     for x_part, hidden_part, y_part in zip(x.split(images), hidden.split(images), y.split(images)):
         count = len(x_part)
         shape = (count, channels, height + size + size // stride, stride)  # some more: a tap looks behind the end

@@ -28,6 +28,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .torch_forms import empty_like
+
 INTERPRETED = triton.knobs.runtime.interpret
 ROLLING = tl.constexpr(7)  # the largest kernel whose k² weights are held in registers at once
 THREADS = 128  # of a program: 4 warps
@@ -287,12 +289,6 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
-def _empty_like(x: Tensor) -> Tensor:
-    """A dense map of the shape, dtype and memory format of ``x``."""
-    memory_format = torch.channels_last if _is_channels_last(x) else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
-
-
 def _on_device_of(x: Tensor):
     """Triton launches on the current device, which need not be that of ``x``."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
@@ -300,7 +296,7 @@ def _on_device_of(x: Tensor):
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, flip: bool) -> Tensor:
     batch, channels, height, width = x.shape
-    y, channels_last = _empty_like(x), _is_channels_last(x)
+    y, channels_last = empty_like(x), _is_channels_last(x)
     if not y.numel():
         return y
     if channels_last:  # lanes that are neighbours read neighbouring weights: a copy of a small tensor
@@ -471,7 +467,7 @@ def _inhomogeneous_launch(x: Tensor, groups: int) -> tuple[tuple[int], dict[str,
 
 
 def _inhomogeneous(x: Tensor, weight: Tensor, transposed: bool) -> Tensor:
-    y, groups = _empty_like(x), weight.shape[1]
+    y, groups = empty_like(x), weight.shape[1]
     if y.numel():
         grid, tile = _inhomogeneous_launch(x, groups)
         with _on_device_of(x):
