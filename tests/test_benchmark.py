@@ -1,5 +1,6 @@
 """The benchmark's command line: it measures each mode, checks before it times, and writes its record."""
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,18 @@ def test_a_wrong_operator_is_not_measured(monkeypatch):
 def test_a_wrong_deployment_is_not_measured(monkeypatch):
     monkeypatch.setattr('dwnet.models.dwnet.fold_into_linear', lambda norm, linear: torch.nn.Identity())
     done = run_tool('tools/benchmark.py', '--deploy', '--batch', 1, *SMALL, '--models', 'dwnet_tiny')
-    assert done.returncode == 2 and 'dwnet_tiny deployed differs' in done.stderr
+    assert done.returncode == 2 and 'dwnet_tiny differs from dwnet_tiny in plain float32' in done.stderr
 
 
 def test_an_unknown_model_is_named():
     done = run_tool('tools/benchmark.py', '--models', 'dwnet_huge')
     assert done.returncode == 2 and 'dwnet_huge: unknown; there are swin_tiny' in done.stderr
+
+
+def test_the_commands_of_the_record_can_be_run():
+    """Those for a GPU, too: one command fills the record where there is one."""
+    tool = runpy.run_path('tools/benchmark.py')
+    for device, measurements in tool['RECORDS'].items():
+        for options in measurements.values():
+            args = tool['make_parser']().parse_args([*options.split(), '--device', device])
+            assert set(args.models or []) <= set(tool['known_models'](args.mode))

@@ -2,11 +2,13 @@
 """Measures throughput and memory against Swin and ConvNeXt, all in one run.
 
 What is compared takes turns, so a machine that slows down slows all of it; quoted are medians over the rounds, of
-the throughput and of its ratio within a round. Outputs are checked before anything is timed.
+the throughput and of its ratio within a round. In inference, and of operators, the outputs are checked before
+anything is timed. timm's Swin computes its attention by PyTorch's fused operator, which is faster and which timm
+leaves off by default.
 """
 import argparse
-import copy
 import json
+import os
 import re
 import statistics
 import subprocess
@@ -67,7 +69,8 @@ RECORDS = {
         'layers': '--mode layers --dtype bfloat16 --batch 128',
         'sizes': '--mode sizes --deploy --dtype bfloat16 --batch 8',
         'detection': '--mode detection --dtype bfloat16 --batch 2',
-        'segmentation': '--mode segmentation --dtype bfloat16 --batch 2'}}
+        'segmentation': '--mode segmentation --dtype bfloat16 --batch 2',
+        'pipeline': '--mode pipeline'}}
 
 
 @dataclass(frozen=True)
@@ -121,20 +124,21 @@ def build(variant: Variant, args: argparse.Namespace) -> nn.Module:
     if name.startswith('official_'):
         model: nn.Module = OfficialStyle(timm.create_model(name.replace('official', 'dwnet')))
     else:
-        model = timm.create_model(BASELINES.get(name, name), **(dict(img_size=args.size) if 'swin' in name else {}))
+        # without stochastic depth, which timm's Swin alone has by default
+        options = dict(img_size=args.size) if 'swin' in name else {}
+        model = timm.create_model(BASELINES.get(name, name), drop_path_rate=0., **options)
     for module in model.modules():  # statistics as after a training, so that folding them is no small thing
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=.1)
             nn.init.uniform_(module.running_var, .5, 1.5)
-    model = model.to(args.device).train(args.mode == 'train')
-    if args.mode != 'train' and isinstance(model, DWNet):
-        expected = model(example(args, 2))
-        if args.deploy:
-            model.switch_to_deploy()
-        error = ((model(example(args, 2)) - expected).abs().max() / expected.abs().max()).item()
-        if error > 1e-4:
-            raise UserError(f'{name} deployed differs from {name} by {error:.1e}, so it is not measured')
-    if 'convnext' in name or isinstance(model, DWNet):
+    return model.to(args.device).train(args.mode == 'train')
+
+
+def prepare(model: nn.Module, variant: Variant, args: argparse.Namespace) -> nn.Module:
+    """Deployed, in the memory format that suits it best, in the precision that is measured, compiled."""
+    if args.mode != 'train' and args.deploy and isinstance(model, DWNet):
+        model.switch_to_deploy()
+    if 'convnext' in variant.model or isinstance(model, DWNet):
         model = model.to(memory_format=torch.channels_last)
     if args.mode != 'train':
         model = model.to(getattr(torch, variant.dtype))
@@ -146,7 +150,7 @@ def example(args: argparse.Namespace, batch: int | None = None) -> Tensor:
     return torch.randn(batch or args.batch, 3, args.size, args.size, generator=generator).to(args.device)
 
 
-def step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], None]:
+def step_of(variant: Variant, args: argparse.Namespace, check: bool = True) -> Callable[[], None]:
     """One forward pass, or one training step, of a model, or of a detector or segmentor that holds it."""
     if args.mode in TASKS:
         return dense_step_of(variant, args)
@@ -154,13 +158,20 @@ def step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], None]:
     if 'official' not in variant.model and 'swin' not in variant.model:
         x = x.contiguous(memory_format=torch.channels_last)
     if args.mode != 'train':
-        x = x.to(dtype)
+        with torch.inference_mode():
+            expected = model(x) if check else None
+            model, x = prepare(model, variant, args), x.to(dtype)
+            error = ((model(x).float() - expected).norm() / expected.norm()).item() if check else 0.
+        if not error < (1e-4 if dtype == torch.float32 else .1):
+            raise UserError(f'{variant} differs from {variant.model} in plain float32 by {error:.1e}, so it is not '
+                            'measured')
 
         @torch.inference_mode()
         def infer() -> None:
             model(x)
 
         return infer
+    model = prepare(model, variant, args)
     target = torch.randint(0, 1000, (args.batch, ), device=args.device)
     return training_step(model, lambda: nn.functional.cross_entropy(model(x), target), dtype, args)
 
@@ -183,7 +194,7 @@ def dense_step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], No
     """A training step of the published detector or segmentor, with DWNet or with its toolbox's own Swin."""
     torch.manual_seed(0)
     config, size = TASKS[args.mode]
-    size = (args.size, args.size) if args.size != 224 else size
+    size = (args.size, args.size) if args.size else size
     cfg = Config.fromfile(config)
     __import__(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
@@ -191,8 +202,9 @@ def dense_step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], No
     cfg.model.backbone = backbone if 'type' in backbone else {**cfg.model.backbone, **backbone, 'init_cfg': None}
     cfg.model.data_preprocessor.pop('batch_augments', None)
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(args.device).train()
+    torch.manual_seed(0)  # the same images and boxes for every backbone
     data = model.data_preprocessor(dense_batch(args.mode, args.batch, size), True)
-    return training_step(model, lambda: model.parse_losses(model(**copy.deepcopy(data), mode='loss'))[0],
+    return training_step(model, lambda: model.parse_losses(model(**data, mode='loss'))[0],
                          getattr(torch, variant.dtype), args)
 
 
@@ -224,9 +236,9 @@ def dense_batch(task: str, batch: int, size: tuple[int, int]) -> dict:
 
 def multiply_adds(variant: Variant, args: argparse.Namespace) -> float:
     """Of a forward pass of one image."""
-    single = argparse.Namespace(**{**vars(args), 'mode': 'inference', 'deploy': False, 'device': 'cpu'})
+    single = argparse.Namespace(**{**vars(args), 'mode': 'inference', 'device': 'cpu'})
     model = build(Variant(variant.model), single)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():  # the form that holds all kernels at once
         model(example(single, 1))
     return counter.get_total_flops() / 2
 
@@ -276,10 +288,10 @@ def take_turns(steps: dict, args: argparse.Namespace) -> dict:
 def peak_memory(variant: Variant, args: argparse.Namespace) -> float:
     """MiB that a step takes beyond its model: by CUDA's count, or as the growth of a process of its own."""
     if args.device == 'cuda':
-        step = step_of(variant, args)
-        step()
+        step = step_of(variant, args, check=False)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
+        step()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     command = [sys.executable, '-W', 'ignore', __file__, *args.command, '--memory-of', variant.model, variant.dtype]
@@ -287,7 +299,7 @@ def peak_memory(variant: Variant, args: argparse.Namespace) -> float:
 
 
 def print_memory(args: argparse.Namespace) -> None:
-    step = step_of(Variant(*args.memory_of), args)
+    step = step_of(Variant(*args.memory_of), args, check=False)
     Path('/proc/self/clear_refs').write_text('5')  # Linux: the peak counts from here
 
     def resident(what: str) -> int:
@@ -359,11 +371,14 @@ def compare_layers(args: argparse.Namespace) -> dict:
         print(f'{tuple(x.shape)}: {choose_backend(x)[1]}')
         for operator, shape in dict(static=(channels, 1, 7, 7), dynamic=(args.batch, channels, 7, 7),
                                     inhomogeneous=(args.batch, 32, 7, 7, size, size)).items():
-            weight = torch.randn(shape, device=args.device).to(dtype).requires_grad_()
+            weight = torch.randn(shape, device=args.device).to(dtype)
+            if operator == 'inhomogeneous' and (args.device == 'cuda' or size <= 16):  # as the network predicts them
+                weight = weight.permute(0, 4, 5, 2, 3, 1).contiguous().permute(0, 5, 3, 4, 1, 2)
+            weight.requires_grad_()
             steps = operator_steps(functions[operator], x, weight, args)
             for (name, direction), values in take_turns(steps, args).items():
-                # the least that has to be read and written: x and y, and in the backward pass their gradients
-                moved = (2 if direction == 'forward' else 3) * x.nbytes + weight.nbytes
+                # what has to be read and written at least: x, weight, y; or x, weight, and all three gradients
+                moved = (2 * x.nbytes + weight.nbytes if direction == 'forward' else 3 * x.nbytes + 2 * weight.nbytes)
                 time_s = statistics.median(values)
                 rows.append(dict(operator=operator, shape=list(x.shape), by=name, direction=direction,
                                  ms=time_s * 1e3, copy_rate=moved / time_s / 1e9 / limits['copy_gb_s']))
@@ -411,8 +426,12 @@ def run_pipeline(args: argparse.Namespace) -> dict:
     """An epoch of ``tools/train.py``, data pipeline and all: images a second, and the share that waits for data."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, '-W', 'ignore', str(Path(__file__).with_name('train.py')), args.config,
-                   '--work-dir', folder, '--cfg-options', 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1']
-        done = subprocess.run(command, capture_output=True, text=True)
+                   '--work-dir', folder, '--cfg-options', 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1',
+                   'log_processor.window_size=1']
+        environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+        if args.device == 'cpu':
+            environment['CUDA_VISIBLE_DEVICES'] = ''
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             raise UserError(f"{args.config} does not train: {(done.stderr.splitlines() or ['?'])[-1]}")
         lines = next(Path(folder).glob('*/vis_data/scalars.json')).read_text().splitlines()
@@ -482,27 +501,33 @@ def device_name(args: argparse.Namespace) -> str:
 def record_all(args: argparse.Namespace) -> None:
     """Every measurement of the record, each in a process of its own."""
     for name, options in RECORDS[args.device].items():
+        if args.only and name not in args.only:
+            continue
         print(f'--- {name}', flush=True)
-        command = [sys.executable, '-W', 'ignore', __file__, *options.split(), '--device', args.device,
+        command = [sys.executable, '-W', 'ignore', 'tools/benchmark.py', *options.split(), '--device', args.device,
                    '--out', str(Path(args.record, name))]
         if subprocess.run(command).returncode:
             raise UserError(f"the measurement {name!r} failed; what came before it is in {args.record}")
 
 
-def main() -> None:
+MODES: dict[str, Callable[[argparse.Namespace], dict]] = dict(
+    inference=compare_models, train=compare_models, detection=compare_models, segmentation=compare_models,
+    layers=compare_layers, sizes=grow, pipeline=run_pipeline)
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: python tools/benchmark.py --deploy --batch 8 --threads 2 --out benchmarks/mine/inference\n'
         'example: python tools/benchmark.py --record benchmarks/mine')
-    modes = dict(inference=compare_models, train=compare_models, detection=compare_models, segmentation=compare_models,
-                 layers=compare_layers, sizes=grow, pipeline=run_pipeline)
-    parser.add_argument('--mode', choices=modes, default='inference',
+    parser.add_argument('--mode', choices=MODES, default='inference',
                         help='forward passes, training steps; training steps of whole detectors or segmentors, with '
                         'DWNet or Swin; single operators; growing sizes; tools/train.py with its data')
     parser.add_argument('--models', nargs='+', help=f"of {', '.join(BASELINES)}, official_tiny, official_base, and "
                         f"dwnet's names in timm; detection and segmentation: of {', '.join(DENSE)}")
     parser.add_argument('--batch', type=int, default=8)
-    parser.add_argument('--size', type=int, default=224, help='of the square images')
+    parser.add_argument('--size', type=int, help='of the square images (default: 224; of detection 800×1280, of '
+                        'segmentation 512×512)')
     parser.add_argument('--sizes', type=int, nargs='+', default=[224, 448, 896, 1344], help='for --mode sizes')
     parser.add_argument('--dtype', nargs='+', choices=('float32', 'bfloat16', 'float16'), default=['float32'],
                         help='of the weights in inference, of autocast in training; several are compared')
@@ -515,22 +540,37 @@ def main() -> None:
     parser.add_argument('--config', default='configs/classification/dwnet-nano_digits.py', help='for --mode pipeline')
     parser.add_argument('--out', help='where to write: OUT.json, and OUT.png for models')
     parser.add_argument('--record', metavar='FOLDER', help='measure all that benchmarks/ keeps, and write it there')
+    parser.add_argument('--only', nargs='+', metavar='NAME', choices=sorted({n for r in RECORDS.values() for n in r}),
+                        help='parts of the record, such as inference or layers')
     parser.add_argument('--memory-of', nargs=2, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def known_models(mode: str) -> list[str]:
+    return list(DENSE) if mode in TASKS else [
+        *BASELINES, 'official_tiny', 'official_base', *timm.list_models('*dwnet*')]
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     args.command = sys.argv[1:]
     args.models = args.models or (list(DENSE) if args.mode in TASKS else TINY)
-    known = list(DENSE) if args.mode in TASKS else [
-        *BASELINES, 'official_tiny', 'official_base', *timm.list_models('*dwnet*')]
+    known = known_models(args.mode)
     if unknown := [name for name in args.models if name not in known]:
         raise UserError(f"--models {' '.join(unknown)}: unknown; there are {', '.join(known)}")
+    if args.mode not in TASKS:
+        args.size = args.size or 224
     if args.threads:
         torch.set_num_threads(args.threads)
+    # the whole of float32 in convolutions, as in matrix products: with TF32 in one of them models were not comparable
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    timm.layers.set_fused_attn(True, experimental=True)
     if args.record:
         return record_all(args)
     if args.memory_of:
         with torch.set_grad_enabled(args.mode != 'inference'):
             return print_memory(args)
-    result = modes[args.mode](args)
+    result = MODES[args.mode](args)
     if args.out:
         write(result, args)
 
