@@ -1,5 +1,6 @@
 """The benchmark's command line: it measures each mode, checks before it times, and writes its record."""
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -92,3 +93,27 @@ def test_the_commands_of_the_record_can_be_run():
         for options in measurements.values():
             args = tool['make_parser']().parse_args([*options.split(), '--device', device])
             assert set(args.models or []) <= set(tool['known_models'](args.mode))
+
+
+RECORDED = [path for path in sorted(Path('benchmarks').iterdir()) if path.is_dir()]
+
+
+@pytest.mark.parametrize('folder', RECORDED, ids=lambda path: path.name)
+def test_the_tables_are_those_of_the_record(folder):
+    tool = runpy.run_path('tools/benchmark.py')
+    assert (folder / 'README.md').read_text() == tool['tables_of'](folder)
+    for path in folder.glob('*.json'):
+        command = json.loads(path.read_text())['command'].split(' --out')[0]
+        assert command in {f"python tools/benchmark.py {names[path.stem]} --device {device}"
+                           for device, names in tool['RECORDS'].items() if path.stem in names}
+
+
+def test_the_figures_of_the_readme_are_those_of_the_record():
+    rows = json.loads(Path('benchmarks/cpu/inference.json').read_text())['models']
+    table = re.findall(r'^\| `(\w+)` \| ([\d.]+) \| ([\d.–]+) \| ([\d.]+) \|$', Path('README.md').read_text(), re.M)
+    assert len(table) == 6
+    for model, eager, compiled, ratio in table:
+        variants = [rows[name] for name in (model, f'{model} compiled') if name in rows]
+        best = max(variants, key=lambda row: row['images_s'])
+        expected = [*(f"{v['images_s']:.1f}" for v in variants), '–'][:2]
+        assert [eager, compiled, ratio] == [*expected, f"{best['ratio']:.2f}"], model

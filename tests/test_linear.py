@@ -23,6 +23,21 @@ def test_values(shape, dtype, gelu, device):
     assert (y - expected).norm() <= 4 * torch.finfo(dtype).eps * expected.norm()
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16])
+def test_residual(dtype, device):
+    x, weight, bias, residual = (torch.randn(s, device=device, dtype=dtype) for s in (
+        (2, 6, 5, 3), (9, 6), (9, ), (2, 9, 5, 3)))
+    x, residual = x.permute(0, 2, 3, 1), residual.permute(0, 2, 3, 1)
+    before, expected = residual.clone(), residual.double() + F.linear(x.double(), weight.double(), bias.double())
+    with torch.no_grad():
+        y = linear(x, weight, bias, residual=residual)
+    assert torch.equal(residual, before)
+    assert y.dtype == dtype and (y - expected).norm() <= 4 * torch.finfo(dtype).eps * expected.norm()
+    with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+        y = linear(x.float(), weight.float(), bias.float(), residual=residual.float())
+    assert y.dtype == torch.float32 and (y - expected).norm() < .02 * expected.norm()
+
+
 @pytest.mark.parametrize('grad', [False, True])
 def test_autocast_and_gradients(grad, device):
     x, weight, bias = (torch.randn(s, device=device) for s in ((4, 6), (9, 6), (9, )))

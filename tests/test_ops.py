@@ -18,8 +18,8 @@ from dwnet.ops import (
 )
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
-SIZES = [((2, 6, 7, 7), 7), ((1, 5, 1, 9), 7), ((3, 4, 6, 5), 3), ((2, 2, 4, 4), 1), ((2, 4, 9, 40), 7),
-         ((1, 3, 5, 6), 9)]
+SIZES = [((2, 6, 7, 7), 7), ((2, 3, 9, 9), 3), ((2, 3, 17, 16), 7), ((1, 5, 1, 9), 7), ((3, 4, 6, 5), 3),
+         ((2, 2, 4, 4), 1), ((2, 4, 9, 40), 7), ((1, 3, 5, 6), 9)]
 
 
 def naive_dynamic(x, weight, bias=None):
@@ -150,6 +150,14 @@ def test_predicted_on_the_way(size, memory_format, device, monkeypatch):
         with torch.no_grad():
             y = predicted_depthwise_conv2d(*inputs, 7)
         assert torch.allclose(y, expected) and y.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize('training', [False, True])
+def test_predicted_compiles_into_one_graph(training, device):
+    inputs = predicted_inputs(5, 6, torch.channels_last, device)
+    with torch.set_grad_enabled(training):
+        y = torch.compile(predicted_depthwise_conv2d, backend='aot_eager', fullgraph=True)(*inputs, 7)
+    assert torch.allclose(y, plain_predicted(*inputs))
 
 
 @pytest.mark.parametrize('training', [False, True])

@@ -16,6 +16,7 @@ from dwnet import DWNet
 from dwnet.engine import BFloat16OptimWrapper, ChannelsLastHook, CompileHook
 from dwnet.engine.options import enable_bf16_training, enable_compile
 from dwnet.errors import UserError
+from dwnet.models.layers import Mlp
 
 NANO = dict(embed_dims=16, depths=(1, 1, 1, 1))
 
@@ -85,35 +86,54 @@ def test_two_precisions_are_refused(small_digits, tmp_path):
     assert done.returncode == 2 and 'choose one' in done.stderr
 
 
-def train_and_test(config: str, data: Path, folder: Path, *options: str) -> dict[str, dict]:
-    """Trains with the options, then tests without and with them."""
+def run(tool: str, config: str, data: Path, folder: Path, *options) -> set[torch.dtype]:
+    """Runs a tool; returns the dtypes in which the MLPs of the backbone computed."""
+    seen: set[torch.dtype] = set()
+
+    def watch(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        if isinstance(module, Mlp):
+            seen.add(output.dtype)
+
     own = [*small(config, data), *(f'{part}_dataloader.{key}' for part in ('train', 'val', 'test')
                                    for key in ('num_workers=0', 'persistent_workers=False'))]
-    scores = {}
-    for name, tool, extra in (('train', 'train', options), ('plain', 'test', ()), ('fast', 'test', options)):
-        command = [f'tools/{tool}.py', config, *[folder / 'train/epoch_1.pth'] * (tool == 'test')]
-        done = run_tool(*command, '--work-dir', folder / name, *extra, *own,
-                        f'experiment_name={name}_{folder.name}')
-        assert done.returncode == 0, done.stderr
-        if tool == 'test':
-            scores[name] = json.loads((folder / name / 'scores.json').read_text())
-    state = torch.load(folder / 'train/epoch_1.pth')['state_dict']
-    assert all(v.isfinite().all() and v.dtype != torch.bfloat16 for v in state.values())
-    return scores
+    handle = nn.modules.module.register_module_forward_hook(watch)
+    try:
+        done = run_tool(f'tools/{tool}.py', config, *options, '--work-dir', folder, *own,
+                        f'experiment_name={folder.name}_{folder.parent.name}')
+    finally:
+        handle.remove()
+    assert done.returncode == 0, done.stderr
+    return seen
+
+
+def scores_of(folder: Path) -> dict:
+    return json.loads((folder / 'scores.json').read_text())
 
 
 @ONE_TASK
 def test_training_and_testing_in_bf16(config, small_digits, tmp_path):
-    scores = train_and_test(config, small_digits, tmp_path, '--bf16', '--channels-last')
+    half, full = {torch.bfloat16}, {torch.float32}
+    checkpoint, options = tmp_path / 'train/epoch_1.pth', ('--bf16', '--channels-last')
+    assert run('train', config, small_digits, tmp_path / 'train', *options) == half | full  # validated in full
+    assert run('test', config, small_digits, tmp_path / 'plain', checkpoint) == full
+    assert run('test', config, small_digits, tmp_path / 'fast', checkpoint, *options) == half
+    assert torch.get_autocast_dtype('cuda') == torch.float16  # as it was
+    plain, fast = scores_of(tmp_path / 'plain'), scores_of(tmp_path / 'fast')
     for key in METRICS[config]:
         points = 100 if key.startswith('coco') else 1  # AP is a fraction
-        assert abs(scores['fast'][key] - scores['plain'][key]) * points < 5, key
+        assert abs(fast[key] - plain[key]) * points < 5, key
 
 
 @pytest.mark.long
 @ALL_TASKS
 def test_training_and_testing_compiled(config, small_digits, tmp_path):
-    scores = train_and_test(config, small_digits, tmp_path, '--compile')
+    checkpoint, stats = tmp_path / 'train/epoch_1.pth', torch._dynamo.utils.counters['stats']
+    for tool, name, options in (('train', 'train', ['--compile']), ('test', 'plain', [checkpoint]),
+                                ('test', 'fast', [checkpoint, '--compile'])):
+        before = stats['unique_graphs']
+        run(tool, config, small_digits, tmp_path / name, *options)
+        assert (stats['unique_graphs'] > before) == ('--compile' in options), name
+    plain, fast = scores_of(tmp_path / 'plain'), scores_of(tmp_path / 'fast')
     for key in METRICS[config]:
         points = 100 if key.startswith('coco') else 1
-        assert abs(scores['fast'][key] - scores['plain'][key]) * points < 1, key
+        assert abs(fast[key] - plain[key]) * points < 1, key

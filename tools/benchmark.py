@@ -499,7 +499,7 @@ def device_name(args: argparse.Namespace) -> str:
 
 
 def record_all(args: argparse.Namespace) -> None:
-    """Every measurement of the record, each in a process of its own."""
+    """Every measurement of the record, each in a process of its own, and their tables."""
     for name, options in RECORDS[args.device].items():
         if args.only and name not in args.only:
             continue
@@ -508,6 +508,46 @@ def record_all(args: argparse.Namespace) -> None:
                    '--out', str(Path(args.record, name))]
         if subprocess.run(command).returncode:
             raise UserError(f"the measurement {name!r} failed; what came before it is in {args.record}")
+        Path(args.record, 'README.md').write_text(tables_of(Path(args.record)))
+
+
+def tables_of(folder: Path) -> str:
+    """The record of a folder as Markdown."""
+    text = []
+    for name in dict.fromkeys(name for record in RECORDS.values() for name in record):
+        if not (path := folder / f'{name}.json').is_file():
+            continue
+        record = json.loads(path.read_text())
+        if not text:
+            text += [f"# {record['device']}", 'Written by `python tools/benchmark.py --record FOLDER`; what the '
+                     'columns mean is in [the page above](../README.md).']
+        text += [f'## {name}', f"`{record['command'].partition(' --out')[0]}`, {record['date']}, torch "
+                 f"{record['torch']}, timm {record['timm']}, {record['threads']} threads"]
+        if 'models' in record:
+            text.append(markdown(
+                ['model', 'images/s', 'lowest – highest', '× first', 'of the matrix rate', 'peak MiB'],
+                [[name, f"{r['images_s']:.1f}", f"{r['low']:.1f} – {r['high']:.1f}", f"{r['ratio']:.2f}",
+                  f"{r['matrix_rate']:.0%}" if 'matrix_rate' in r else '',
+                  f"{r['peak_mib']:.0f}" if 'peak_mib' in r else ''] for name, r in record['models'].items()]))
+            text.append(f'![{name}]({name}.png)')
+        elif 'layers' in record:
+            text.append(markdown(
+                ['operator', 'shape', 'by', 'pass', 'ms', 'of the copy rate'],
+                [[r['operator'], ' × '.join(map(str, r['shape'])), r['by'], r['direction'], f"{r['ms']:.2f}",
+                  f"{r['copy_rate']:.0%}"] for r in record['layers']]))
+        elif 'sizes' in record:
+            sizes = record['sizes']
+            text.append(markdown(['images/s', *(f'{size}²' for size in sizes)], [
+                [model, *(f'{rates[model]:.2f}' for rates in sizes.values())] for model in next(iter(sizes.values()))]))
+        else:
+            text.append(markdown(['config', 'images/s', 'waits for data'], [
+                [config, f"{r['images_s']:.1f}", f"{r['waiting']:.0%}"] for config, r in record['pipeline'].items()]))
+    return '\n\n'.join(text) + '\n'
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ['---', *['---:'] * (len(columns) - 1)], *rows]
+    return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
 
 
 MODES: dict[str, Callable[[argparse.Namespace], dict]] = dict(

@@ -33,8 +33,12 @@ class Block(nn.Module):
         self.bn = build_norm_layer(norm_cfg, dim)[1]
         self.mlp = Mlp(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
+        self.deploy = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.deploy:
+            x = self.mixer.add_to(x)
+            return self.mlp.add_to(x, self.bn(x))
         x = x + self.drop_path(self.mixer(x))
         return x + self.drop_path(self.mlp(self.bn(x)))
 
@@ -42,7 +46,7 @@ class Block(nn.Module):
         """Takes every BatchNorm into its neighbour."""
         self.mixer.fold()
         self.bn = fold_into_linear(self.bn, self.mlp.fc1)
-        self.mlp.fold()
+        self.deploy = True
 
 
 class LocalMlpBlock(nn.Module):
@@ -55,14 +59,18 @@ class LocalMlpBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
+        self.deploy = False
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.deploy:
+            x = x + self.mixer(apply_norm(self.norm_mixer, x))
+            return self.mlp.add_to(x, apply_norm(self.norm_mlp, x))
         x = x + self.drop_path(self.mixer(apply_norm(self.norm_mixer, x)))
         return x + self.drop_path(self.mlp(apply_norm(self.norm_mlp, x)))
 
     def fold(self) -> None:
         """There is no BatchNorm here."""
-        self.mlp.fold()
+        self.deploy = True
 
 
 class Stage(nn.Module):

@@ -70,18 +70,16 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * ratio))
         self.act = nn.GELU()
         self.fc2 = nn.Linear(int(dim * ratio), dim)
-        self.fused = False
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-        if self.fused:
-            x = linear(x, self.fc1.weight, self.fc1.bias, gelu=True)
-            return linear(x, self.fc2.weight, self.fc2.bias).permute(0, 3, 1, 2)
         return self.fc2(self.act(self.fc1(x))).permute(0, 3, 1, 2)
 
-    def fold(self) -> None:
-        """Takes the GELU into the layer in front of it where the machine can."""
-        self.fused = True
+    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
+        """``residual + self(x)``, in fewer passes over the maps where the machine can; for inference."""
+        x, residual = x.permute(0, 2, 3, 1), residual.permute(0, 2, 3, 1)  # (B, H, W, C)
+        x = linear(x, self.fc1.weight, self.fc1.bias, gelu=True)
+        return linear(x, self.fc2.weight, self.fc2.bias, residual=residual).permute(0, 3, 1, 2)
 
 
 @contextmanager

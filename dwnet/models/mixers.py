@@ -10,7 +10,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, predicted_depthwise_conv2d
+from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, linear, predicted_depthwise_conv2d
 
 from .fold import Affine, fold_into_conv, norm_as_affine
 from .layers import pad_to_multiple
@@ -135,14 +135,25 @@ class ConvMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
+        return self.bn_out(self.proj_out(self._mix(x)))[:, :, :height, :width]
+
+    def _mix(self, x: Tensor) -> Tensor:
+        """All in front of the last 1×1 convolution: (B, C, H, W) → (B, C, H', W'), with the padding."""
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
         x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
         if isinstance(self.bn_spatial, nn.Identity):  # folded
-            x = self.spatial(x, relu=True)
-        else:
-            x = F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
-        return self.bn_out(self.proj_out(x))[:, :, :height, :width]
+            return self.spatial(x, relu=True)
+        return F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
+
+    def add_to(self, x: Tensor) -> Tensor:
+        """``x + self(x)``, in fewer passes over the maps where the machine can; for inference."""
+        if not isinstance(self.bn_out, nn.Identity):
+            return x + self(x)
+        height, width = x.shape[-2:]
+        y = self._mix(x)[:, :, :height, :width].permute(0, 2, 3, 1)  # (B, H, W, C)
+        weight = self.proj_out.weight.flatten(1)
+        return linear(y, weight, self.proj_out.bias, residual=x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def fold(self) -> None:
         """Takes every BatchNorm into the layer in front of it."""

@@ -143,9 +143,9 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
     x, weight, bias = autocast_to(x, weight, bias)
     hidden = hidden.to(x.dtype)
     backend = choose_backend(x, backend)[0]
-    graph = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if backend == 'torch' and x.device.type == 'cpu' and not graph:
-        return torch_forms.predict_and_apply(x, hidden, weight, bias, groups, size)
+    recorded = torch.is_grad_enabled() or torch.jit.is_tracing()
+    if backend == 'torch' and x.device.type == 'cpu' and not recorded:
+        return _predicted(x, hidden, weight, bias, size)
     rows_innermost = backend == 'torch' and torch_forms.rows_run_innermost(width)
     kernels = torch_forms.predict_in_order(hidden, weight, bias, groups, size, rows_innermost)
     return _inhomogeneous(x, kernels, backend)
@@ -303,9 +303,25 @@ def _inhomogeneous_gradients(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
 _inhomogeneous.register_autograd(_inhomogeneous_gradients, setup_context=_save_inhomogeneous)
 
 
+@torch.library.custom_op('dwnet::predicted_depthwise_conv2d', mutates_args=())
+def _predicted(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, size: int) -> Tensor:
+    """For inference on a CPU; it has no gradient."""
+    return torch_forms.predict_and_apply(x, hidden, weight, bias, len(weight) // size**2, size)
+
+
+@_predicted.register_fake
+def _(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, size: int) -> Tensor:
+    return torch_forms.empty_like(x)
+
+
 @register_flop_formula(torch.ops.dwnet.depthwise_conv2d)
 def _(x_shape, weight_shape, *_, **__) -> int:
     return 2 * prod(x_shape) * prod(weight_shape[2:])
+
+
+@register_flop_formula(torch.ops.dwnet.predicted_depthwise_conv2d)
+def _(x_shape, hidden_shape, weight_shape, bias_shape, size, *_, **__) -> int:
+    return 2 * prod(x_shape) * size**2 + 2 * hidden_shape[0] * prod(hidden_shape[2:]) * prod(weight_shape)
 
 
 @register_flop_formula(torch.ops.dwnet.inhomogeneous_depthwise_conv2d)

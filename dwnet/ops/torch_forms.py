@@ -11,6 +11,8 @@ from torch import Tensor
 
 # In inference the inhomogeneous operator works on parts of the maps that hold no more values than these.
 CACHED_KERNELS, CACHED_SUMS = 2**22, 2**18
+# Positions of a map up to which the dynamic operator joins the images: where it was faster, see benchmarks/cpu.
+JOINED_FORWARD, JOINED_BACKWARD = 256, 64
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
@@ -27,15 +29,24 @@ def empty_like(x: Tensor) -> Tensor:
 def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """(B, C, H, W) with kernels (N, C, k, k); N is 1, one for all images, or B.
 
-    One convolution an image: as a single one of B·C groups it could not stay in channels-last.
+    With kernels of their own, small images become one of B·C channels. That cannot stay in channels-last, so large
+    ones are convolved one after another.
     """
     fmt = memory_format_of(x)
     if not x.numel():
         return empty_like(x)
     if len(weight) == 1:
         return _conv(x, weight[0], bias).contiguous(memory_format=fmt)
+    if x[0, 0].numel() <= JOINED_FORWARD:
+        y = _conv(_join(x), weight.flatten(0, 1), None if bias is None else bias.repeat(len(x)))
+        return y.view(x.shape).contiguous(memory_format=fmt)
     images = [_conv(image, kernels, bias) for image, kernels in zip(x.split(1), weight)]
     return torch.cat(images).contiguous(memory_format=fmt)
+
+
+def _join(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (1, B·C, H, W)"""
+    return x.reshape(1, -1, *x.shape[2:])
 
 
 def _conv(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
@@ -45,15 +56,17 @@ def _conv(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
 
 def depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of ``x`` and of the kernels (N, C, k, k)."""
+    if not x.numel():
+        return empty_like(x), torch.zeros_like(weight)
     if len(weight) == 1:
         grad_x, grad_weight = _conv_backward(grad_y, x, weight[0])
         return grad_x.contiguous(memory_format=memory_format_of(x)), grad_weight.unsqueeze(0)
-    grad_x = empty_like(x)
-    grad_weight = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device)
-    for i, kernels in enumerate(weight):
-        part, grad_weight[i] = _conv_backward(grad_y[i:i + 1], x[i:i + 1], kernels)
-        grad_x[i:i + 1] = part
-    return grad_x, grad_weight
+    if x[0, 0].numel() <= JOINED_BACKWARD:
+        grad_x, grad_weight = _conv_backward(_join(grad_y), _join(x), weight.flatten(0, 1))
+        return grad_x.view(x.shape).contiguous(memory_format=memory_format_of(x)), grad_weight.view(weight.shape)
+    images = [_conv_backward(*parts) for parts in zip(grad_y.split(1), x.split(1), weight)]
+    grad_x, grad_weight = zip(*images)
+    return torch.cat(grad_x).contiguous(memory_format=memory_format_of(x)), torch.stack(grad_weight)
 
 
 def _conv_backward(grad_y: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
