@@ -146,7 +146,7 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
     recorded = torch.is_grad_enabled() or torch.jit.is_tracing()
     if backend == 'torch' and x.device.type == 'cpu' and not recorded:
         return _predicted(x, hidden, weight, bias, size)
-    rows_innermost = backend == 'torch' and torch_forms.rows_run_innermost(width)
+    rows_innermost = backend == 'torch' and x.is_cpu and torch_forms.rows_run_innermost(width)
     kernels = torch_forms.predict_in_order(hidden, weight, bias, groups, size, rows_innermost)
     return _inhomogeneous(x, kernels, backend)
 
