@@ -59,8 +59,7 @@ def enable_bf16_training(cfg: Config) -> None:
 
 
 def enable_bf16_testing(cfg: Config) -> None:
-    """``--bf16`` of a test."""
-    cfg.test_cfg = {**(cfg.get('test_cfg') or {}), 'fp16': True}
+    """``--bf16`` of a test: the backbone in bfloat16."""
     _add_hook(cfg, 'BFloat16Hook')
 
 

@@ -1,5 +1,5 @@
 """What the options for speed switch on: deployment, channels-last, bfloat16, and compilation of the backbone."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -31,26 +31,36 @@ class ChannelsLastHook(Hook):
         runner.model.to(memory_format=torch.channels_last)
 
 
+def _backbones(model: nn.Module) -> list[nn.Module]:
+    found = (getattr(module, 'backbone', None) for module in model.modules())
+    return [backbone for backbone in found if isinstance(backbone, nn.Module)]
+
+
 @HOOKS.register_module()
 class CompileHook(Hook):
     """Compiles the backbone, and it alone: what surrounds it in a detector has no static graph (mmdet#11050)."""
 
     def before_run(self, runner: Runner) -> None:
-        for module in runner.model.modules():
-            if isinstance(backbone := getattr(module, 'backbone', None), nn.Module):
-                backbone.compile()
+        for backbone in _backbones(runner.model):
+            backbone.compile()
 
 
 @HOOKS.register_module()
 class BFloat16Hook(Hook):
-    """What evaluation loops with ``fp16=True`` use on a GPU; on a CPU they use bfloat16 anyway."""
+    """The backbone computes in bfloat16; heads go on in float32, in which boxes are not rounded and metrics count."""
 
-    def before_run(self, runner: Runner) -> None:
-        self.before = torch.get_autocast_dtype('cuda')
-        torch.set_autocast_dtype('cuda', torch.bfloat16)
+    def before_test(self, runner: Runner) -> None:
+        for backbone in _backbones(runner.model):
+            backbone.forward = _in_bfloat16(backbone.forward)
 
-    def after_run(self, runner: Runner) -> None:
-        torch.set_autocast_dtype('cuda', self.before)
+
+def _in_bfloat16(forward: Callable) -> Callable:
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            maps = forward(x)
+        return tuple(y.float() for y in maps)
+
+    return run
 
 
 @OPTIM_WRAPPERS.register_module()
