@@ -45,7 +45,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
         action=DictAction,
         metavar='KEY=VALUE',
         help='change the config: train_dataloader.batch_size=8 model.backbone.with_cp=True …')
-    parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it; on a GPU or a CPU')
+    parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
     parser.add_argument('--channels-last', action='store_true', help='lay out neck and head channels-last, too')
     parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
     parser.add_argument(
