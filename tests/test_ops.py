@@ -94,7 +94,7 @@ def test_empty(shape, device):
 @pytest.mark.parametrize('function, shape', [
     (depthwise_conv2d, (4, 1, 3, 3)), (dynamic_depthwise_conv2d, (2, 4, 3, 3))])
 def test_wrong_bias(function, shape):
-    with pytest.raises(ValueError, match=r'bias must be \(C,\) = \(4,\), got \(5,\)'):
+    with pytest.raises(ValueError, match=r'one value a channel, \(4,\), got \(5,\)'):
         function(torch.zeros(2, 4, 5, 6), torch.zeros(shape), torch.zeros(5))
 
 
@@ -172,7 +172,8 @@ def test_predicted_in_half_precision(training, device):
         assert y.dtype == torch.bfloat16 and (y - expected).norm() < .02 * expected.norm()
 
 
-@pytest.mark.parametrize('part, size, message', [(1, 7, 'hidden'), (2, 7, 'weight must be'), (0, 6, 'k = 6 odd')])
+@pytest.mark.parametrize('part, size, message', [
+    (1, 7, 'hidden'), (2, 7, 'weight must be'), (0, 6, 'k = 6 odd'), (3, 7, 'bias must have')])
 def test_predicted_from_the_wrong_shapes(part, size, message):
     inputs = predicted_inputs(4, 5, torch.contiguous_format, 'cpu')
     inputs[part] = inputs[part][:2]

@@ -2,14 +2,13 @@
 """Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
-from dwnet.engine.cli import check_data, load_config, make_parser, run_command
+from dwnet.engine.cli import add_speed_options, check_data, load_config, make_parser, run_command
 from dwnet.engine.options import (
     enable_bf16_testing,
-    enable_channels_last,
-    enable_compile,
     enable_deploy,
     enable_out,
     enable_show_dir,
+    enable_speed,
     enable_tta,
     set_checkpoint,
 )
@@ -27,6 +26,7 @@ def main() -> None:
         'label images (segmentation)')
     parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms: the same scores, faster')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, the config's")
+    add_speed_options(parser)
     args = parser.parse_args()
 
     cfg = load_config(args)
@@ -40,10 +40,7 @@ def main() -> None:
         enable_deploy(cfg)
     if args.bf16:
         enable_bf16_testing(cfg)
-    if args.channels_last:
-        enable_channels_last(cfg)
-    if args.compile:
-        enable_compile(cfg)
+    enable_speed(cfg, args)
     if args.tta:
         enable_tta(cfg)
     runner = Runner.from_cfg(cfg)

@@ -2,14 +2,13 @@
 """Trains any config: classification, detection or segmentation."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
-from dwnet.engine.cli import check_data, load_config, make_parser, run_command
+from dwnet.engine.cli import add_speed_options, check_data, load_config, make_parser, run_command
 from dwnet.engine.options import (
     enable_amp,
     enable_auto_scale_lr,
     enable_bf16_training,
-    enable_channels_last,
-    enable_compile,
     enable_resume,
+    enable_speed,
     start_from,
 )
 from dwnet.errors import UserError
@@ -28,6 +27,7 @@ def main() -> None:
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by the actual batch size over that of the config')
+    add_speed_options(parser)
     args = parser.parse_args()
 
     cfg = load_config(args)
@@ -42,10 +42,7 @@ def main() -> None:
         enable_amp(cfg)
     if args.bf16:
         enable_bf16_training(cfg)
-    if args.channels_last:
-        enable_channels_last(cfg)
-    if args.compile:
-        enable_compile(cfg)
+    enable_speed(cfg, args)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     Runner.from_cfg(cfg).train()

@@ -45,15 +45,19 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
         action=DictAction,
         metavar='KEY=VALUE',
         help='change the config: train_dataloader.batch_size=8 model.backbone.with_cp=True …')
-    parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
-    parser.add_argument('--channels-last', action='store_true', help='lay out neck and head channels-last, too')
-    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default='none',
         help='who started this process; set by tools/dist_train.sh and the like')
     return parser
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """Those of train and test; ``enable_speed`` does what they say."""
+    parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
+    parser.add_argument('--channels-last', action='store_true', help='lay out neck and head channels-last, too')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -2,6 +2,7 @@
 import copy
 import os
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -68,9 +69,12 @@ def _must_be_plain(option: str, cfg: Config) -> None:
         raise UserError(f'{option} cannot be combined with optim_wrapper.type={wrapper!r}')
 
 
-def enable_channels_last(cfg: Config) -> None:
-    """``--channels-last``"""
-    _add_hook(cfg, 'ChannelsLastHook')
+def enable_speed(cfg: Config, args: Namespace) -> None:
+    """``--channels-last`` and ``--compile``; ``--bf16`` differs between training and testing."""
+    if args.channels_last:
+        _add_hook(cfg, 'ChannelsLastHook')
+    if args.compile:
+        enable_compile(cfg)
 
 
 def enable_compile(cfg: Config) -> None:

@@ -69,7 +69,7 @@ class LocalMlpBlock(nn.Module):
         return x + self.drop_path(self.mlp(apply_norm(self.norm_mlp, x)))
 
     def fold(self) -> None:
-        """There is no BatchNorm here."""
+        """There is no BatchNorm here; the MLP's GELU and sum join its layers."""
         self.deploy = True
 
 

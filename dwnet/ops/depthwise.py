@@ -140,6 +140,7 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
             or hidden.shape != (batch, weight.shape[1], height, width)):
         raise ValueError(f'weight must be (G·k·k, D, 1, 1) with k = {size} odd and a G that divides {channels}, and '
                          f'hidden ({batch}, D, {height}, {width}), got {tuple(weight.shape)} and {tuple(hidden.shape)}')
+    _check_bias(bias, len(weight))
     x, weight, bias = autocast_to(x, weight, bias)
     hidden = hidden.to(x.dtype)
     backend = choose_backend(x, backend)[0]
@@ -205,7 +206,7 @@ def _triton_problem(interpreted: bool) -> str:
 
 def _check_bias(bias: Tensor | None, channels: int) -> None:
     if bias is not None and bias.shape != (channels, ):
-        raise ValueError(f'bias must be (C,) = ({channels},), got {tuple(bias.shape)}')
+        raise ValueError(f'bias must have one value a channel, ({channels},), got {tuple(bias.shape)}')
 
 
 def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
