@@ -25,7 +25,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import PixelData
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -210,26 +210,13 @@ def dense_step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], No
 
 def dense_batch(task: str, batch: int, size: tuple[int, int]) -> dict:
     """Random images, each with 8 boxes and masks, or with a class at every pixel."""
-    height, width = size
-    meta = dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1., 1.), img_id=0, img_path='')
-    samples = []
-    for _ in range(batch):
-        if task == 'detection':
-            from mmdet.structures import DetDataSample
-            from mmdet.structures.mask import BitmapMasks
-            corner = torch.rand(8, 2) * torch.tensor([width / 2, height / 2])
-            boxes = torch.cat([corner, corner + 32 + torch.rand(8, 2) * min(size) / 3], 1)
-            masks = torch.zeros(8, height, width, dtype=torch.uint8)
-            for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
-                mask[y1:y2, x1:x2] = 1
-            sample = DetDataSample(metainfo=meta)
-            sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, 80, (8, )),
-                                               masks=BitmapMasks(masks.numpy(), height, width))
-        else:
-            from mmseg.structures import SegDataSample
-            labels = torch.randint(0, 150, (1, *size))
-            sample = SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=labels))
-        samples.append(sample)
+    if task == 'detection':
+        from mmdet.testing import demo_mm_inputs
+        return demo_mm_inputs(batch, (3, *size), num_items=[8] * batch, num_classes=80, with_mask=True)
+    from mmseg.structures import SegDataSample
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
+    samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=torch.randint(0, 150, (1, *size))))
+               for _ in range(batch)]
     return dict(inputs=[torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(batch)],
                 data_samples=samples)
 
