@@ -12,12 +12,14 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
 from .checkpoints import newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
+from .preemption import OutlastSigterm
 from .process_group import init_cpu_process_group
 from .progress import ProgressHook
 
@@ -88,6 +90,13 @@ class Runner(MMEngineRunner):
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
             hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
         super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(*args, **kwargs) -> DataLoader:
+        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
+        if loader.num_workers:
+            loader.worker_init_fn = OutlastSigterm(loader.worker_init_fn)
+        return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         if isinstance(loop, dict) and 'type' not in loop:
