@@ -4,27 +4,36 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner as MMEngineRunner
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from dwnet.errors import UserError
 
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
-# Data sets of mmpretrain that download themselves.
-_SELF_FETCHED = ('CIFAR', 'MNIST', 'FashionMNIST')
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs ``main``; a mistake of the user ends it with one line and exit code 2."""
+    """Runs ``main``; a mistake of the user ends it with one line and exit code 2.
+
+    Of several processes, the first that fails has its error in the launcher's last words.
+    """
     try:
-        main()
+        record(main)()
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error):
+            raise
+        print(f'error: {one_line(error)} A worker ends so when memory runs out, RAM or shared memory (df -h /dev/shm; in '
+              'a container: --shm-size); take fewer of them, --cfg-options train_dataloader.num_workers=…, or smaller '
+              'batches', file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
@@ -74,7 +83,7 @@ def load_config(args: argparse.Namespace) -> Config:
     except ModuleNotFoundError as error:
         raise _toolbox_error(str(error.name)) from error
     except Exception as error:  # a config is Python: whatever it raises is a mistake in it
-        raise UserError(f'{args.config} cannot be read: {_one_line(error)}') from error
+        raise UserError(f'{args.config} cannot be read: {one_line(error)}') from error
     if args.cfg_options:
         _merge_options(cfg, args.cfg_options)
     toolbox = cfg.get('default_scope')
@@ -82,7 +91,7 @@ def load_config(args: argparse.Namespace) -> Config:
         try:
             importlib.import_module(f'{toolbox}.models')
         except Exception as error:  # their version checks are assertions
-            raise _toolbox_error(toolbox, _one_line(error)) from error
+            raise _toolbox_error(toolbox, one_line(error)) from error
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -91,7 +100,8 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Its kind and its message."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
@@ -113,47 +123,4 @@ def _merge_options(cfg: Config, options: dict) -> None:
     try:
         cfg.merge_from_dict(options)
     except Exception as error:
-        raise UserError(f'--cfg-options: {_one_line(error)}') from error
-
-
-def check_data(cfg: Config, *parts: str) -> None:
-    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says.
-
-    Raises:
-        UserError: If a file or folder is missing.
-    """
-    for part in parts:
-        loader, evaluator = cfg.get(f'{part}_dataloader'), cfg.get(f'{part}_evaluator')
-        paths = [*_dataset_paths((loader or {}).get('dataset'))]
-        for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
-            if metric.get('ann_file'):
-                paths.append((f'{part}_evaluator.ann_file', Path(metric['ann_file'])))
-        for setting, path in paths:
-            if not path.exists():
-                setting = setting.replace('dataset', f'{part}_dataloader.dataset', 1)
-                remedy = ('`make data` makes it' if 'digits' in path.parts else
-                          f'put the data there, or say where it is: --cfg-options {setting}=…')
-                raise UserError(f'{path} is missing ({part} data); {remedy}')
-
-
-def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
-    """The setting and the path of everything on disk that a dataset config, however nested, names."""
-    if not dataset:
-        return
-    for key in ('dataset', 'datasets'):
-        inner = dataset.get(key)
-        for i, part in enumerate(inner if isinstance(inner, (list, tuple)) else [inner]):
-            name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
-            yield from _dataset_paths(part, name)
-    root = dataset.get('data_root') or ''
-    if '://' in root or str(dataset.get('type')).startswith(_SELF_FETCHED):  # on a server, or on its way
-        return
-    if root:
-        yield f'{setting}.data_root', Path(root)
-    prefix = dataset.get('data_prefix') or {}
-    prefixes = prefix.items() if isinstance(prefix, dict) else [('', prefix)]
-    names = [('ann_file', dataset.get('ann_file')),
-             *((f'data_prefix.{key}'.rstrip('.'), value) for key, value in prefixes)]
-    for key, name in names:
-        if name:
-            yield f'{setting}.{key}', Path(root, name)
+        raise UserError(f'--cfg-options: {one_line(error)}') from error
