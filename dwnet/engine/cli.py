@@ -28,11 +28,11 @@ def run_command(main: Callable[[], None]) -> None:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
+        if 'DataLoader worker (pid' not in str(error):
             raise
-        print(f'error: {one_line(error)} A worker ends so when memory runs out, RAM or shared memory (df -h /dev/shm; in '
-              'a container: --shm-size); take fewer of them, --cfg-options train_dataloader.num_workers=…, or smaller '
-              'batches', file=sys.stderr)
+        print(f'error: {one_line(error)}: a worker ends so when RAM or shared memory runs out (df -h /dev/shm; in a '
+              'container: --shm-size); take fewer, --cfg-options train_dataloader.num_workers=…, or smaller batches',
+              file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
