@@ -3,6 +3,7 @@ import argparse
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from dwnet.errors import UserError
 
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
+# https://…, s3://…, also with the slashes that a path loses
+_ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -73,15 +76,21 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of the command line, with its options merged and its toolbox imported.
 
     Raises:
-        UserError: If the file or its toolbox is missing, the file is no config, or an option sets what no
-            config has.
+        UserError: If the file or its toolbox is missing, the file is no config, it or its base is an address, or
+            an option sets what no config has.
     """
+    if _ADDRESS.match(args.config):
+        raise _address_error(args.config)
     if not Path(args.config).is_file():
         raise UserError(f'{args.config} is missing; the configs are below configs/')
     try:
         cfg = Config.fromfile(args.config)
     except ModuleNotFoundError as error:
         raise _toolbox_error(str(error.name)) from error
+    except FileNotFoundError as error:  # of a base; mmengine fetches none
+        address = _ADDRESS.search(str(error))
+        raise _address_error(f'a _base_ of {args.config}') if address else UserError(
+            f'{args.config} cannot be read: {one_line(error)}') from error
     except Exception as error:  # a config is Python: whatever it raises is a mistake in it
         raise UserError(f'{args.config} cannot be read: {one_line(error)}') from error
     if args.cfg_options:
@@ -98,6 +107,11 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = f'work_dirs/{Path(args.config).stem}'
     cfg.launcher = args.launcher
     return cfg
+
+
+def _address_error(what: str) -> UserError:
+    return UserError(f'{what} is an address, and none is fetched: a config is Python and may do all that you may. '
+                     'Download it, read it, and name the file; trust configs as you would programs')
 
 
 def one_line(error: BaseException) -> str:
