@@ -26,6 +26,12 @@ TASKS = pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATI
                                 ids=['classification', 'detection', 'segmentation'])
 
 
+@pytest.fixture(autouse=True)
+def _plain_config_dumps(monkeypatch):
+    """mmengine writes each config into the work dir, and breaks its lines for seconds."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+
+
 @pytest.fixture
 def data(small_digits, tmp_path) -> Path:
     """A copy of the digits that a test may spoil."""
