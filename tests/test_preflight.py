@@ -326,7 +326,7 @@ def test_weights_that_do_not_fit_are_found_before_the_data_are_read(make_runner,
 
 def test_weights_that_fit_are_not_loaded_yet(make_runner, tmp_path, monkeypatch):
     other = MODELS.build(read_config(CLASSIFICATION).model)
-    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'x.pth')
+    torch.save(dict(state_dict={key: value + 1 for key, value in other.state_dict().items()}), tmp_path / 'x.pth')
     runner = make_runner(CLASSIFICATION, dict(load_from=str(tmp_path / 'x.pth')))
     before = copy.deepcopy(runner.model.state_dict())
     assert judge(runner, monkeypatch) == ('', [])
