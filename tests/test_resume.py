@@ -99,15 +99,15 @@ def same(a: dict, b: dict) -> bool:
 @pytest.mark.parametrize('by_epoch, sampler, stop', [
     (True, 'DefaultSampler', 8), (True, 'DefaultSampler', 13), (False, 'DefaultSampler', 8),
     (False, 'InfiniteSampler', 14)])
-@pytest.mark.parametrize('workers, then', [(0, 0), (2, 2), (2, 1)])
-def test_resumed_training_ends_bit_identical(by_epoch, sampler, stop, workers, then, tmp_path):
-    whole = runner_for(tmp_path / 'whole', by_epoch, sampler, workers)
+@pytest.mark.parametrize('workers, then, accumulate', [(0, 0, 1), (2, 2, 2), (2, 1, 1)])
+def test_resumed_training_ends_bit_identical(by_epoch, sampler, stop, workers, then, accumulate, tmp_path):
+    whole = runner_for(tmp_path / 'whole', by_epoch, sampler, workers, accumulate=accumulate)
     whole.train()
     with pytest.raises(InterruptedError):
-        runner_for(tmp_path / 'cut', by_epoch, sampler, workers, hooks=[Stop(stop)]).train()
+        runner_for(tmp_path / 'cut', by_epoch, sampler, workers, hooks=[Stop(stop)], accumulate=accumulate).train()
     assert (tmp_path / 'cut/last_checkpoint').read_text().endswith(f'iter_{stop // 5 * 5}.pth')
     torch.manual_seed(99)  # another process begins elsewhere
-    resumed = runner_for(tmp_path / 'cut', by_epoch, sampler, then, name='2', resume=True)
+    resumed = runner_for(tmp_path / 'cut', by_epoch, sampler, then, name='2', resume=True, accumulate=accumulate)
     resumed.train()
     assert resumed.iter == whole.iter and same(state_of(whole), state_of(resumed))
 

@@ -1,5 +1,5 @@
 """What the Runner needs beyond mmengine."""
-from .checkpoints import SafeCheckpointHook
+from .checkpoints import GatheredGradientsHook, SafeCheckpointHook
 from .guard import GuardHook
 from .loops import EpochLoop, IterLoop
 from .preemption import PreemptionHook
@@ -9,4 +9,5 @@ from .runner import Runner
 from .speed import BFloat16Hook, BFloat16OptimWrapper, ChannelsLastHook, CompileHook, DeployHook
 
 __all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'ChannelsLastHook', 'CompileHook', 'DeployHook', 'EpochLoop',
-           'GuardHook', 'IterLoop', 'PreemptionHook', 'ProgressHook', 'Runner', 'SafeCheckpointHook', 'SeedHook']
+           'GatheredGradientsHook', 'GuardHook', 'IterLoop', 'PreemptionHook', 'ProgressHook', 'Runner',
+           'SafeCheckpointHook', 'SeedHook']

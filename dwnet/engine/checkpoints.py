@@ -3,10 +3,12 @@ import os
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import Tensor
 
 from dwnet.checkpoint import read_checkpoint
 from dwnet.errors import UserError
@@ -67,6 +69,29 @@ class SafeCheckpointHook(CheckpointHook):
                 old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
                 if self.file_backend.isfile(old):
                     self.file_backend.remove(old)
+
+
+def gathered_gradients(runner: Runner) -> dict[str, Tensor]:
+    """Gradients that wait for more passes before they move the weights (``accumulative_counts``)."""
+    wrapper = runner.optim_wrapper
+    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+        return {}
+    return {name: p.grad for name, p in runner.model.named_parameters() if p.grad is not None}
+
+
+@HOOKS.register_module()
+class GatheredGradientsHook(Hook):
+    """Keeps them in checkpoints, which mmengine leaves them out of."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if 'optimizer' in checkpoint and (gradients := gathered_gradients(runner)):
+            checkpoint['gradients'] = {name: gradient.cpu() for name, gradient in gradients.items()}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            parameters = dict(runner.model.named_parameters())
+            for name, gradient in checkpoint.get('gradients', {}).items():
+                parameters[name].grad = gradient.to(parameters[name].device)
 
 
 def checkpoints_in(work_dir: str) -> list[Path]:

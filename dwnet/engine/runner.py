@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast_object_list, is_distributed, is_main_process, master_only
+from mmengine.dist import all_reduce, broadcast_object_list, is_distributed, is_main_process, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
-from .checkpoints import newest_whole_checkpoint, replace_durably
+from .checkpoints import gathered_gradients, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
 from .preemption import OutlastSigterm
 from .process_group import init_cpu_process_group
@@ -27,6 +27,7 @@ from .progress import ProgressHook
 _HOOKS = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1),
     seed=dict(type='SeedHook'),
+    gradients=dict(type='GatheredGradientsHook'),
     guard=dict(type='GuardHook'),
     preemption=dict(type='PreemptionHook'),
     progress=dict(type='ProgressHook'))
@@ -140,8 +141,13 @@ class Runner(MMEngineRunner):
             raise UserError(f'{filename} holds no state of a training ({error} is missing), so nothing can be '
                             'resumed from it; to start from its weights, set load_from') from error
 
+    def save_checkpoint(self, *args, **kwargs) -> None:
+        for gradient in gathered_gradients(self).values():  # each process has its own; the file holds one
+            all_reduce(gradient, 'mean')
+        self._write_checkpoint(*args, **kwargs)
+
     @master_only
-    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+    def _write_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         unfinished = f'.{filename}.unfinished'
         try:
             super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
