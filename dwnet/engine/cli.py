@@ -12,6 +12,8 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from dwnet.errors import UserError
 
+from .preemption import EXIT_CODE, Preempted
+
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
 # Data sets of mmpretrain that download themselves.
@@ -23,8 +25,13 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
+        # of one raised in a data worker PyTorch makes a report, whose last line says it
+        line = str(error).strip().splitlines()[-1].removeprefix('dwnet.errors.UserError: ')
+        print(f'error: {line}', file=sys.stderr)
         sys.exit(2)
+    except Preempted as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)

@@ -7,23 +7,21 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import find_latest_checkpoint
 
 from dwnet.errors import UserError
+
+from .checkpoints import checkpoints_in
 
 
 def enable_resume(cfg: Config, checkpoint: str) -> None:
     """``--resume [CHECKPOINT]``: model, optimiser, schedule and epoch go on where they were."""
     if checkpoint == 'auto':
-        pointer = Path(cfg.work_dir, 'last_checkpoint')
-        if not pointer.is_file():
+        if not checkpoints_in(cfg.work_dir):
             print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
             return
-        newest = find_latest_checkpoint(cfg.work_dir)
-        if not Path(newest).is_file():  # also where an interruption left the pointer empty
-            raise UserError(f'{pointer} names {newest!r}, which is missing; name a checkpoint: '
-                            '--resume CHECKPOINT')
-        checkpoint = newest
+        cfg.resume, cfg.load_from = True, None  # the Runner takes the newest whole one
+        _leave_out_pretrained(cfg)
+        return
     cfg.resume = True
     start_from(cfg, checkpoint)
 
@@ -38,6 +36,10 @@ def start_from(cfg: Config, checkpoint: str) -> None:
     """``load_from``: the checkpoint brings all weights, so none are fetched for initialisation."""
     _must_exist(checkpoint)
     cfg.load_from = checkpoint
+    _leave_out_pretrained(cfg)
+
+
+def _leave_out_pretrained(cfg: Config) -> None:
     if cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None
 

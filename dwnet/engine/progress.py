@@ -22,6 +22,8 @@ class ProgressHook(Hook):
         plain_interval: Seconds between two plain lines.
     """
 
+    priority = 'VERY_LOW'
+
     def __init__(self, plain_interval: float = 20.) -> None:
         self.plain_interval = plain_interval
         self._bar: Progress | None = None

@@ -1,21 +1,34 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
 import os
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_distributed, master_only
+from mmengine.dist import broadcast_object_list, is_distributed, is_main_process, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
+from .checkpoints import newest_whole_checkpoint, replace_durably
+from .loops import EpochLoop, IterLoop
 from .process_group import init_cpu_process_group
 from .progress import ProgressHook
+
+# Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
+_HOOKS = dict(
+    checkpoint=dict(type='SafeCheckpointHook', interval=1),
+    seed=dict(type='SeedHook'),
+    guard=dict(type='GuardHook'),
+    preemption=dict(type='PreemptionHook'),
+    progress=dict(type='ProgressHook'))
+_OWN_LOOPS = {'EpochBasedTrainLoop': EpochLoop, 'IterBasedTrainLoop': IterLoop}
 
 
 @RUNNERS.register_module(name='DWNetRunner')
@@ -26,8 +39,12 @@ class Runner(MMEngineRunner):
 
     * Several processes work without a GPU, over gloo; what needs a GPU is replaced there, with a warning:
       SyncBN by BN, mixed precision by fp32.
+    * A training that is interrupted and resumed, in the middle of an epoch too, ends with the weights of one that
+      was not: see :mod:`dwnet.engine.reproducible`.
+    * Checkpoints cannot be torn, and a damaged one is passed over: :mod:`dwnet.engine.checkpoints`. SIGTERM saves
+      one: :mod:`dwnet.engine.preemption`.
+    * Steps and samples that cannot be used are left out and named: :mod:`dwnet.engine.guard`.
     * A checkpoint that does not fit the model is an error.
-    * A checkpoint is written beside its final name and renamed when it is whole.
     * Resuming does not execute the config text that a checkpoint may carry.
     * A progress bar shows the time left.
     """
@@ -66,8 +83,19 @@ class Runner(MMEngineRunner):
         return super().build_optim_wrapper(optim_wrapper)
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
+        hooks = {**_HOOKS, **(hooks or {})}
+        checkpoint = hooks.get('checkpoint')
+        if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
+            hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
         super().register_default_hooks(hooks)
-        self.register_hook(ProgressHook(), priority='VERY_LOW')
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if isinstance(loop, dict) and 'type' not in loop:
+            loop = dict(loop)
+            loop['type'] = EpochLoop if loop.pop('by_epoch') else IterLoop
+        elif isinstance(loop, dict) and loop['type'] in _OWN_LOOPS:
+            loop = {**loop, 'type': _OWN_LOOPS[loop['type']]}
+        return super().build_train_loop(loop)
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
                         **_) -> dict:
@@ -102,12 +130,42 @@ class Runner(MMEngineRunner):
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         unfinished = f'.{filename}.unfinished'
-        super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
-        if Path(out_dir, unfinished).is_file():  # on this machine, not on a server
-            os.replace(Path(out_dir, unfinished), Path(out_dir, filename))
+        try:
+            super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
+            if Path(out_dir, unfinished).is_file():  # on this machine, not on a server
+                replace_durably(Path(out_dir, unfinished), Path(out_dir, filename))
+        except OSError as error:
+            Path(out_dir, unfinished).unlink(missing_ok=True)
+            raise UserError(f'{out_dir}/{filename} cannot be written ({error.strerror or error}); earlier checkpoints '
+                            'are intact: make room, then --resume') from error
 
     def train(self) -> nn.Module:
+        if self._resume and self._load_from is None:
+            self._load_from = self._newest_checkpoint()
         return self._with_progress_closed(super().train)
+
+    def _newest_checkpoint(self) -> str | None:
+        """The one that the first process finds, for all of them, with its seed, which the data loaders need."""
+        found: list = [None, None]
+        if is_main_process():
+            try:
+                if path := newest_whole_checkpoint(self.work_dir):
+                    found = [str(path), read_checkpoint(str(path))['meta'].get('seed')]
+            except UserError as error:
+                found = [error, None]
+        broadcast_object_list(found)
+        path, seed = found
+        if isinstance(path, UserError):
+            raise path
+        if path is None:
+            self._resume = False
+        elif not Path(path).is_file():
+            raise UserError(f'{path}, from which the first process resumes, is not there on {platform.node()}: the '
+                            'work dir has to be one folder for all machines')
+        elif self._randomness_cfg.get('seed') is None and seed is not None:
+            self._randomness_cfg['seed'] = seed
+            self.set_randomness(**self._randomness_cfg)
+        return path
 
     def val(self) -> dict:
         return self._with_progress_closed(super().val)

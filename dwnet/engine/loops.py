@@ -1,0 +1,74 @@
+"""mmengine's two training loops, able to begin in the middle of an epoch; see :mod:`dwnet.engine.reproducible`."""
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner.base_loop import BaseLoop
+from mmengine.runner.utils import calc_dynamic_intervals
+from torch import nn
+from torch.utils.data import DataLoader
+
+from .reproducible import begin_at, build_train_loader
+
+
+@LOOPS.register_module()
+class EpochLoop(EpochBasedTrainLoop):
+    """Epoch by epoch. A checkpoint at the end of one may have come before its validation, which is then run first."""
+
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
+        super().__init__(runner, build_train_loader(runner, dataloader, endless=False), *args, **kwargs)
+
+    def run(self) -> nn.Module:
+        self.runner.call_hook('before_train')
+        if self._iter and self._iter == self._epoch * len(self.dataloader):
+            self._validate_when_due()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_when_due()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        first = max(0, self._iter - self._epoch * len(self.dataloader))
+        begin_at(self.dataloader, self._epoch, first)
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        for i, batch in enumerate(self.dataloader, start=first):
+            self.run_iter(i, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+    def _validate_when_due(self) -> None:
+        self._decide_current_val_interval()
+        if (self.runner.val_loop is not None and self._epoch >= self.val_begin
+                and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)):
+            self.runner.val_loop.run()
+
+
+@LOOPS.register_module()
+class IterLoop(IterBasedTrainLoop):
+    """Step by step over endless data. mmengine's starts its workers before it is known where to begin."""
+
+    def __init__(self, runner: Runner, dataloader: DataLoader | dict, max_iters: int, val_begin: int = 1,
+                 val_interval: int = 1000, dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
+        BaseLoop.__init__(self, runner, build_train_loader(runner, dataloader, endless=True))
+        self._max_iters, self._iter = int(max_iters), 0
+        self._max_epochs, self._epoch = 1, 0  # one great epoch, to mmengine
+        self.val_begin, self.val_interval = val_begin, val_interval
+        self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
+        self.stop_training = False
+        runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+
+    def run(self) -> nn.Module:
+        begin_at(self.dataloader, 0, self._iter)
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        batches = iter(self.dataloader) if self._iter < self._max_iters else None
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(batches))
+            self._decide_current_val_interval()
+            if (self.runner.val_loop is not None and self._iter >= self.val_begin
+                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
+                self.runner.val_loop.run()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model

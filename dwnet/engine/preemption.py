@@ -1,0 +1,61 @@
+"""SIGTERM, by which clusters end a job: the training is saved where it is, then ends."""
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed
+from mmengine.dist import is_distributed, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from .checkpoints import PREEMPTED, point_to
+
+EXIT_CODE = 128 + signal.SIGTERM  # 143, what a shell reports of a process that SIGTERM ended
+
+
+class Preempted(Exception):
+    """The training was asked to stop, and has saved its state."""
+
+
+@HOOKS.register_module()
+class PreemptionHook(Hook):
+    """After the step in which SIGTERM came to any process, all save together and end; ``--resume`` goes on there.
+
+    While gradients are gathered over several steps it waits for the last of them. A validation is cut short: the
+    training before it has been saved, or is saved at the interval that the config names.
+    """
+    priority = 'LOWEST'  # behind schedules and regular checkpoints
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def before_train(self, runner: Runner) -> None:
+        self._previous = signal.signal(signal.SIGTERM, self._ask)
+        self._device = next(runner.model.parameters()).device
+
+    def after_train(self, runner: Runner) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if not self._any_asked() or not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
+            return
+        runner.save_checkpoint(runner.work_dir, PREEMPTED, by_epoch=False)
+        if is_main_process():
+            point_to(f'{runner.work_dir}/{PREEMPTED}', runner.work_dir)
+        raise Preempted(f'SIGTERM: the training is saved in {runner.work_dir}/{PREEMPTED} after step '
+                        f'{runner.iter + 1}; --resume goes on from there')
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if self._asked:
+            raise Preempted('SIGTERM during a validation; --resume goes on from the last checkpoint')
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def _any_asked(self) -> bool:
+        if is_distributed():
+            flag = torch.tensor(int(self._asked), device=self._device)
+            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+            self._asked = bool(flag)
+        return self._asked
