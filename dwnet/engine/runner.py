@@ -16,7 +16,7 @@ from torch import nn
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
-from .checkpoints import newest_whole_checkpoint, replace_durably
+from .checkpoints import check_training_state, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
 from .process_group import init_cpu_process_group
 from .progress import ProgressHook
@@ -107,6 +107,8 @@ class Runner(MMEngineRunner):
             UserError: If the file is damaged, refused since it would run code, or does not fit the model.
         """
         checkpoint = read_checkpoint(filename, map_location)
+        if self._resume:
+            check_training_state(checkpoint, filename, self)
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
@@ -121,11 +123,17 @@ class Runner(MMEngineRunner):
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
+        self._resume = True
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        if self.param_schedulers is not None:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         try:
             super().resume(filename, *args, **kwargs)
-        except KeyError as error:
-            raise UserError(f'{filename} holds no state of a training ({error} is missing), so nothing can be '
-                            'resumed from it; to start from its weights, set load_from') from error
+        except UserError:
+            raise
+        except Exception as error:  # whatever an altered state leads to
+            raise UserError(f'{filename} cannot be resumed from ({type(error).__name__}: {error}); to start from its '
+                            'weights, set load_from') from error
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
