@@ -116,6 +116,8 @@ class Runner(MMEngineRunner):
         # by the model's names, for the hooks, such as EMA, that load it too
         checkpoint['state_dict'] = load_weights(model, checkpoint['state_dict'], filename, new_heads)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        # which, where a training with averaged weights is resumed, has put the weights that it averages in their place
+        model.load_state_dict(checkpoint['state_dict'], strict=not new_heads)
         self._has_loaded = True
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
         if isinstance(checkpoint.get('meta'), dict):

@@ -1,0 +1,258 @@
+"""Interrupted and resumed training against uninterrupted training, bit for bit; and what it rests on."""
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import nn
+
+from dwnet.engine import Runner
+from dwnet.engine.checkpoints import newest_whole_checkpoint, point_to
+from dwnet.engine.guard import as_plain
+from dwnet.engine.preemption import Preempted
+from dwnet.engine.reproducible import SampleReader, seed_generators
+from dwnet.errors import UserError
+
+
+class Noise(torch.utils.data.Dataset):
+    """Samples that differ from read to read, by all three libraries' random numbers."""
+
+    def __init__(self, length: int = 22, broken: tuple = ()) -> None:
+        self.length, self.broken = length, broken
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index in self.broken:
+            raise OSError(f'image{index}.jpg is truncated')
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        return dict(x=torch.tensor([index / 10, random.random(), np.random.rand()]) + torch.rand(3))
+
+    def get_data_info(self, index: int) -> dict:
+        return dict(img_path=f'data/image{index}.jpg')
+
+
+@MODELS.register_module()
+class NoisyNet(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(.3), nn.Linear(8, 1))
+        self.poison: tuple = ()  # forward passes whose loss is not finite
+        self.passes = 0
+
+    def forward(self, x, mode='tensor'):
+        x = torch.stack(list(x))
+        self.passes += 1
+        if self.passes in self.poison:
+            x = x * float('nan')
+        y = self.layers(x)
+        return dict(loss=(y - 1).square().mean() * (1 + np.random.rand() / 10)) if mode == 'loss' else [y]
+
+
+class Stop(Hook):
+    """Ends the training as a kill would: at once, after a number of steps."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.after:
+            raise InterruptedError
+
+
+def runner_for(folder, by_epoch=True, sampler='DefaultSampler', workers=2, seed=0, name='', hooks=(), data=None,
+               accumulate=1, **options) -> Runner:
+    steps = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=17)
+    return Runner(
+        model=dict(type='NoisyNet'), work_dir=str(folder), experiment_name=f'{folder.name}{name}{random.random()}',
+        train_dataloader=dict(batch_size=4, sampler=dict(type=sampler, shuffle=True), dataset=data or Noise(),
+                              num_workers=workers),
+        train_cfg=steps, randomness=dict(seed=seed), log_level='ERROR',
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=.01), accumulative_counts=accumulate),
+        param_scheduler=[dict(type='LinearLR', start_factor=.1, by_epoch=False, end=7),
+                         dict(type='CosineAnnealingLR', by_epoch=by_epoch, T_max=3 if by_epoch else 17)],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5, max_keep_ckpts=2)),
+        custom_hooks=[dict(type='EMAHook'), *hooks], **options)
+
+
+def state_of(runner: Runner) -> dict:
+    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    return {**runner.model.state_dict(), **{f'ema.{k}': v for k, v in ema.ema_model.state_dict().items()},
+            **{f'adam.{i}.{k}': v for i, s in runner.optim_wrapper.optimizer.state_dict()['state'].items()
+               for k, v in s.items()}}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize('by_epoch, sampler, stop', [
+    (True, 'DefaultSampler', 8), (True, 'DefaultSampler', 13), (False, 'DefaultSampler', 8),
+    (False, 'InfiniteSampler', 14)])
+@pytest.mark.parametrize('workers, then', [(0, 0), (2, 2), (2, 1)])
+def test_resumed_training_ends_bit_identical(by_epoch, sampler, stop, workers, then, tmp_path):
+    whole = runner_for(tmp_path / 'whole', by_epoch, sampler, workers)
+    whole.train()
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path / 'cut', by_epoch, sampler, workers, hooks=[Stop(stop)]).train()
+    assert (tmp_path / 'cut/last_checkpoint').read_text().endswith(f'iter_{stop // 5 * 5}.pth')
+    torch.manual_seed(99)  # another process begins elsewhere
+    resumed = runner_for(tmp_path / 'cut', by_epoch, sampler, then, name='2', resume=True)
+    resumed.train()
+    assert resumed.iter == whole.iter and same(state_of(whole), state_of(resumed))
+
+
+def test_another_seed_gives_another_training(tmp_path):
+    a, b = (runner_for(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    a.train(), b.train()
+    assert not same(a.model.state_dict(), b.model.state_dict())
+
+
+def test_a_seed_that_nobody_chose_is_resumed_too(tmp_path):
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path / 'cut', seed=None, hooks=[Stop(8)]).train()
+    seed = torch.load(tmp_path / 'cut/iter_5.pth')['meta']['seed']
+    whole = runner_for(tmp_path / 'whole', seed=seed)
+    resumed = runner_for(tmp_path / 'cut', seed=None, name='2', resume=True)
+    whole.train(), resumed.train()
+    assert same(state_of(whole), state_of(resumed))
+
+
+def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
+    class Terminate(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = runner_for(tmp_path / 'whole')
+    whole.train()
+    with pytest.raises(Preempted, match='saved in .*/preempted.pth after step 9; --resume'):
+        runner_for(tmp_path / 'cut', hooks=[Terminate()]).train()
+    resumed = runner_for(tmp_path / 'cut', name='2', resume=True)
+    resumed.train()
+    assert same(state_of(whole), state_of(resumed))
+    assert not (tmp_path / 'cut/preempted.pth').exists()  # a newer one took its place
+
+
+def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):
+    runner_for(tmp_path).train()
+    assert sorted(f.name for f in tmp_path.glob('*.pth')) == ['iter_15.pth', 'iter_18.pth']
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_18.pth'
+    data = (tmp_path / 'iter_18.pth').read_bytes()
+    for damaged in (b'', data[:-1000], data[:100]):
+        (tmp_path / 'iter_18.pth').write_bytes(damaged)
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
+    torch.save(dict(state_dict=NoisyNet().state_dict()), tmp_path / 'iter_18.pth')  # weights alone
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
+    for pointer in ('', '/nowhere/iter_15.pth', '\x00'):
+        (tmp_path / 'last_checkpoint').write_text(pointer)
+        assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
+    (tmp_path / 'iter_15.pth').write_bytes(b'')
+    with pytest.raises(UserError, match='none of the 2 checkpoints'):
+        newest_whole_checkpoint(tmp_path)
+    assert newest_whole_checkpoint(tmp_path / 'empty') is None
+
+
+def test_the_oldest_checkpoint_goes_last(tmp_path, monkeypatch):
+    """At every moment of a save there is a whole checkpoint with a pointer to it."""
+    seen = []
+    replace = os.replace
+
+    def watch(source, target):
+        pointer = tmp_path / 'last_checkpoint'
+        if pointer.is_file():
+            seen.append(os.path.isfile(pointer.read_text()))
+        return replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', watch)
+    runner = runner_for(tmp_path)
+    next(h for h in runner.hooks if type(h).__name__ == 'SafeCheckpointHook').max_keep_ckpts = 1
+    runner.train()
+    assert len(seen) >= 5 and all(seen)
+    assert [f.name for f in tmp_path.glob('*.pth')] == ['iter_18.pth']
+
+
+def test_the_pointer_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    point_to('a.pth', tmp_path)
+    monkeypatch.setattr('os.fsync', lambda _: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError):
+        point_to('b.pth', tmp_path)
+    assert (tmp_path / 'last_checkpoint').read_text() == 'a.pth'
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_samples_that_cannot_be_read(workers, tmp_path, capfd):
+    runner_for(tmp_path / 'a', workers=workers, data=Noise(broken=(3, 7))).train()
+    printed = ''.join(capfd.readouterr())
+    assert all(f'data/image{i}.jpg cannot be read and is left out (OSError: image{i}.jpg is truncated)' in printed
+               for i in (3, 7))
+    with pytest.raises(UserError, match='11 of 22 training samples cannot be read, more than 10'):
+        runner_for(tmp_path / 'b', workers=workers, data=Noise(broken=tuple(range(11)))).train()
+
+
+def test_samples_are_seeded_by_their_place():
+    reader = SampleReader(Noise(), seed=5)
+    a, b, c = (reader([(3, epoch, place)])[0]['x'] for epoch, place in ((0, 3), (0, 3), (1, 3)))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    seed_generators(1, 2, 3)
+    draws = random.random(), np.random.rand(), torch.rand(1).item()
+    seed_generators(1, 2, 3, 0)
+    assert not {random.random(), np.random.rand(), torch.rand(1).item()} & {*draws}
+
+
+class Poison(Hook):
+    def __init__(self, *passes: int) -> None:
+        self.passes = passes
+
+    def before_train(self, runner):
+        runner.model.poison = self.passes
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_steps_that_are_not_finite_are_skipped(accumulate, tmp_path, capfd):
+    class Watch(Hook):
+        priority = 'LOWEST'
+        states: list = []
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            self.states.append({k: v.clone() for k, v in runner.model.state_dict().items()})
+
+    watch = Watch()
+    watch.states = []
+    runner = runner_for(tmp_path, by_epoch=False, workers=0, accumulate=accumulate, hooks=[Poison(5, 6), watch])
+    runner.train()
+    states = watch.states
+    before = states[3]  # after pass 4
+    assert same(before, states[5]) and not same(before, states[7])
+    assert all(v.isfinite().all() for v in runner.model.state_dict().values())
+    guard = next(h for h in runner.hooks if type(h).__name__ == 'GuardHook')
+    assert (guard.skipped, guard.row) == (2 // accumulate, 0)
+    adam = runner.optim_wrapper.optimizer.state_dict()['state']
+    assert all(v.isfinite().all() for s in adam.values() for v in s.values())
+
+
+def test_an_infinite_loss_with_finite_gradients_is_skipped(tmp_path):
+    runner = runner_for(tmp_path, by_epoch=False, workers=0)
+    forward = runner.model.forward
+    runner.model.forward = lambda x, mode: {'loss': forward(x, mode)['loss'], 'loss_b': torch.tensor(float('inf'))}
+    before = {k: v.clone() for k, v in runner.model.state_dict().items()}
+    with pytest.raises(UserError, match='17 steps in a row'):
+        next(h for h in runner.hooks if type(h).__name__ == 'GuardHook').in_a_row = 17
+        runner.train()
+    assert same(before, runner.model.state_dict())
+    batch = torch.load(tmp_path / 'not_finite_step17_rank0.pth', weights_only=True)
+    assert torch.stack(batch['x']).shape == (4, 3)
+
+
+def test_batches_are_saved_without_code():
+    from mmdet.testing import demo_mm_inputs
+    plain = as_plain(demo_mm_inputs(2, (3, 32, 32), num_items=[1, 2], with_mask=True))
+    sample = plain['data_samples'][0]
+    assert sample['gt_instances']['bboxes'].shape == (1, 4) and sample['gt_instances']['masks'].shape == (1, 32, 32)
