@@ -516,3 +516,103 @@ def retype(rng: Generator, data: bytes) -> bytes:
 
 
 SAFETENSORS: dict[str, Mutation] = {'header altered': alter_header, 'tensor altered': retype}
+
+
+# --- COCO annotations ----------------------------------------------------------------------------
+
+_ODD = [None, 'x', [], {}, -1, 0, 1.5, float('nan'), float('inf'), -float('inf'), 10**400, 1e300, 2**63, True, [[]],
+        '\0', [1, 2], {'a': 1}]
+
+
+def _one_of(rng: Generator, items: list) -> object:
+    return items[rng.integers(len(items))]
+
+
+def _entry(rng: Generator, coco: dict) -> dict:
+    return _one_of(rng, coco[_one_of(rng, ['images', 'annotations', 'annotations', 'categories'])])
+
+
+def coco_keys(rng: Generator, coco: dict) -> None:
+    place = coco if rng.random() < .2 else _entry(rng, coco)
+    del place[_one_of(rng, list(place))]
+
+
+def coco_types(rng: Generator, coco: dict) -> None:
+    place = coco if rng.random() < .1 else _entry(rng, coco)
+    place[_one_of(rng, list(place))] = _one_of(rng, _ODD)
+
+
+def coco_entries(rng: Generator, coco: dict) -> None:
+    part = coco[_one_of(rng, list(coco))]
+    part[rng.integers(len(part))] = _one_of(rng, _ODD)
+
+
+def coco_boxes(rng: Generator, coco: dict) -> None:
+    box = _one_of(rng, coco['annotations'])['bbox']
+    box[rng.integers(4)] = _one_of(rng, [float('nan'), float('inf'), -float('inf'), -5, 0, -1000, 1e300, 10**400, 1e9, .1])
+    if rng.integers(4) == 0:
+        del box[rng.integers(4)]
+
+
+def coco_segmentations(rng: Generator, coco: dict) -> None:
+    huge = float(_one_of(rng, [1e6, 1e12, 1e300, float('inf'), float('nan'), -1e9]))
+    _one_of(rng, coco['annotations'])['segmentation'] = _one_of(rng, [
+        [], [[]], [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, 4, huge, 6]], [[huge] * 6], [[1, 1, 9, 1, 9, 9]],
+        [['a'] * 6], [None], 'x', 5, [[[1, 2]] * 6], [[1, 1, 9, 1, 9, 9], [huge] * 6], [[5] * 6], [[-50] * 6]])
+
+
+def coco_rle(rng: Generator, coco: dict) -> None:
+    mask = _one_of(rng, coco['annotations'])['segmentation']
+    whole = mask['counts']
+    place = int(rng.integers(len(whole)))
+    mask.update(_one_of(rng, [
+        dict(counts=whole[:place]), dict(counts=whole[:place] + chr(rng.integers(33, 127)) + whole[place + 1:]),
+        dict(counts=''), dict(counts='o' * 400), dict(counts=[5, -5, 2**40]), dict(counts=[128 * 128]), dict(counts=[]),
+        dict(counts=None), dict(counts='\u20ac'), dict(size=[2**20, 2**20]), dict(size=[128]), dict(size=[-128, -128]),
+        dict(size=[64, 256]), dict(size=None), dict(size=[float('nan'), 128]), dict(counts=[0] * 100_000)]))
+
+
+def coco_ids(rng: Generator, coco: dict) -> None:
+    part, key = _one_of(rng, [('images', 'id'), ('annotations', 'id'), ('annotations', 'image_id'), ('categories', 'id'),
+                              ('annotations', 'category_id')])
+    entry, other = _one_of(rng, coco[part]), _one_of(rng, coco[part])
+    entry[key] = _one_of(rng, [other[key], 10**6, -1, '3', 1.5, None, 2**70])
+
+
+def coco_names(rng: Generator, coco: dict) -> None:
+    image = _one_of(rng, coco['images'])
+    image['file_name'] = _one_of(rng, ['../../../../../../etc/passwd', '/etc/passwd', 'missing.jpg', '', '.', '..', '\0', 'x' * 5000,
+                                       '00001.jpg\n', '~/x.jpg', 'http://127.0.0.1:9/x.jpg', 's3://x/y.jpg',
+                                       '../../annotations/train.json', coco['images'][0]['file_name']])
+
+
+def coco_sizes(rng: Generator, coco: dict) -> None:
+    image = _one_of(rng, coco['images'])
+    image[_one_of(rng, ['width', 'height'])] = _one_of(rng, [0, 1, -128, 127, 1280, 2**31, 10**30, float('nan'), '128', 128.5])
+
+
+def coco_empty(rng: Generator, coco: dict) -> None:
+    coco[_one_of(rng, list(coco))] = []
+
+
+_CONTENTS = [coco_keys, coco_types, coco_entries, coco_boxes, coco_segmentations, coco_rle, coco_ids, coco_names,
+             coco_sizes, coco_empty]
+
+
+def _in_json(mutate: Callable[[Generator, dict], None]) -> Mutation:
+
+    def mutate_bytes(rng: Generator, data: bytes) -> bytes:
+        coco = json.loads(data)
+        for _ in range(rng.integers(1, 3)):
+            mutate(rng, coco)
+        return json.dumps(coco).encode()
+
+    return mutate_bytes
+
+
+COCO: dict[str, Mutation] = {
+    **{mutate.__name__.replace('coco_', 'altered '): _in_json(mutate) for mutate in _CONTENTS},
+    'truncated': truncate, 'bytes overwritten': overwrite, 'bits flipped': flip_bits, 'empty': empty,
+    'nested without end': lambda rng, data: b'[' * 100_000,
+    'another document': lambda rng, data: json.dumps(_one_of(rng, _ODD[:-8] + [[], 'x'])).encode(),
+    'many broken': lambda rng, data: json.dumps({**json.loads(data), 'annotations': [None] * 20}).encode()}

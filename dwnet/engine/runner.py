@@ -12,8 +12,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dwnet.checkpoint import load_weights, read_checkpoint
+from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
 
 from .checkpoints import check_training_state, newest_whole_checkpoint, replace_durably
@@ -44,6 +46,7 @@ class Runner(MMEngineRunner):
     * Checkpoints cannot be torn, and a damaged one is passed over: :mod:`dwnet.engine.checkpoints`. SIGTERM saves
       one: :mod:`dwnet.engine.preemption`.
     * Steps and samples that cannot be used are left out and named: :mod:`dwnet.engine.guard`.
+    * Images that are not whole and broken COCO annotations are named: :mod:`dwnet.datasets`.
     * A checkpoint that does not fit the model is an error.
     * Resuming does not execute the config text that a checkpoint may carry.
     * A progress bar shows the time left.
@@ -96,6 +99,12 @@ class Runner(MMEngineRunner):
         elif isinstance(loop, dict) and loop['type'] in _OWN_LOOPS:
             loop = {**loop, 'type': _OWN_LOOPS[loop['type']]}
         return super().build_train_loop(loop)
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            dataloader = {**dataloader, 'dataset': with_checks(dataloader['dataset'])}
+        return MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
                         **_) -> dict:
