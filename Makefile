@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-.PHONY: setup demo data test test-all lint doctor clean
+.PHONY: setup demo data test test-all chaos lint doctor clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ test: setup
 
 test-all: setup
 	$(RUN) -m pytest
+
+chaos: setup
+	$(RUN) -W ignore tests/chaos.py
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -153,6 +153,24 @@ def test_resume_continues_where_the_training_was(train_once, tmp_path):
     assert torch.load(tmp_path / 'w' / 'epoch_2.pth')['meta']['iter'] == 42
 
 
+@ONE_TASK
+def test_a_resumed_training_is_the_uninterrupted_one(config, small_digits, tmp_path):
+    """From a checkpoint in the middle of the epoch to the same bits: weights, moments, schedules."""
+    options = [*small(config, small_digits), 'default_hooks.checkpoint.by_epoch=False', 'train_cfg.val_interval=9',
+               'default_hooks.checkpoint.interval=5', 'default_hooks.checkpoint.max_keep_ckpts=-1']
+    run_python('tools/train.py', config, '--work-dir', tmp_path / 'whole', *options)
+    (tmp_path / 'cut').mkdir()
+    shutil.copy(tmp_path / 'whole/iter_5.pth', tmp_path / 'cut')
+    run_python('tools/train.py', config, '--work-dir', tmp_path / 'cut', '--resume', *options)
+    last = (tmp_path / 'whole/last_checkpoint').read_text().rpartition('/')[2]
+    whole, cut = (torch.load(tmp_path / name / last) for name in ('whole', 'cut'))
+    assert whole['meta']['iter'] == cut['meta']['iter'] > 5
+    assert all(torch.equal(value, cut['state_dict'][name]) for name, value in whole['state_dict'].items())
+    for a, b in zip(whole['optimizer']['state'].values(), cut['optimizer']['state'].values(), strict=True):
+        assert a and all(torch.equal(a[key], b[key]) for key in a)
+    assert whole['param_schedulers'] == cut['param_schedulers']
+
+
 def test_test_time_augmentation_averages_over_the_views(train_once, tmp_path):
     config = SEGMENTATION
     options, work_dir = train_once(config)
