@@ -7,11 +7,16 @@ is refused in one line that names it, or if what was loaded is what the whole fi
 if the training goes on and names what it left out. Nothing in a file may run.
 """
 import argparse
+import copy
+import functools
 import hashlib
+import importlib
+import io
 import json
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -20,12 +25,14 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image, ImageOps
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 import dwnet  # noqa: F401  before the toolboxes
@@ -112,7 +119,10 @@ class Checkpoints:
             name = f'case-{hashlib.sha256(content).hexdigest()[:8]}.safetensors'
         return f'safetensors: {kind}', name, content
 
-    def run(self, number: int) -> tuple[str, str]:
+    def kinds(self, number: int) -> list[str]:
+        return [self.make(number)[0]]
+
+    def run(self, number: int) -> list[tuple[str, str]]:
         kind, name, content = self.make(number)
         path = self.folder / f'case{os.getpid()}' / name
         path.parent.mkdir(exist_ok=True)
@@ -127,7 +137,7 @@ class Checkpoints:
             outcome = f'{FAILURE}the file ran code'
         if not outcome.startswith(FAILURE):
             path.unlink()
-        return kind, outcome
+        return [(kind, outcome)]
 
     def _load(self, path: str) -> str:
         model = self.runner.model
@@ -167,18 +177,156 @@ class Checkpoints:
                    for key in theirs)
 
 
+# --- Trainings -----------------------------------------------------------------------------------
+
+
+def _train(cfg: Config, folder: Path, model: torch.nn.Module) -> tuple[Runner, str]:
+    """A training and its log."""
+    runner = Runner(
+        model, str(folder), train_dataloader=cfg.train_dataloader, train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=cfg.optim_wrapper, default_scope=cfg.default_scope, default_hooks=dict(checkpoint=None),
+        experiment_name=folder.parent.name)
+    runner.train()
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise ValueError('weights that are not finite')
+    return runner, ''.join(path.read_text() for path in folder.glob('*/*.log'))
+
+
+class Images:
+    """Trainings on folders of 54 whole images and ten damaged ones."""
+    batch = 10
+
+    def __init__(self, folder: Path, data: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.cfg = Config.fromfile(ROOT / 'configs/classification/dwnet-nano_digits.py')
+        self.cfg.model.backbone.arch.update(embed_dims=8, depths=(1, 1, 1, 1))
+        self.cfg.model.head.in_channels = 64
+        init_default_scope('mmpretrain')
+        importlib.import_module('mmpretrain.models')
+        self.model = MODELS.build(self.cfg.model)
+        self.files = sorted((data / 'classification/train').glob('*/*.jpg'))[:1280:20]
+
+    def make(self, number: int) -> list[tuple[str, str, bytes, bytes]]:
+        """Kind, name, content and original of ten damaged images."""
+        cases = []
+        for place in range(self.batch):
+            rng = np.random.default_rng([self.seed, number, place])
+            suffix, turn = ('.jpg', '.png')[place % 2], number * self.batch // 2 + place // 2
+            kind, mutate = list(mutations.IMAGES.items())[turn % len(mutations.IMAGES)]
+            original = mutations.encode_image(Image.open(self.files[place]), suffix)
+            cases.append((f'{suffix} {kind}', f'{place}{suffix}', mutate(rng, original), original))
+        return cases
+
+    def kinds(self, number: int) -> list[str]:
+        return [kind for kind, *_ in self.make(number)]
+
+    def run(self, number: int) -> list[tuple[str, str]]:
+        cases, folder = self.make(number), self.folder / f'images{number}'
+        for path in self.files[self.batch:]:
+            target = folder / 'data' / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+        (folder / 'data' / '0').mkdir(exist_ok=True)
+        for _, name, content, _ in cases:
+            (folder / 'data' / '0' / name).write_bytes(content)
+        cfg = copy.deepcopy(self.cfg)
+        cfg.train_dataloader.update(batch_size=8, num_workers=1, persistent_workers=False)
+        cfg.train_dataloader.dataset.update(data_root='', data_prefix=str(folder / 'data'))
+        log = ''
+
+        def train() -> str:
+            nonlocal log
+            runner, log = _train(cfg, folder / 'work', self.model)
+            return '' if runner.iter == 8 else f'{FAILURE}{runner.iter} steps of 8'
+
+        failure = judge(train).replace('refused', f'{FAILURE}the training stopped')
+        outcomes = [
+            (kind, failure or judge(functools.partial(self._judge, folder / 'data' / '0' / name, *contents, log)))
+            for kind, name, *contents in cases]
+        shutil.rmtree(folder)
+        return outcomes
+
+    @staticmethod
+    def _judge(path: Path, content: bytes, original: bytes, log: str) -> str:
+        """A file has to be named, or be an image: a PNG the whole one, a JPEG what Pillow makes of it."""
+        if f'{path} cannot be read and is left out' in log:
+            return 'named'
+        image, whole = mmcv.imfrombytes(content), mmcv.imfrombytes(original)
+        if np.array_equal(image, whole):
+            return 'read'
+        if path.suffix == '.png' and image.shape == whole.shape:
+            return f'{FAILURE}another image, not named'
+        try:
+            theirs = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert('RGB'))[..., ::-1]
+        except Exception:
+            return 'read in part: a JPEG has no checksum'
+        same = theirs.shape == image.shape and np.abs(theirs.astype(int) - image).mean() < 2
+        return 'read as Pillow does: a JPEG has no checksum' if same else f'{FAILURE}not what Pillow reads'
+
+
+class Annotations:
+    """Trainings of a nano detector on eight scenes, with a damaged annotation file."""
+
+    def __init__(self, folder: Path, data: Path, seed: int) -> None:
+        self.folder, self.data, self.seed = folder, data, seed
+        self.cfg = Config.fromfile(ROOT / 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py')
+        init_default_scope('mmdet')
+        importlib.import_module('mmdet.models')
+        self.model = MODELS.build(self.cfg.model)
+        coco = json.loads((data / 'annotations/train.json').read_text())
+        coco['images'] = coco['images'][:8]
+        coco['annotations'] = [entry for entry in coco['annotations'] if entry['image_id'] < 8]
+        self.whole = json.dumps(coco).encode()
+
+    def make(self, number: int) -> tuple[str, bytes]:
+        kind, mutate = list(mutations.COCO.items())[number % len(mutations.COCO)]
+        return kind, mutate(np.random.default_rng([self.seed, number]), self.whole)
+
+    def kinds(self, number: int) -> list[str]:
+        return [self.make(number)[0]]
+
+    def run(self, number: int) -> list[tuple[str, str]]:
+        kind, content = self.make(number)
+        folder = self.folder / f'annotations{number}'
+        folder.mkdir()
+        path = folder / 'train.json'
+        path.write_bytes(content)
+        outcome = judge(lambda: self._train(path, content))
+        if not outcome.startswith(FAILURE):
+            shutil.rmtree(folder)
+        return [(kind, outcome)]
+
+    def _train(self, path: Path, content: bytes) -> str:
+        cfg = copy.deepcopy(self.cfg)
+        cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+        cfg.train_dataloader.dataset.update(data_root=str(self.data), ann_file=str(path))
+        try:
+            runner, log = _train(cfg, path.parent / 'work', self.model)
+        except UserError as error:
+            if str(path) not in str(error) and 'training samples cannot be read' not in str(error):
+                raise ValueError(f'an error that does not name the file: {error}') from error
+            raise
+        data = runner.train_dataloader.dataset
+        used = sum(len(data.get_data_info(index)['instances']) for index in range(len(data)))
+        lost = len(json.loads(content)['annotations']) - used
+        if 'left out' in log:
+            return 'trained, and named'
+        return 'trained' if not lost else f'{FAILURE}{lost} annotations dropped in silence'
+
+
 # --- Processes -----------------------------------------------------------------------------------
 
 
 def _serve(cases, connection: Connection) -> None:
     """A worker: takes numbers of cases and gives back their kinds and outcomes."""
-    MMLogger.get_current_instance().setLevel('CRITICAL')
     sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
-        kind, outcome = cases.run(connection.recv())
+        outcomes = cases.run(connection.recv())
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        connection.send((kind, outcome if used < GIBIBYTES else f'{FAILURE}{used:.1f} GiB of memory'))
+        if used > GIBIBYTES:
+            outcomes = [(kind, f'{FAILURE}{used:.1f} GiB of memory') for kind, _ in outcomes]
+        connection.send(outcomes)
 
 
 class Worker:
@@ -196,26 +344,25 @@ class Worker:
         theirs.close()
 
     def give(self, number: int) -> None:
-        self.number, self.deadline = number, time.monotonic() + SECONDS * getattr(self.cases, 'patience', 1)
+        self.number, self.deadline = number, time.monotonic() + SECONDS
         self.connection.send(number)
 
     def take(self) -> list[tuple[str, str]] | None:
-        """The outcome of its case, once there is one; a lost process is replaced."""
+        """What became of its case, once that is known; a lost process is replaced."""
         try:
             if self.connection.poll():
-                kind, outcome = self.connection.recv()
-                if outcome.endswith('of memory'):
+                outcomes = self.connection.recv()
+                if outcomes[0][1].endswith('of memory'):
                     self._replace()
-                return kind, outcome
+                return outcomes
         except EOFError:
             self.process.join()
-            code = self.process.exitcode
-            self._replace()
-            return self.cases.make(self.number)[0], f'{FAILURE}the interpreter crashed, exit code {code}'
-        if time.monotonic() > self.deadline:
-            self._replace()
-            return self.cases.make(self.number)[0], f'{FAILURE}hang'
-        return None
+            return self._lost(f'the interpreter crashed, exit code {self.process.exitcode}')
+        return self._lost('hang') if time.monotonic() > self.deadline else None
+
+    def _lost(self, reason: str) -> list[tuple[str, str]]:
+        self._replace()
+        return [(kind, FAILURE + reason) for kind in self.cases.kinds(self.number)]
 
     def stop(self) -> None:
         self.process.kill()
@@ -228,37 +375,37 @@ class Worker:
 
 
 def run_all(cases, count: int, workers: int) -> tuple[dict[str, Counter], list[str]]:
-    """Kind → outcome → number of cases, and a line for each failure."""
+    """Kind → outcome → number of files, and a line for each failure."""
     record: dict[str, Counter] = defaultdict(Counter)
     failures: list[str] = []
-    numbers = iter(range(count))
-    idle, busy = [Worker(cases) for _ in range(min(workers, count))], []
-    bar = iter(track(range(count), cases.__class__.__name__.lower(), console=Console(stderr=True)))
+    numbers = iter(range(-(-count // getattr(cases, 'batch', 1))))
+    idle, busy = [Worker(cases) for _ in range(workers)], []
     try:
-        while True:
-            while idle and (number := next(numbers, None)) is not None:
-                busy.append(idle.pop())
-                busy[-1].give(number)
-            if not busy:
-                break
-            wait([worker.connection for worker in busy], timeout=1)
-            for worker in list(busy):
-                if (result := worker.take()) is not None:
-                    kind, outcome = result
-                    record[kind][outcome if not outcome.startswith(FAILURE) else 'FAILURE'] += 1
-                    if outcome.startswith(FAILURE):
-                        failures.append(f'case {worker.number}, {kind}: {outcome.removeprefix(FAILURE)}')
-                    busy.remove(worker)
-                    idle.append(worker)
-                    next(bar)
+        with Progress(console=Console(stderr=True)) as progress:
+            task = progress.add_task(type(cases).__name__.lower(), total=count)
+            while True:
+                while idle and (number := next(numbers, None)) is not None:
+                    busy.append(idle.pop())
+                    busy[-1].give(number)
+                if not busy:
+                    break
+                wait([worker.connection for worker in busy], timeout=1)
+                for worker in list(busy):
+                    for kind, outcome in (outcomes := worker.take() or []):
+                        record[kind][outcome if not outcome.startswith(FAILURE) else 'FAILURE'] += 1
+                        if outcome.startswith(FAILURE):
+                            failures.append(f'case {worker.number}, {kind}: {outcome.removeprefix(FAILURE)}')
+                    if outcomes:
+                        busy.remove(worker)
+                        idle.append(worker)
+                        progress.advance(task, len(outcomes))
     finally:
         for worker in idle + busy:
             worker.stop()
-        next(bar, None)
     return record, failures
 
 
-CASES = {'checkpoints': Checkpoints}
+CASES = {'checkpoints': Checkpoints, 'images': Images, 'annotations': Annotations}
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 """Damaged and hostile files, made from a whole one by a random generator: what chaos_files.py lets loose."""
+import contextlib
 import io
 import json
 import pickle
@@ -6,11 +7,13 @@ import pickletools
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 
 import safetensors.torch
 import torch
 from numpy.random import Generator
+from PIL import Image
 
 Mutation = Callable[[Generator, bytes], bytes]
 
@@ -518,6 +521,33 @@ def retype(rng: Generator, data: bytes) -> bytes:
 SAFETENSORS: dict[str, Mutation] = {'header altered': alter_header, 'tensor altered': retype}
 
 
+# --- Images --------------------------------------------------------------------------------------
+
+
+def encode_image(image: Image.Image, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, dict(zip(('.jpg', '.png'), ('JPEG', 'PNG')))[suffix], quality=95)
+    return buffer.getvalue()
+
+
+def claim_pixels(rng: Generator, data: bytes) -> bytes:
+    """A header that claims 60,000 × 60,000 pixels, or none; a PNG's with the right checksum."""
+    width, height = _one_of(rng, [(60_000, 60_000), (0, 64), (64, 0), (2**16 - 1, 1), (1, 1)])
+    if data.startswith(b'\x89PNG'):
+        header = b'IHDR' + struct.pack('>II', width, height) + data[24:29]
+        return data[:12] + header + struct.pack('>I', zlib.crc32(header)) + data[33:]
+    start = data.find(b'\xff\xc0')
+    return data[:start + 5] + struct.pack('>HH', height, width) + data[start + 9:]
+
+
+def no_image(rng: Generator, data: bytes) -> bytes:
+    return _one_of(rng, [b'GIF89a', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'<html>404</html>', b'BM' + bytes(60),
+                         b'\0' * 500, b'P6 1000000 1000000 255\n', b'II*\0' + bytes(80)])
+
+
+IMAGES: dict[str, Mutation] = {**BYTES, 'pixels claimed': claim_pixels, 'no image': no_image}
+
+
 # --- COCO annotations ----------------------------------------------------------------------------
 
 _ODD = [None, 'x', [], {}, -1, 0, 1.5, float('nan'), float('inf'), -float('inf'), 10**400, 1e300, 2**63, True, [[]],
@@ -549,7 +579,8 @@ def coco_entries(rng: Generator, coco: dict) -> None:
 
 def coco_boxes(rng: Generator, coco: dict) -> None:
     box = _one_of(rng, coco['annotations'])['bbox']
-    box[rng.integers(4)] = _one_of(rng, [float('nan'), float('inf'), -float('inf'), -5, 0, -1000, 1e300, 10**400, 1e9, .1])
+    box[rng.integers(4)] = _one_of(rng, [
+        float('nan'), float('inf'), -float('inf'), -5, 0, -1000, 1e300, 10**400, 1e9, .1])
     if rng.integers(4) == 0:
         del box[rng.integers(4)]
 
@@ -573,22 +604,23 @@ def coco_rle(rng: Generator, coco: dict) -> None:
 
 
 def coco_ids(rng: Generator, coco: dict) -> None:
-    part, key = _one_of(rng, [('images', 'id'), ('annotations', 'id'), ('annotations', 'image_id'), ('categories', 'id'),
-                              ('annotations', 'category_id')])
+    part, key = _one_of(rng, [('images', 'id'), ('annotations', 'id'), ('annotations', 'image_id'),
+                              ('categories', 'id'), ('annotations', 'category_id')])
     entry, other = _one_of(rng, coco[part]), _one_of(rng, coco[part])
     entry[key] = _one_of(rng, [other[key], 10**6, -1, '3', 1.5, None, 2**70])
 
 
 def coco_names(rng: Generator, coco: dict) -> None:
     image = _one_of(rng, coco['images'])
-    image['file_name'] = _one_of(rng, ['../../../../../../etc/passwd', '/etc/passwd', 'missing.jpg', '', '.', '..', '\0', 'x' * 5000,
-                                       '00001.jpg\n', '~/x.jpg', 'http://127.0.0.1:9/x.jpg', 's3://x/y.jpg',
-                                       '../../annotations/train.json', coco['images'][0]['file_name']])
+    image['file_name'] = _one_of(rng, [
+        '../../../../../../etc/passwd', '/etc/passwd', 'missing.jpg', '', '.', '..', '\0', 'x' * 5000, '00001.jpg\n',
+        '~/x.jpg', 'http://127.0.0.1:9/x.jpg', 's3://x/y.jpg', '../../annotations/train.json', '/dev/zero'])
 
 
 def coco_sizes(rng: Generator, coco: dict) -> None:
     image = _one_of(rng, coco['images'])
-    image[_one_of(rng, ['width', 'height'])] = _one_of(rng, [0, 1, -128, 127, 1280, 2**31, 10**30, float('nan'), '128', 128.5])
+    image[_one_of(rng, ['width', 'height'])] = _one_of(rng, [
+        0, 1, -128, 127, 1280, 2**31, 10**30, float('nan'), '128', 128.5])
 
 
 def coco_empty(rng: Generator, coco: dict) -> None:
@@ -604,7 +636,8 @@ def _in_json(mutate: Callable[[Generator, dict], None]) -> Mutation:
     def mutate_bytes(rng: Generator, data: bytes) -> bytes:
         coco = json.loads(data)
         for _ in range(rng.integers(1, 3)):
-            mutate(rng, coco)
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # nothing is left to alter
+                mutate(rng, coco)
         return json.dumps(coco).encode()
 
     return mutate_bytes

@@ -121,21 +121,23 @@ def _names_added() -> list[tuple[object, str]]:
             for known in torch.serialization.get_safe_globals()]
 
 
-def check_pickle(file: BinaryIO, deepest: int = 100, growth: int = 100) -> None:
+def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth: int = 100) -> None:
     """Walks through the next pickle in a file and builds nothing but the graph of what would lie in what.
 
     Args:
         file: The file; it is left behind the pickle.
-        deepest: How deep objects may be nested.
+        deepest: How deep tuples may be nested.
+        most: How many tuples, lists, dicts and calls it may hold; ten times those of large checkpoints.
         growth: How many times larger than the pickle its content may be, where each object counts in all its places.
 
     Raises:
-        pickle.UnpicklingError: If it calls what no checkpoint does, or holds more, or deeper.
+        pickle.UnpicklingError: If it calls what no checkpoint does, or holds more than this.
     """
     start, mark = file.tell(), object()
     stack: list = []
     memo: dict[int, object] = {}
     containers: list[list] = []  # what is in each tuple, list, dict or call
+    depth: dict[int, int] = {}
     for operation, argument, _ in pickletools.genops(file):
         name, before = operation.name, operation.stack_before
         if name in ('BINPUT', 'LONG_BINPUT'):
@@ -165,16 +167,17 @@ def check_pickle(file: BinaryIO, deepest: int = 100, growth: int = 100) -> None:
             elif operation.stack_after:
                 stack.append(taken)
                 containers.append(taken)
+                depth[id(taken)] = 1 + max((depth.get(id(item), 0) for item in taken), default=0)
+                if depth[id(taken)] > deepest or len(containers) > most:
+                    raise pickle.UnpicklingError('it nests objects without end')
     largest = growth * (file.tell() - start)
     inner = {id(held): [id(item) for item in held if isinstance(item, list)] for held in containers}
     size = {id(held): 1 + sum(len(item) if isinstance(item, (str, bytes)) else 1 for item in held)
             for held in containers}
-    depth = dict.fromkeys(size, 0)
     try:
         for held in TopologicalSorter(inner).static_order():
             size[held] += sum(size[item] for item in inner[held])
-            depth[held] = 1 + max((depth[item] for item in inner[held]), default=0)
-            if size[held] > largest or depth[held] > deepest:
+            if size[held] > largest:
                 raise pickle.UnpicklingError('it nests objects without end')
     except CycleError as error:
         raise pickle.UnpicklingError('it holds an object that holds itself') from error

@@ -148,10 +148,13 @@ def _check_moments(state: Mapping[int, Mapping[str, Any]], groups: list[dict]) -
             value = moments.get(name)
             if name == 'momentum_buffer' and value is None:  # before its first step
                 continue
-            if not isinstance(value, (Tensor, int, float)) or name == 'step' and torch.as_tensor(value).numel() != 1:
+            if not isinstance(value, (Tensor, int, float)):
                 raise ValueError(f'{name} of parameter {index} missing')
-            if name in ('exp_avg', 'exp_avg_sq', 'momentum_buffer') and not (
-                    value.shape == parameters[index].shape and value.is_floating_point()):
+            value = torch.as_tensor(value)
+            # what the optimisers of PyTorch have for each parameter
+            shape = {'step': ()}.get(name, parameters[index].shape)
+            if name in ('step', 'exp_avg', 'exp_avg_sq', 'momentum_buffer') and (
+                    value.shape != shape or value.dtype.itemsize < 2 or value.is_complex()):
                 raise ValueError(f'{name} of parameter {index} of another shape or kind')
 
 
