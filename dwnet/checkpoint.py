@@ -229,8 +229,9 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             break
     if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not weights")
-    if unusual := [k for k, v in weights.items() if not _is_usual(v)]:
-        raise UserError(f"{path}: {', '.join(unusual[:5])} are no dense tensors with all their values in the file")
+    if expanded := [key for key, tensor in weights.items()
+                    if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes()]:
+        raise UserError(f"{path}: {', '.join(expanded[:5])} are larger than what the file holds of them")
     plain: dict[str, Tensor] = {}
     for key, tensor in weights.items():
         if plain.setdefault(key.removeprefix('module.'), tensor) is not tensor:
@@ -241,11 +242,6 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
 def _kind(tensor: Tensor) -> tuple[bool, bool]:
     """Tensors of one kind can be copied into each other: other widths, but no fractions lost."""
     return tensor.is_floating_point(), tensor.is_complex()
-
-
-def _is_usual(tensor: Tensor) -> bool:
-    return (tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or tensor.is_nested)
-            and tensor.nbytes <= tensor.untyped_storage().nbytes())  # more: one value, repeated without end
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """COCO annotations with what is broken named and left out, before it stops a training or crashes a library."""
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,8 @@ from mmengine.logging import print_log
 from dwnet.errors import UserError
 from dwnet.registry import DATASETS
 
-_LARGEST = 100_000  # pixels; with more in a polygon, pycocotools overflows its memory
+# Pixels. With millions in a polygon pycocotools overflows its memory, with infinity in a box torchvision's RoI align.
+_LARGEST = 100_000
 
 
 def read_coco(path: str) -> dict[str, Any]:
@@ -94,9 +94,9 @@ def _fault_of_category(category: dict) -> str | None:
 
 def _fault_of_box(annotation: dict, width: int, height: int) -> str | None:
     x, y, w, h = annotation['bbox']
-    if not all(math.isfinite(value) for value in (x, y, w, h, annotation['area'])):
-        return 'with a box that is not finite'
-    if w < 1 or h < 1 or annotation['area'] <= 0:
+    if not all(abs(value) <= _LARGEST for value in (x, y, w, h)):  # nor NaN
+        return 'with a box far outside the image'
+    if w < 1 or h < 1 or not annotation['area'] > 0:
         return 'with a box smaller than a pixel'
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         return 'with a box outside the image'
@@ -133,3 +133,10 @@ class CheckedCOCO(COCO):
 class CheckedCocoDataset(CocoDataset):
     """mmdet's ``CocoDataset``; broken images and annotations are named and left out."""
     COCOAPI = CheckedCOCO
+
+    def filter_data(self) -> list[dict]:
+        kept = super().filter_data()
+        if not kept:
+            raise UserError(f'{self.ann_file} leaves no image that is large enough and has an object of a class of the '
+                            'config')
+        return kept

@@ -1,5 +1,6 @@
 """Reading images: whole ones as mmcv reads them, all others by an error that names the file."""
 import io
+import os
 import struct
 import zlib
 from typing import Any
@@ -35,6 +36,8 @@ class LoadWholeImage(LoadImageFromFile):
         """
         path = results['img_path']
         try:
+            if os.path.exists(path) and not os.path.isfile(path):  # some devices have no end
+                raise ValueError('it is no file')
             content = fileio.get(path, backend_args=self.backend_args)
             check_whole(content)
             image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
