@@ -1,7 +1,9 @@
 """Interrupted and resumed training against uninterrupted training, bit for bit; and what it rests on."""
+import multiprocessing
 import os
 import random
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dwnet.engine import Runner
 from dwnet.engine.checkpoints import newest_whole_checkpoint, point_to
 from dwnet.engine.guard import as_plain
-from dwnet.engine.preemption import Preempted
+from dwnet.engine.preemption import OutlastSigterm, Preempted
 from dwnet.engine.reproducible import SampleReader, seed_generators
 from dwnet.errors import UserError
 
@@ -128,7 +131,10 @@ def test_a_seed_that_nobody_chose_is_resumed_too(tmp_path):
 def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
     class Terminate(Hook):
         def before_train_iter(self, runner, batch_idx, data_batch=None):
-            if runner.iter == 8:
+            if runner.iter == 8:  # to the data workers, too, as launchers send it
+                workers = [str(process.pid) for process in multiprocessing.active_children()]
+                assert len(workers) == 2
+                subprocess.run(['kill', *workers], check=True)
                 os.kill(os.getpid(), signal.SIGTERM)
 
     whole = runner_for(tmp_path / 'whole')
@@ -139,6 +145,18 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
     resumed.train()
     assert same(state_of(whole), state_of(resumed))
     assert not (tmp_path / 'cut/preempted.pth').exists()  # a newer one took its place
+
+
+def test_data_workers_obey_their_training_alone():
+    loader = DataLoader(Noise(), num_workers=1, persistent_workers=True, worker_init_fn=OutlastSigterm(None))
+    batches = iter(loader)
+    next(batches)
+    worker, = multiprocessing.active_children()
+    subprocess.run(['kill', str(worker.pid)], check=True)  # another process
+    assert len(list(batches)) == 21 and worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert not worker.is_alive() and worker.exitcode == 0
 
 
 def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):

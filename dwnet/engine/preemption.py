@@ -1,5 +1,8 @@
 """SIGTERM, by which clusters end a job: the training is saved where it is, then ends."""
+import os
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 import torch
@@ -16,6 +19,32 @@ EXIT_CODE = 128 + signal.SIGTERM  # 143, what a shell reports of a process that 
 
 class Preempted(Exception):
     """The training was asked to stop, and has saved its state."""
+
+
+class OutlastSigterm:
+    """Start-up of a data worker: launchers send SIGTERM to it, too, but it is needed for the last step.
+
+    Of its training's process it obeys the signal: Python ends its children so.
+
+    Args:
+        then: What else is done at its start.
+    """
+
+    def __init__(self, then: Callable[[int], None] | None) -> None:
+        self.then = then
+
+    def __call__(self, worker: int) -> None:
+        if hasattr(signal, 'sigwaitinfo'):  # it tells the sender, as handlers do not; Linux has it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=self._obey, args=(os.getppid(), ), daemon=True).start()
+        if self.then is not None:
+            self.then(worker)
+
+    @staticmethod
+    def _obey(parent: int) -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
 
 
 @HOOKS.register_module()

@@ -20,6 +20,7 @@ from dwnet.errors import UserError
 
 from .checkpoints import check_training_state, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
+from .preemption import OutlastSigterm
 from .process_group import init_cpu_process_group
 from .progress import ProgressHook
 
@@ -91,6 +92,13 @@ class Runner(MMEngineRunner):
         if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
             hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
         super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(*args, **kwargs) -> DataLoader:
+        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
+        if loader.num_workers:
+            loader.worker_init_fn = OutlastSigterm(loader.worker_init_fn)
+        return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         if isinstance(loop, dict) and 'type' not in loop:
