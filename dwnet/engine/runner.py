@@ -94,8 +94,10 @@ class Runner(MMEngineRunner):
         super().register_default_hooks(hooks)
 
     @staticmethod
-    def build_dataloader(*args, **kwargs) -> DataLoader:
-        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            dataloader = {**dataloader, 'dataset': with_checks(dataloader['dataset'])}
+        loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         if loader.num_workers:
             loader.worker_init_fn = OutlastSigterm(loader.worker_init_fn)
         return loader
@@ -107,12 +109,6 @@ class Runner(MMEngineRunner):
         elif isinstance(loop, dict) and loop['type'] in _OWN_LOOPS:
             loop = {**loop, 'type': _OWN_LOOPS[loop['type']]}
         return super().build_train_loop(loop)
-
-    @staticmethod
-    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
-        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
-            dataloader = {**dataloader, 'dataset': with_checks(dataloader['dataset'])}
-        return MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
                         **_) -> dict:
