@@ -32,8 +32,8 @@ class Toy(BaseModel):
 def toy_runner(tmp_path, **options) -> Runner:
     loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
                   dataset=[dict(x=torch.ones(2) * i) for i in range(6)], num_workers=0)
-    optimiser = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01))
-    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader, **{'optim_wrapper': optimiser, **options},
+    options = {'optim_wrapper': dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)), **options}
+    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader, **options,
                   train_cfg=dict(by_epoch=True, max_epochs=2),
                   experiment_name=f'{tmp_path.parent.name}_{tmp_path.name}')
 
