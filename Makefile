@@ -1,5 +1,6 @@
 # make demo    set up, then train and score all three tasks on embedded data
 # make test    set up, then run the tests
+# make audit   look up known vulnerabilities of the versions in constraints.txt
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-.PHONY: setup demo data test test-all chaos lint doctor clean
+.PHONY: setup demo data test test-all chaos lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -36,6 +37,14 @@ chaos: setup
 
 lint: setup
 	$(RUN) -m ruff check .
+
+# In a venv of its own; --strict, since what could not be looked up would pass otherwise.
+audit:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" \
+	  && $(ISOLATED) "$$folder/bin/python" -m pip install --quiet pip-audit \
+	  && "$$folder/bin/pip-audit" --strict --no-deps --disable-pip --requirement constraints.txt \
+	  || { echo 'error: the versions in constraints.txt are not known to be safe: above is what was found, or why nothing' \
+	    'could be looked up (it takes a network)'; exit 1; }
 
 doctor: setup
 	$(RUN) -W ignore -m dwnet doctor

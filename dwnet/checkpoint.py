@@ -261,7 +261,7 @@ def _converted(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
-                 new_heads: bool = False) -> dict[str, Tensor]:
+                 new_heads: bool = False, dry_run: bool = False) -> dict[str, Tensor]:
     """Loads a whole model, strictly: a classifier, detector, segmentor or backbone, ours or official.
 
     Args:
@@ -270,6 +270,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
         source: Where they come from, for messages.
         new_heads: Leave the tensors of heads (all but ``backbone.`` and ``neck.``) that have another shape, as
             they do for other classes, at their initialisation. The log lists them.
+        dry_run: Only see whether they fit.
 
     Returns:
         What was loaded, by the model's names.
@@ -286,7 +287,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
     keys = _keys_by_name(names, source, strip, add)
     new = {name for name in own if new_heads and name in keys and weights[keys[name]].shape != own[name].shape
            and not (name.startswith(('backbone.', 'neck.')) or _OURS.fullmatch(name))}
-    return _load(model, weights, keys, source, leave_out=new)
+    return _load(model, weights, keys, source, new, dry_run)
 
 
 def load_pretrained(backbone: nn.Module, path: str) -> None:
@@ -294,12 +295,12 @@ def load_pretrained(backbone: nn.Module, path: str) -> None:
     load_backbone(backbone, read_checkpoint(path)['state_dict'], path)
 
 
-def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: str, dry_run: bool = False) -> None:
     """Starts a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
 
     Every tensor of the backbone has to be there, and of the same shape. Two things may differ: the norms of the
     outputs, which are new in a detector that starts from a classifier, and the stages behind the last output,
-    which the backbone does not have.
+    which the backbone does not have. A ``dry_run`` only sees whether they fit.
 
     Raises:
         UserError: If the weights do not fit; nothing is loaded then.
@@ -312,7 +313,7 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
     unbuilt = {name for name in keys if name.startswith('stages.') and name.split('.')[1] not in stages}
     official = _is_official(weights)
-    _load(backbone, weights, keys, source, leave_out=unbuilt | _other_norms(own, keys, official))
+    _load(backbone, weights, keys, source, unbuilt | _other_norms(own, keys, official), dry_run)
 
 
 def _other_norms(own: Iterable[str], given: Iterable[str], official: bool) -> set[str]:
@@ -388,7 +389,7 @@ def _modules(names: Iterable[str]) -> set[str]:
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str], source: str,
-          leave_out: Collection[str]) -> dict[str, Tensor]:
+          leave_out: Collection[str], dry_run: bool) -> dict[str, Tensor]:
     """Copies ``weights[keys[name]]`` into the model for every name but those to leave out, and says how many."""
     own = model.state_dict()
     wanted = {name: tensor for name, tensor in own.items() if name not in leave_out}
@@ -414,6 +415,8 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
     if reasons:
         raise UserError(f"{source} does not fit the model: {'; '.join(reasons)}; check arch, token_mixer and the "
                         'number of classes')
+    if dry_run:
+        return given
     model.load_state_dict(given, strict=False)
     counts = []
     for is_backbone, part in ((True, 'backbone'), (False, 'other')):

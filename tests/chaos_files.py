@@ -248,7 +248,10 @@ class Images:
 
     @staticmethod
     def _judge(path: Path, content: bytes, original: bytes, log: str) -> str:
-        """A file has to be named, or be an image: a PNG the whole one, a JPEG what Pillow makes of it."""
+        """A file has to be named, or be an image: a PNG the whole one; a JPEG, which has no checksum, as Pillow reads it.
+
+        Pillow refuses some that libjpeg, and so OpenCV, reads with a warning.
+        """
         if f'{path} cannot be read and is left out' in log:
             return 'named'
         image, whole = mmcv.imfrombytes(content), mmcv.imfrombytes(original)
@@ -259,9 +262,9 @@ class Images:
         try:
             theirs = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert('RGB'))[..., ::-1]
         except Exception:
-            return 'read in part: a JPEG has no checksum'
+            return 'read in part'
         same = theirs.shape == image.shape and np.abs(theirs.astype(int) - image).mean() < 2
-        return 'read as Pillow does: a JPEG has no checksum' if same else f'{FAILURE}not what Pillow reads'
+        return 'read as Pillow reads it' if same else f'{FAILURE}not what Pillow reads'
 
 
 class Annotations:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from dwnet.engine.cli import _dataset_paths, check_data
+from dwnet.engine.preflight import _dataset_paths, check_data
 from dwnet.errors import UserError
 
 LEAF = dict(data_root='/d', ann_file='a.json', data_prefix=dict(img='train/', seg=''))

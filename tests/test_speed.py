@@ -124,6 +124,19 @@ def test_training_and_testing_in_bf16(config, small_digits, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize('mixer', ['static', 'local_mlp'])
+def test_compiled_once_for_all_sizes(mixer):
+    """Images of growing sizes, as detectors have them."""
+    model = DWNet(NANO, mixer, out_indices=(1, ), pad_to_window=True).eval()
+    compiled = torch.compile(model, dynamic=True)
+    for size in ((64, 96), (75, 61), (130, 97)):
+        x = torch.randn(2, 3, *size)
+        with torch.no_grad():
+            for a, b in zip(model(x), compiled(x), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.long
 @ALL_TASKS
 def test_training_and_testing_compiled(config, small_digits, tmp_path):
     checkpoint, stats = tmp_path / 'train/epoch_1.pth', torch._dynamo.utils.counters['stats']

@@ -194,6 +194,8 @@ def last_line(done) -> str:
 
 @pytest.mark.parametrize('arguments, message', [
     (['nothing.py'], 'nothing.py is missing; the configs are below configs/'),
+    (['https://example.org/x.py'], 'https://example.org/x.py is an address, and none is fetched: a config is Python'),
+    (['s3://bucket/x.py'], 's3://bucket/x.py is an address, and none is fetched: a config is Python'),
     (['README.md'], 'README.md cannot be read'),
     ([CLASSIFICATION, '--cfg-options', 'train_dataloder.batch_size=2'], "did you mean 'train_dataloader'?"),
     ([CLASSIFICATION, '--btach', '3'], 'unrecognized arguments: --btach 3'),
@@ -213,6 +215,20 @@ def test_mistakes_in_training_end_in_one_line(arguments, message, small_digits, 
     done = run_tool('tools/train.py', *arguments, '--work-dir', tmp_path / 'w')
     assert done.returncode == 2 and message in last_line(done), done.stderr
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('name', ['https://example.org/x.py', 's3://bucket/x.py', 'http://example.org/x.json'])
+@pytest.mark.parametrize('kind', ['py', 'json'])
+def test_a_base_is_not_fetched_either(name, kind, tmp_path, monkeypatch):
+    def connect(*_):
+        raise AssertionError('something is fetched')
+
+    monkeypatch.setattr('socket.socket.connect', connect)
+    config = tmp_path / f'x.{kind}'
+    config.write_text(json.dumps(dict(_base_=name)) if kind == 'json' else f'_base_ = [{name!r}]')
+    for tool in ('tools/train.py', 'tools/get_flops.py'):
+        done = run_tool(tool, config)
+        assert done.returncode == 2 and f'a _base_ of {config} is an address, and none is fetched' in last_line(done)
 
 
 @pytest.mark.parametrize('harm', ['missing', 'other model', 'truncated', 'hostile', 'no tta', 'bad out'])
@@ -275,9 +291,10 @@ def test_broken_training_shows_in_the_score(small_digits, tmp_path):
 
 
 def test_makefile_keeps_to_its_venv(tmp_path):
-    """`make setup` installs by .venv's own Python, with every way out of it closed."""
+    """`make setup` installs by .venv's own Python, and `make audit` by that of its own, with every way out closed."""
     text = (ROOT / 'Makefile').read_text()
     installs = [line for line in text.splitlines() if 'pip install' in line]
-    assert installs and all('$(ISOLATED) $(RUN) -m pip install' in line for line in installs)
+    own = ('$(ISOLATED) $(RUN) -m pip install', '$(ISOLATED) "$$folder/bin/python" -m pip install')
+    assert len(installs) == 2 and all(any(way in line for way in own) for line in installs)
     for variable in ('PIP_TARGET', 'PIP_PREFIX', 'PIP_USER', 'PYTHONPATH', 'PYTHONHOME'):
         assert f'-u {variable}' in text

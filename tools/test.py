@@ -2,7 +2,7 @@
 """Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
-from dwnet.engine.cli import add_speed_options, check_data, load_config, make_parser, run_command
+from dwnet.engine.cli import add_speed_options, load_config, make_parser, run_command
 from dwnet.engine.options import (
     enable_bf16_testing,
     enable_deploy,
@@ -12,6 +12,7 @@ from dwnet.engine.options import (
     enable_tta,
     set_checkpoint,
 )
+from dwnet.engine.preflight import check_data
 from dwnet.engine.scores import report_scores
 
 

@@ -2,7 +2,7 @@
 """Trains any config: classification, detection or segmentation."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
-from dwnet.engine.cli import add_speed_options, check_data, load_config, make_parser, run_command
+from dwnet.engine.cli import add_speed_options, load_config, make_parser, run_command
 from dwnet.engine.options import (
     enable_amp,
     enable_auto_scale_lr,
@@ -11,6 +11,7 @@ from dwnet.engine.options import (
     enable_speed,
     start_from,
 )
+from dwnet.engine.preflight import check_data, preflight
 from dwnet.errors import UserError
 
 
@@ -27,6 +28,8 @@ def main() -> None:
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by the actual batch size over that of the config')
+    parser.add_argument(
+        '--check', action='store_true', help='look for what would stop the training after hours, and do not train')
     add_speed_options(parser)
     args = parser.parse_args()
 
@@ -45,7 +48,12 @@ def main() -> None:
     enable_speed(cfg, args)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
-    Runner.from_cfg(cfg).train()
+    runner = Runner.from_cfg(cfg)
+    preflight(runner)
+    if args.check:
+        print('nothing was found that would stop this training')
+    else:
+        runner.train()
 
 
 if __name__ == '__main__':

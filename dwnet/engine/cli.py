@@ -3,12 +3,14 @@ import argparse
 import difflib
 import importlib
 import inspect
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner as MMEngineRunner
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from dwnet.errors import UserError
 
@@ -16,22 +18,33 @@ from .preemption import EXIT_CODE, Preempted
 
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
-# Data sets of mmpretrain that download themselves.
-_SELF_FETCHED = ('CIFAR', 'MNIST', 'FashionMNIST')
+# https://…, s3://…, also with the slashes that a path loses
+_ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs ``main``; a mistake of the user ends it with one line and exit code 2."""
+    """Runs ``main``; a mistake of the user ends it with one line and exit code 2.
+
+    Of several processes, the first that fails has its error in the launcher's last words.
+    """
     try:
-        main()
+        record(main)()
     except UserError as error:
-        # of one raised in a data worker PyTorch makes a report, whose last line says it
-        line = str(error).strip().splitlines()[-1].removeprefix('dwnet.errors.UserError: ')
-        print(f'error: {line}', file=sys.stderr)
+        message = str(error).strip()
+        if 'Original Traceback' in message:  # PyTorch's report of one raised in a data worker ends with it
+            message = message.splitlines()[-1].removeprefix('dwnet.errors.UserError: ')
+        print(f'error: {message}', file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)
+    except RuntimeError as error:
+        if 'DataLoader worker (pid' not in str(error):
+            raise
+        print(f'error: {one_line(error)}: a worker ends so when RAM or shared memory runs out (df -h /dev/shm; in a '
+              'container: --shm-size); take fewer, --cfg-options train_dataloader.num_workers=…, or smaller batches',
+              file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(130)
@@ -71,17 +84,23 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config of the command line, with its options merged and its toolbox imported.
 
     Raises:
-        UserError: If the file or its toolbox is missing, the file is no config, or an option sets what no
-            config has.
+        UserError: If the file or its toolbox is missing, the file is no config, it or its base is an address, or
+            an option sets what no config has.
     """
+    if _ADDRESS.match(args.config):
+        raise _address_error(args.config)
     if not Path(args.config).is_file():
         raise UserError(f'{args.config} is missing; the configs are below configs/')
     try:
         cfg = Config.fromfile(args.config)
     except ModuleNotFoundError as error:
         raise _toolbox_error(str(error.name)) from error
+    except FileNotFoundError as error:  # of a base; mmengine fetches none
+        address = _ADDRESS.search(str(error))
+        raise _address_error(f'a _base_ of {args.config}') if address else UserError(
+            f'{args.config} cannot be read: {one_line(error)}') from error
     except Exception as error:  # a config is Python: whatever it raises is a mistake in it
-        raise UserError(f'{args.config} cannot be read: {_one_line(error)}') from error
+        raise UserError(f'{args.config} cannot be read: {one_line(error)}') from error
     if args.cfg_options:
         _merge_options(cfg, args.cfg_options)
     toolbox = cfg.get('default_scope')
@@ -89,7 +108,7 @@ def load_config(args: argparse.Namespace) -> Config:
         try:
             importlib.import_module(f'{toolbox}.models')
         except Exception as error:  # their version checks are assertions
-            raise _toolbox_error(toolbox, _one_line(error)) from error
+            raise _toolbox_error(toolbox, one_line(error)) from error
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -98,7 +117,13 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def _one_line(error: BaseException) -> str:
+def _address_error(what: str) -> UserError:
+    return UserError(f'{what} is an address, and none is fetched: a config is Python and may do all that you may. '
+                     'Download it, read it, and name the file; trust configs as you would programs')
+
+
+def one_line(error: BaseException) -> str:
+    """Its kind and its message."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
@@ -120,47 +145,4 @@ def _merge_options(cfg: Config, options: dict) -> None:
     try:
         cfg.merge_from_dict(options)
     except Exception as error:
-        raise UserError(f'--cfg-options: {_one_line(error)}') from error
-
-
-def check_data(cfg: Config, *parts: str) -> None:
-    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says.
-
-    Raises:
-        UserError: If a file or folder is missing.
-    """
-    for part in parts:
-        loader, evaluator = cfg.get(f'{part}_dataloader'), cfg.get(f'{part}_evaluator')
-        paths = [*_dataset_paths((loader or {}).get('dataset'))]
-        for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
-            if metric.get('ann_file'):
-                paths.append((f'{part}_evaluator.ann_file', Path(metric['ann_file'])))
-        for setting, path in paths:
-            if not path.exists():
-                setting = setting.replace('dataset', f'{part}_dataloader.dataset', 1)
-                remedy = ('`make data` makes it' if 'digits' in path.parts else
-                          f'put the data there, or say where it is: --cfg-options {setting}=…')
-                raise UserError(f'{path} is missing ({part} data); {remedy}')
-
-
-def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
-    """The setting and the path of everything on disk that a dataset config, however nested, names."""
-    if not dataset:
-        return
-    for key in ('dataset', 'datasets'):
-        inner = dataset.get(key)
-        for i, part in enumerate(inner if isinstance(inner, (list, tuple)) else [inner]):
-            name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
-            yield from _dataset_paths(part, name)
-    root = dataset.get('data_root') or ''
-    if '://' in root or str(dataset.get('type')).startswith(_SELF_FETCHED):  # on a server, or on its way
-        return
-    if root:
-        yield f'{setting}.data_root', Path(root)
-    prefix = dataset.get('data_prefix') or {}
-    prefixes = prefix.items() if isinstance(prefix, dict) else [('', prefix)]
-    names = [('ann_file', dataset.get('ann_file')),
-             *((f'data_prefix.{key}'.rstrip('.'), value) for key, value in prefixes)]
-    for key, name in names:
-        if name:
-            yield f'{setting}.{key}', Path(root, name)
+        raise UserError(f'--cfg-options: {one_line(error)}') from error

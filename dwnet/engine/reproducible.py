@@ -64,6 +64,7 @@ class PlacedBatchSampler(Sampler):
         self.sampler = sampler  # mmengine's DistSamplerSeedHook looks for it
         self.batches = BatchSampler(sampler, batch_size, drop_last) if batches is None else DATA_SAMPLERS.build(
             batches, default_args=dict(sampler=sampler, batch_size=batch_size))
+        self.batch_size, self.drop_last = batch_size, getattr(self.batches, 'drop_last', False)
         self.endless = endless
         self.epoch = self.first = 0
 

@@ -103,6 +103,8 @@ class Runner(MMEngineRunner):
         return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        if self._resume and self._load_from is None:
+            self._load_from = self._newest_checkpoint()  # now, as the data loaders need its seed
         if isinstance(loop, dict) and 'type' not in loop:
             loop = dict(loop)
             loop['type'] = EpochLoop if loop.pop('by_epoch') else IterLoop
@@ -163,12 +165,10 @@ class Runner(MMEngineRunner):
                             'are intact: make room, then --resume') from error
 
     def train(self) -> nn.Module:
-        if self._resume and self._load_from is None:
-            self._load_from = self._newest_checkpoint()
         return self._with_progress_closed(super().train)
 
     def _newest_checkpoint(self) -> str | None:
-        """The one that the first process finds, for all of them, with its seed, which the data loaders need."""
+        """The one that the first process finds, for all of them; its seed goes on, too."""
         found: list = [None, None]
         if is_main_process():
             try:

@@ -15,10 +15,17 @@ from torch.utils.checkpoint import checkpoint
 from dwnet.ops import linear
 
 
+def missing_to(multiple: int, length: int) -> int:
+    """What ``length`` lacks to the next multiple. Compiled for growing sizes, ``-length % multiple`` would not do:
+    PyTorch's compiler cannot check the remainder of a negative number.
+    """
+    return (length + multiple - 1) // multiple * multiple - length
+
+
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pads (B, C, H, W) right and bottom until H and W are multiples of ``multiple``."""
     height, width = x.shape[-2:]
-    pad_h, pad_w = -height % multiple, -width % multiple
+    pad_h, pad_w = missing_to(multiple, height), missing_to(multiple, width)
     # compiled, a branch would mean a graph for each remainder
     return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w or torch.compiler.is_compiling() else x
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, linear, predicted_depthwise_conv2d
 
 from .fold import Affine, fold_into_conv, norm_as_affine
-from .layers import pad_to_multiple
+from .layers import missing_to, pad_to_multiple
 
 KERNEL_SIZE = 7
 # The official dense models pad every map to whole 7×7 windows, a left-over of Swin's attention.
@@ -191,7 +191,7 @@ class LocalMlp(nn.Module):
         x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
         # a shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones
         before = WINDOW_SIZE - self.shift if self.shift and min(height, width) > WINDOW_SIZE else 0
-        after_h, after_w = -(before + height) % WINDOW_SIZE, -(before + width) % WINDOW_SIZE
+        after_h, after_w = (missing_to(WINDOW_SIZE, before + length) for length in (height, width))
         x = F.pad(x, (before, after_w, before, after_h))
         x = self._mix_windows(x)[:, :, before:before + height, before:before + width]
         return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

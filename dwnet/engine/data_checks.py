@@ -1,0 +1,260 @@
+"""Data that do not fit the model, each other, or themselves: what the preflight looks for in built data sets."""
+import contextlib
+import copy
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from torch import nn
+
+from dwnet.errors import UserError
+
+from .cli import one_line
+
+# Files of a data set that are looked at, and label images that are read, spread over its length.
+_SAMPLED_FILES, _SAMPLED_LABELS = 100, 20
+# So large a share of an annotation file may be of categories or images that it lacks; beyond, it is refused.
+_TOLERATED = .01
+
+
+class Finding(NamedTuple):
+    """What is wrong, where, and what to do; ``stops`` is False where it may be meant."""
+    message: str
+    stops: bool = True
+
+
+def some(items: Iterable[Any], most: int = 5) -> str:
+    """The first of them in a line."""
+    items = list(items)
+    return ', '.join(map(str, items[:most])) + (', …' if len(items) > most else '')
+
+
+# --- COCO's annotation files -------------------------------------------------------------------------
+
+
+@dataclass
+class CocoFile:
+    """What is remembered of an annotation file: the categories that become labels 0, 1, …, and what is wrong."""
+    path: str
+    labels: list[str]
+    findings: list[Finding] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def watch_coco() -> Iterator[list[CocoFile]]:
+    """Every COCO file that a data set reads within it is examined then: mmdet forgets what it leaves out.
+
+    The data sets read through their class attribute ``COCOAPI``, so no file is read twice.
+    """
+    files: list[CocoFile] = []
+    if 'mmdet' not in sys.modules:
+        yield files
+        return
+    from mmdet.datasets import CocoDataset
+    api = CocoDataset.COCOAPI
+
+    class Watched(api):
+
+        def __init__(self, annotation_file: str | None = None) -> None:
+            self.file = annotation_file
+            try:
+                super().__init__(annotation_file)
+                for image in self.dataset['images']:
+                    _ = image['file_name'], image['width'], image['height']
+                for annotation in self.dataset.get('annotations', ()):
+                    _ = annotation['bbox'], annotation['area']
+            except (ValueError, LookupError, TypeError, AssertionError) as error:
+                raise UserError(f'{annotation_file} is no whole COCO annotation file ({one_line(error)}); make it '
+                                'again, or copy it again') from error
+
+        def get_cat_ids(self, cat_names: Collection[str] = (), *args, **kwargs) -> list[int]:
+            files.append(_examine(self.file, self.dataset, cat_names))
+            return super().get_cat_ids(list(cat_names), *args, **kwargs)
+
+    CocoDataset.COCOAPI = Watched
+    try:
+        yield files
+    finally:
+        CocoDataset.COCOAPI = api
+
+
+def _examine(path: str, content: dict, classes: Collection[str]) -> CocoFile:
+    """Compares the categories of a file with the classes of the data set, and looks for broken references."""
+    names = {category['id']: category['name'] for category in content.get('categories', ())}
+    images = {image['id'] for image in content['images']}
+    annotations = content.get('annotations', ())
+    used = Counter(annotation['category_id'] for annotation in annotations)
+    file = CocoFile(path, [name for name in names.values() if name in classes])
+    if missing := [name for name in classes if name not in names.values()]:
+        file.findings.append(Finding(
+            f"{path} has no categories {some(missing)} ({len(missing)} of the data set's {len(classes)} classes), but "
+            f"{some(names.values(), 20)}: name them in the data set's metainfo.classes"))
+    elif file.labels != list(classes):
+        file.findings.append(Finding(
+            f"{path} has the categories {some(file.labels)}, in this order labels 0, 1, …, and the data set's "
+            f'metainfo.classes are {some(classes)}: predictions get wrong names; give them the same order', False))
+    if dropped := {i: name for i, name in names.items() if name not in classes and used[i]}:
+        file.findings.append(Finding(
+            f'{sum(used[i] for i in dropped)} annotations of {path} are left out, as the data set does not have their '
+            f'categories in metainfo.classes: {some(dropped.values(), 20)}', False))
+    for kind, key, known in (('categories', 'category_id', names), ('images', 'image_id', images)):
+        if lost := [annotation for annotation in annotations if annotation[key] not in known]:
+            file.findings.append(Finding(
+                f'{len(lost)} of {len(annotations)} annotations of {path} are left out, as they are of {kind} that it '
+                f'lacks: {key} {some(sorted({a[key] for a in lost}, key=str))}, in the annotations '
+                f"{some(a.get('id') for a in lost)}; mend or remove them", len(lost) > _TOLERATED * len(annotations)))
+    return file
+
+
+def check_same_labels(files: list[CocoFile]) -> Iterator[Finding]:
+    """mmdet numbers the classes as each file lists its categories."""
+    for file in files[1:]:
+        if set(file.labels) == set(files[0].labels) and file.labels != files[0].labels:
+            yield Finding(f'labels 0, 1, … are {some(files[0].labels)} in {files[0].path} and {some(file.labels)} in '
+                          f'{file.path}: list the categories in the same order')
+
+
+# --- Classes -------------------------------------------------------------------------------------------
+
+
+def find_heads(model: nn.Module) -> dict[str, int]:
+    """Every head that tells classes apart → how many; region proposals know only one."""
+    heads = {}
+    for name, module in model.named_modules():
+        kind, number = type(module).__name__, getattr(module, 'num_classes', None)
+        special = 'rpn' in f'{name}{kind}'.lower() or 'Semantic' in kind or 'Panoptic' in kind
+        if kind.endswith('Head') and isinstance(number, int) and not special:
+            binary = number <= 2 and getattr(module, 'out_channels', None) == 1  # one output tells two apart
+            heads[f'model.{name}'] = 2 if binary else number
+    return heads
+
+
+def check_classes(heads: dict[str, int], parts: dict[str, Any]) -> Iterator[Finding]:
+    """The number of classes of data and heads, and whether training and validation mean the same by a label.
+
+    Args:
+        heads: Those of ``find_heads``.
+        parts: The data sets by their names, 'train' and 'val'.
+    """
+    known = {part: classes for part, dataset in parts.items() if (classes := classes_of(dataset))}
+    for number in sorted(set(map(len, known.values()))):
+        of = [part for part, classes in known.items() if len(classes) == number]
+        for other in sorted({n for n in heads.values() if n != number}):
+            names = [head for head, n in heads.items() if n == other]
+            # a head may know more classes, but not mmdet's: its metric looks up a category for each label
+            yield Finding(f"{some(names, 20)}: num_classes={other}, and the {' and '.join(of)} data have {number} "
+                          f'({some(known[of[0]])}); set num_classes={number}',
+                          other < number or any('bbox_head' in name for name in names))
+    if len(known) == 2:
+        (first, a), (second, b) = known.items()
+        if a != b:
+            only = [f'only {part} has {some(names)}' for part, names in (
+                (first, [n for n in a if n not in b]), (second, [n for n in b if n not in a])) if names]
+            yield Finding(f'{first} and {second} data have different classes, so a label means different things '
+                          f"({'; '.join(only) or 'another order'}); give them the same folders or metainfo.classes")
+
+
+def classes_of(dataset: Any) -> list[str]:
+    """Their names; empty where the data set does not say."""
+    return list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+
+
+# --- Files ---------------------------------------------------------------------------------------------
+
+
+def leaves(dataset: Any) -> Iterator[Any]:
+    """The data sets inside wrappers that join, repeat or mix them."""
+    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    if inner is None:
+        yield dataset
+    else:
+        for part in inner if isinstance(inner, (list, tuple)) else [inner]:
+            yield from leaves(part)
+
+
+def check_files(part: str, dataset: Any, heads: dict[str, int]) -> Iterator[Finding]:
+    """The files that a data set names: where they lie, whether they are there, and their labels."""
+    if not isinstance(dataset, BaseDataset) or not len(dataset):
+        return
+    if dataset.ann_file:  # else names and labels are those of the files and folders that were found
+        yield from _check_annotations(part, dataset, heads)
+    sample = np.linspace(0, len(dataset) - 1, _SAMPLED_FILES).astype(int)
+    infos = [dataset.get_data_info(i) for i in np.unique(sample).tolist()]
+    files = [Path(path) for info in infos for path in _paths(info)]
+    there = [file for file in files if file.exists()]
+    for state, bad in (('missing', [file for file in files if file not in there]),
+                       ('empty', [file for file in there if file.stat().st_size == 0]),
+                       ('not readable by you', [file for file in there if not os.access(file, os.R_OK)])):
+        if bad:
+            yield Finding(f'{len(bad)} of {len(files)} files that were looked at in the {part} data are {state}: '
+                          f'{some(bad)}; put them there again, or take them out of the data set')
+    yield from _check_label_images(part, dataset, infos[::max(1, len(infos) // _SAMPLED_LABELS)], heads)
+
+
+def _paths(info: dict) -> list[str]:
+    return [value for key, value in info.items()
+            if key.endswith('path') and isinstance(value, str) and '://' not in value]
+
+
+def _check_annotations(part: str, dataset: BaseDataset, heads: dict[str, int]) -> Iterator[Finding]:
+    """All that an annotation file says: no path may lead out of the data root, no label beyond the heads.
+
+    Paths are compared as they are written, so that a data root may be a link.
+    """
+    prefixes = dataset.data_prefix.values() if isinstance(dataset.data_prefix, dict) else ()
+    roots = [os.path.expanduser(root) for root in (dataset.data_root, *prefixes) if root]
+    roots = roots or ['.', os.path.dirname(dataset.ann_file)]
+    as_written, absolute = (tuple(path.rstrip('/') + '/' for path in paths)
+                            for paths in (roots, map(os.path.abspath, roots)))
+    fewest = min(heads.values(), default=np.inf)
+    outside, wrong = [], []
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        paths = _paths(info)
+        for path in paths:
+            if (not path.startswith(as_written) or '/..' in path) and not os.path.abspath(path).startswith(absolute):
+                outside.append(path)
+        wrong += [f'{label} of {paths[0] if paths else i}' for label in _labels(info) if not 0 <= label < fewest]
+    if outside:
+        yield Finding(f'{dataset.ann_file} names {len(outside)} files outside the data root {roots[0]}: '
+                      f'{some(outside)}; do not trust it, or, if they are meant, name a folder that holds them in '
+                      'data_root or data_prefix')
+    if wrong:
+        yield Finding(f'{len(wrong)} labels of the {part} data in {dataset.ann_file} are not in 0…{fewest - 1}: '
+                      f'{some(wrong)}; mend them, or set num_classes in the heads')
+
+
+def _labels(info: dict) -> list[int]:
+    label = info.get('gt_label')
+    if label is None:
+        return [instance['bbox_label'] for instance in info.get('instances', ()) if 'bbox_label' in instance]
+    return [label] if isinstance(label, int) else np.ravel(label).tolist()
+
+
+def _check_label_images(part: str, dataset: BaseDataset, infos: list[dict],
+                        heads: dict[str, int]) -> Iterator[Finding]:
+    """Labels of pixels, read as the training reads them: with what it ignores, and without a label 0."""
+    loaders = [step for step in getattr(dataset.pipeline, 'transforms', ())
+               if type(step).__module__.startswith('mmseg.') and type(step).__name__ == 'LoadAnnotations']
+    if not loaders or not heads:
+        return
+    fewest, wrong = min(heads.values()), []
+    for info in infos:
+        path = info['seg_map_path']
+        try:
+            labels = np.unique(loaders[0](copy.deepcopy(info))['gt_seg_map']).tolist()
+        except Exception as error:  # a damaged file leads to many kinds
+            if os.path.isfile(path) and os.path.getsize(path):  # else it is named already
+                yield Finding(f'{path} cannot be read ({one_line(error)}); put it there again')
+            continue
+        bad = [label for label in labels if not 0 <= label < fewest and label != dataset.ignore_index]
+        wrong += [f'{some(bad)} in {path}'] * bool(bad)
+    if wrong:
+        yield Finding(f'labels of the {part} data are not in 0…{fewest - 1}: {some(wrong)}; mend them, or set '
+                      'num_classes in the heads, or, where 0 is no class, reduce_zero_label=True in the data set')

@@ -1,0 +1,271 @@
+"""What would stop a training after hours, or spoil it unseen, found before its first step."""
+import contextlib
+import copy
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, InfiniteSampler
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import Runner as MMEngineRunner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dwnet.checkpoint import load_backbone, load_weights, read_checkpoint
+from dwnet.errors import UserError
+from dwnet.models import DWNet
+
+from .cli import one_line
+from .data_checks import (
+    Finding,
+    check_classes,
+    check_files,
+    check_same_labels,
+    classes_of,
+    find_heads,
+    leaves,
+    watch_coco,
+)
+
+# Data sets of mmpretrain that download themselves.
+_SELF_FETCHED = ('CIFAR', 'MNIST', 'FashionMNIST')
+
+
+def preflight(runner: MMEngineRunner) -> None:
+    """Looks for what would stop or spoil ``runner.train()``: weights, data, heads, disk, batches.
+
+    The first process looks, and all end together. The data sets are built on the way, as the training would
+    build them, and it goes on with them. What may be meant is a warning in the log.
+
+    Raises:
+        UserError: With every finding that would stop the training.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    _judge(runner, lambda: [*_check_weights(runner, model)])
+    with watch_coco() as files:
+        try:
+            loops = dict(train=runner.train_loop, val=runner.val_loop)
+        except (AssertionError, OSError, RuntimeError, ValueError) as error:  # as the toolboxes complain
+            stops = [finding for file in files for finding in file.findings if finding.stops]
+            raise _as_error(stops or [Finding(f'the data cannot be read: {one_line(error)}')]) from error
+    parts = {part: loop.dataloader.dataset for part, loop in loops.items() if loop}
+    heads = find_heads(model)
+    _judge(runner, lambda: [
+        *(finding for file in files for finding in file.findings),
+        *check_same_labels(files),
+        *check_classes(heads, parts),
+        *(finding for part, dataset in parts.items() for leaf in leaves(dataset)
+          for finding in check_files(part, leaf, heads)),
+        *_check_validation(runner),
+        *_check_disk(runner, model),
+        *_check_single_images(runner.train_dataloader, model)])
+
+
+def _judge(runner: MMEngineRunner, check: Callable[[], list[Finding]]) -> None:
+    """Lets the first process check, and ends all of them with what it finds."""
+    findings: list[Any] = [None]
+    if is_main_process():
+        try:
+            findings = [check()]
+        except UserError as error:
+            findings = [[Finding(str(error))]]
+    broadcast_object_list(findings)
+    for finding in findings[0]:
+        if not finding.stops:
+            runner.logger.warning(finding.message)
+    if stops := [finding for finding in findings[0] if finding.stops]:
+        raise _as_error(stops)
+
+
+def _as_error(findings: list[Finding]) -> UserError:
+    messages = [finding.message for finding in findings]
+    if len(messages) > 1:
+        messages = [f'{len(messages)} things stand in the way of this training', *messages]
+    return UserError('\n- '.join(messages))
+
+
+# --- Before the data are read ------------------------------------------------------------------------
+
+
+def check_data(cfg: Config, *parts: str) -> None:
+    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says.
+
+    Raises:
+        UserError: If a file or folder is missing.
+    """
+    for part in parts:
+        loader, evaluator = cfg.get(f'{part}_dataloader'), cfg.get(f'{part}_evaluator')
+        paths = [*_dataset_paths((loader or {}).get('dataset'))]
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
+            if metric.get('ann_file'):
+                paths.append((f'{part}_evaluator.ann_file', Path(metric['ann_file'])))
+        for setting, path in paths:
+            if not path.exists():
+                setting = setting.replace('dataset', f'{part}_dataloader.dataset', 1)
+                remedy = ('`make data` makes it' if 'digits' in path.parts else
+                          f'put the data there, or say where it is: --cfg-options {setting}=…')
+                raise UserError(f'{path} is missing ({part} data); {remedy}')
+
+
+def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
+    """The setting and the path of everything on disk that a dataset config, however nested, names."""
+    if not dataset:
+        return
+    for key in ('dataset', 'datasets'):
+        inner = dataset.get(key)
+        for i, part in enumerate(inner if isinstance(inner, (list, tuple)) else [inner]):
+            name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
+            yield from _dataset_paths(part, name)
+    root = dataset.get('data_root') or ''
+    if '://' in root or str(dataset.get('type')).startswith(_SELF_FETCHED):  # on a server, or on its way
+        return
+    if root:
+        yield f'{setting}.data_root', Path(root)
+    prefix = dataset.get('data_prefix') or {}
+    prefixes = prefix.items() if isinstance(prefix, dict) else [('', prefix)]
+    names = [('ann_file', dataset.get('ann_file')),
+             *((f'data_prefix.{key}'.rstrip('.'), value) for key, value in prefixes)]
+    for key, name in names:
+        if name:
+            yield f'{setting}.{key}', Path(root, name)
+
+
+def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
+    """Weights to start from that are missing, damaged, or another model's; they are read and not loaded."""
+    if source := runner.cfg.get('load_from'):
+        weights = read_checkpoint(source)['state_dict']
+        load_weights(model, weights, source, runner.cfg.get('new_heads', False), dry_run=True)
+        return
+    for module in model.modules():
+        steps = getattr(module, 'init_cfg', None) or []
+        for step in [steps] if isinstance(steps, dict) else steps:
+            if step.get('type') == 'Pretrained':
+                source = step['checkpoint']
+                if isinstance(module, DWNet):
+                    load_backbone(module, read_checkpoint(source)['state_dict'], source, dry_run=True)
+                elif '://' not in source and not Path(source).is_file():
+                    yield Finding(f'weights {source} are missing')
+
+
+# --- With the data sets ------------------------------------------------------------------------------
+
+
+def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:
+    """A validation that never comes, or whose truth is another data set's."""
+    train, val = runner.train_loop, runner.val_loop
+    if val is None:
+        return
+    by_iter = isinstance(train, IterBasedTrainLoop)
+    length = f'max_iters={train.max_iters}' if by_iter else f'max_epochs={train.max_epochs}'
+    for setting, meaning in (('val_begin', 'never'), ('val_interval', 'only at its end')):
+        value = getattr(train, setting)
+        if value > (train.max_iters if by_iter else train.max_epochs):
+            yield Finding(f'this training is validated {meaning}: train_cfg.{setting}={value}, but {length}', False)
+    dataset, *others = leaves(val.dataloader.dataset)
+    if others or not isinstance(dataset, BaseDataset) or not hasattr(dataset, 'cat_ids'):
+        return
+    images = {dataset.get_data_info(i).get('img_id') for i in range(len(dataset))}
+    evaluator = runner.cfg.get('val_evaluator')
+    configs = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    for metric, cfg in zip(val.evaluator.metrics, configs):
+        truth = getattr(metric, '_coco_api', None)
+        if truth is None:  # it takes the truth from the data set
+            continue
+        both = f"val_evaluator.ann_file={cfg['ann_file']} does not fit the val data of {dataset.ann_file}"
+        known = set(truth.get_img_ids())
+        if lost := images - known:
+            yield Finding(f'{both}: it lacks {len(lost)} of their {len(images)} images; name the same file in both')
+        elif truth.get_cat_ids(cat_names=classes_of(dataset)) != dataset.cat_ids:
+            yield Finding(f'{both}: its categories are others; name the same file in both')
+        elif len(known) > len(images):
+            yield Finding(f'{both}: it has {len(known) - len(images)} more images, whose objects count as missed; name '
+                          'the same file in both', False)
+
+
+def _check_disk(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
+    """Room for the checkpoints that the training keeps, and for the one that it is writing."""
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or hook.interval <= 0 or '://' in str(hook.out_dir or ''):
+            continue
+        folder = Path(hook.out_dir, Path(runner.work_dir).name) if hook.out_dir else Path(runner.work_dir)
+        size = _checkpoint_size(runner, model, hook.save_optimizer)
+        most = max(1, (runner.max_epochs if hook.by_epoch else runner.max_iters) // hook.interval)
+        if hook.max_keep_ckpts > 0:  # the oldest goes when the next is whole
+            most = min(most, hook.max_keep_ckpts + 1)
+        most += len(hook.save_best or ())
+        there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+        # those of an earlier run are overwritten or removed in their turn
+        free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in folder.glob('*.pth'))
+        if free < most * size:
+            yield Finding(
+                f'{folder} has room for {free / 1e9:.3g} GB of checkpoints, and this training holds up to {most} of '
+                f'{size / 1e9:.3g} GB at a time; make room, name another --work-dir, or keep fewer: --cfg-options '
+                'default_hooks.checkpoint.max_keep_ckpts=1', stops=free < min(2, most) * size)
+
+
+def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: bool) -> int:
+    """Bytes of the weights, of a moving average, and of what the optimiser keeps of each parameter."""
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    optimizer = runner.cfg.get('optim_wrapper', {}).get('optimizer', {})
+    kind = str(optimizer.get('type'))
+    states = 2 if 'Adam' in kind or 'Lamb' in kind else int(kind != 'SGD' or bool(optimizer.get('momentum')))
+    copies = 1 + any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    return copies * weights + with_optimizer * states * trained
+
+
+def _check_single_images(loader: DataLoader, model: nn.Module) -> Iterator[Finding]:
+    """A batch of one image, under a BatchNorm that would then have a single value: one is tried."""
+    batches = loader.batch_sampler
+    size, drop_last, sampler = (getattr(batches, name, None) for name in ('batch_size', 'drop_last', 'sampler'))
+    if size == 1:
+        when, remedy = 'each batch', 'raise train_dataloader.batch_size'
+    elif size and not drop_last and not isinstance(sampler, InfiniteSampler) and len(sampler) % size == 1:
+        when, remedy = 'the last batch of an epoch', 'set drop_last=True in train_dataloader, or in its batch_sampler'
+    else:
+        return
+    if reason := _reason_against_a_single_image(loader, model):
+        yield Finding(f'{when} has one image a process, and this model cannot be trained so ({reason}); {remedy}')
+
+
+def _reason_against_a_single_image(loader: DataLoader, model: nn.Module) -> str:
+    """What a BatchNorm says to the first image alone; empty if nothing. The model stays as it is."""
+    model = copy.deepcopy(model).train()
+    if get_world_size() > 1:  # SyncBN sees the other processes' images, and would wait for them here
+        _remove_sync_norms(model)
+    try:
+        with _randomness_kept():
+            batch = model.data_preprocessor(loader.collate_fn([loader.dataset[0]]), True)
+            model(**batch, mode='loss')
+    except Exception as error:  # any other is not the batch's fault, and the training will say it
+        if 'more than 1 value per channel' in str(error) or 'needs 2 or more images' in str(error):
+            return one_line(error)
+    return ''
+
+
+def _remove_sync_norms(model: nn.Module) -> None:
+    for name, module in model.named_children():
+        if isinstance(module, nn.SyncBatchNorm):
+            setattr(model, name, nn.Identity())
+        else:
+            _remove_sync_norms(module)
+
+
+@contextlib.contextmanager
+def _randomness_kept() -> Iterator[None]:
+    """What is drawn within it does not change what the training will draw."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

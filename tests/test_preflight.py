@@ -1,0 +1,534 @@
+"""What would stop or spoil a training is found before its first step; what is healthy passes without a word."""
+import copy
+import json
+import os
+import random
+import shutil
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import published_data
+import pytest
+import torch
+from conftest import ROOT, read_config, run_command, run_python, run_tool
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from PIL import Image
+from test_published_recipes import make_options
+from test_tools import CLASSIFICATION, CPU, DETECTION, SEGMENTATION, last_line, small
+
+from dwnet.engine import Runner, preflight
+from dwnet.errors import UserError
+
+TASKS = pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATION],
+                                ids=['classification', 'detection', 'segmentation'])
+
+
+@pytest.fixture(autouse=True)
+def _plain_config_dumps(monkeypatch):
+    """mmengine writes each config into the work dir, and breaks its lines for seconds."""
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True))
+
+
+@pytest.fixture
+def data(small_digits, tmp_path) -> Path:
+    """A copy of the digits that a test may spoil."""
+    return shutil.copytree(small_digits, tmp_path / 'digits')
+
+
+@pytest.fixture
+def make_runner(data, tmp_path):
+    """A digits config, with its data in ``data`` and changed by options, → its Runner."""
+
+    def make(config: str, options: dict | None = None) -> Runner:
+        cfg = read_config(config)
+        cfg.merge_from_dict({f'{part}_dataloader.dataset.data_root': str(data) for part in ('train', 'val', 'test')})
+        if config == DETECTION:
+            cfg.merge_from_dict({f'{part}_evaluator.ann_file': str(data / 'annotations/test.json')
+                                 for part in ('val', 'test')})
+        cfg.merge_from_dict({'work_dir': str(tmp_path / 'w'), 'experiment_name': f'{tmp_path.name}{random.random()}'})
+        cfg.merge_from_dict(options or {})
+        return Runner.from_cfg(cfg)
+
+    return make
+
+
+@pytest.fixture
+def find(make_runner, monkeypatch):
+    """Config and options → the error and the warnings of the preflight."""
+
+    def look(config: str, options: dict | None = None) -> tuple[str, list[str]]:
+        return judge(make_runner(config, options), monkeypatch)
+
+    return look
+
+
+def judge(runner: Runner, monkeypatch) -> tuple[str, list[str]]:
+    warnings: list[str] = []
+    monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+    try:
+        preflight.preflight(runner)
+    except UserError as error:
+        return str(error), warnings
+    return '', [w for w in warnings if 'Found no valid file in the folder' not in w]  # mmpretrain's own
+
+
+def edit(file: Path, change) -> dict:
+    """Changes the content of a JSON file by a function."""
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return content
+
+
+@TASKS
+def test_the_digits_configs_pass(config, find):
+    assert find(config) == ('', [])
+
+
+@pytest.mark.parametrize('config, make', [
+    ('configs/classification/dwnet-tiny_in1k.py', published_data.make_imagenet),
+    ('configs/detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py', published_data.make_coco),
+    ('configs/segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py', published_data.make_ade20k)])
+def test_the_published_configs_pass(config, make, tmp_path, monkeypatch):
+    make(tmp_path / 'data')
+    cfg = read_config(config)
+    lengths = Config(dict(train_cfg=cfg.train_cfg)).to_dict()
+    options = make_options(cfg, tmp_path / 'data')
+    cfg.merge_from_dict({key: str(value) if isinstance(value, Path) else value for key, value in options.items()})
+    cfg.merge_from_dict({'work_dir': str(tmp_path / 'w'), 'experiment_name': tmp_path.name})
+    cfg.merge_from_dict(lengths)
+    roomy(monkeypatch, 10**15)
+    assert judge(Runner.from_cfg(cfg), monkeypatch) == ('', [])
+
+
+# --- Classes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('config, option, message', [
+    (CLASSIFICATION, 'model.head.num_classes',
+     'model.head: num_classes=7, and the train and val data have 10 (0, 1, 2, 3, 4, …); set num_classes=10'),
+    (DETECTION, 'model.roi_head.bbox_head.1.num_classes',
+     'model.roi_head.bbox_head.1: num_classes=7, and the train and val data have 10'),
+    (DETECTION, 'model.roi_head.mask_head.num_classes',
+     'model.roi_head.mask_head.0, model.roi_head.mask_head.1, model.roi_head.mask_head.2: num_classes=7'),
+    (SEGMENTATION, 'model.decode_head.num_classes',
+     'model.decode_head: num_classes=7, and the train and val data have 11 (ground, 0, 1, 2, 3, …)'),
+    (SEGMENTATION, 'model.auxiliary_head.num_classes', 'model.auxiliary_head: num_classes=7')])
+def test_heads_of_too_few_classes(config, option, message, find):
+    assert message in find(config, {option: 7})[0]
+
+
+def test_heads_of_more_classes(find):
+    """May be meant, but not in a box head, whose labels COCO's metric looks up."""
+    error, warnings = find(CLASSIFICATION, {'model.head.num_classes': 12})
+    assert error == '' and len(warnings) == 1 and 'model.head: num_classes=12' in warnings[0]
+    assert 'num_classes=80' in find(DETECTION, {'model.roi_head.bbox_head.0.num_classes': 80})[0]
+
+
+def test_several_findings_are_listed_at_once(find):
+    error, _ = find(SEGMENTATION, {'model.decode_head.num_classes': 7, 'model.auxiliary_head.num_classes': 8})
+    first, *others = error.split('\n- ')
+    assert first == f'{len(others)} things stand in the way of this training'
+    assert sum('num_classes=7,' in o for o in others) == sum('num_classes=8,' in o for o in others) == 1
+
+
+def test_folders_that_differ_between_training_and_validation(data, find):
+    (data / 'classification/test/9').rename(data / 'classification/test/nine')
+    error, _ = find(CLASSIFICATION)
+    assert error == ('train and val data have different classes, so a label means different things (only train has 9; '
+                     'only val has nine); give them the same folders or metainfo.classes')
+
+
+def write_list(data: Path, *lines: str) -> dict:
+    """An annotation file of mmpretrain for the training data; returns the options that take it."""
+    names = [f'{path.parent.name}/{path.name} {path.parent.name}'
+             for path in sorted((data / 'classification/train').glob('*/*.jpg'))[:40]]
+    (data / 'train.txt').write_text('\n'.join([*names, *lines]))
+    return {'train_dataloader.dataset.ann_file': 'train.txt'}
+
+
+def test_labels_of_a_list_beyond_the_head(data, find):
+    assert find(CLASSIFICATION, write_list(data)) == ('', [])
+    name = next((data / 'classification/train/3').iterdir()).name
+    error, _ = find(CLASSIFICATION, write_list(data, f'3/{name} 10', f'3/{name} -1'))
+    image = data / 'classification/train/3' / name
+    assert f'2 labels of the train data in {data}/train.txt are not in 0…9: 10 of {image}, -1 of {image}; mend' in error
+
+
+def test_labels_of_pixels_beyond_the_head(data, find):
+    path = data / 'labels/train/00000.png'
+    labels = np.array(Image.open(path))
+    labels[3, 4], labels[0, 0] = 11, 255  # 255 is ignored
+    Image.fromarray(labels).save(path)
+    error, _ = find(SEGMENTATION)
+    assert f'labels of the train data are not in 0…10: 11 in {path}; mend them, or set num_classes' in error
+    assert find(SEGMENTATION, {'train_dataloader.dataset.reduce_zero_label': True}) == ('', [])
+
+
+# --- COCO ------------------------------------------------------------------------------------------------
+
+
+def test_categories_that_the_file_lacks(data, find):
+    file = data / 'annotations/train.json'
+    edit(file, lambda c: c['categories'][3].update(name='three'))
+    error, _ = find(DETECTION)
+    assert f"{file} has no categories 3 (1 of the data set's 10 classes), but 0, 1, 2, three, 4, 5" in error
+    assert 'metainfo.classes' in error
+
+
+def test_classes_of_another_data_set(data, find):
+    """As where metainfo is forgotten: mmdet then finds no image and fails with a message about arrays."""
+    names = {f'{part}_dataloader.dataset.metainfo': dict(classes=('cat', 'dog')) for part in ('train', 'val')}
+    error, _ = find(DETECTION, names)
+    file = data / 'annotations/train.json'
+    assert f"{file} has no categories cat, dog (2 of the data set's 2 classes), but 0, 1, 2" in error
+
+
+def test_categories_that_are_left_out(data, find):
+    for part in ('train', 'test'):
+        edit(data / f'annotations/{part}.json', lambda c: c['categories'].append(dict(id=77, name='seal')))
+    assert find(DETECTION) == ('', []), 'without annotations it does not matter'
+    for part in ('train', 'test'):
+        edit(data / f'annotations/{part}.json', lambda c: c['annotations'][0].update(category_id=77))
+    assert find(DETECTION) == ('', [
+        f'1 annotations of {data}/annotations/{part}.json are left out, as the data set does not have their categories '
+        'in metainfo.classes: seal' for part in ('train', 'test')])
+
+
+def test_order_of_categories(data, find):
+    """mmdet numbers labels as the file lists the categories, whatever the order of metainfo.classes is."""
+    edit(data / 'annotations/train.json', lambda c: c['categories'].reverse())
+    error, warnings = find(DETECTION)
+    assert error == (f'labels 0, 1, … are 9, 8, 7, 6, 5, … in {data}/annotations/train.json and 0, 1, 2, 3, 4, … in '
+                     f'{data}/annotations/test.json: list the categories in the same order')
+    edit(data / 'annotations/test.json', lambda c: c['categories'].reverse())
+    error, warnings = find(DETECTION)
+    assert error == '' and len(warnings) == 2 and all('predictions get wrong names' in w for w in warnings)
+
+
+@pytest.mark.parametrize('key, kind, value', [('category_id', 'categories', 99), ('image_id', 'images', 12345)])
+def test_broken_references(key, kind, value, data, find):
+    file = data / 'annotations/train.json'
+    content = edit(file, lambda c: c['annotations'][5].update({key: value}))
+    total = len(content['annotations'])
+    found = (f'1 of {total} annotations of {file} are left out, as they are of {kind} that it lacks: {key} {value}, in '
+             f"the annotations {content['annotations'][5]['id']}; mend or remove them")
+    error, warnings = find(DETECTION)
+    assert (error, warnings) == ((found, []) if total < 100 else ('', [found]))
+    edit(file, lambda c: [a.update({key: value}) for a in c['annotations'][:5]])
+    assert f'6 of {total} annotations' in find(DETECTION)[0]
+
+
+@pytest.mark.parametrize('harm', ['truncated', 'no width', 'no box', 'no list'])
+def test_a_damaged_annotation_file(harm, data, find):
+    file = data / 'annotations/train.json'
+    if harm == 'truncated':
+        file.write_text(file.read_text()[:-20])
+    else:
+        edit(file, lambda c: {'no width': lambda: c['images'][2].pop('width'), 'no list': lambda: c.pop('images'),
+                              'no box': lambda: c['annotations'][4].pop('bbox')}[harm]())
+    error, _ = find(DETECTION)
+    assert f'{file} is no whole COCO annotation file' in error and '\n' not in error
+
+
+def test_mmdet_reads_as_before(make_runner):
+    from mmdet.datasets import CocoDataset
+    api = CocoDataset.COCOAPI
+    runner = make_runner(DETECTION)
+    preflight.preflight(runner)
+    assert CocoDataset.COCOAPI is api and len(runner.train_dataloader.dataset) == 24
+
+
+# --- Files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('config, file', [
+    (DETECTION, 'scenes/train/00003.jpg'), (SEGMENTATION, 'labels/test/00002.png'),
+    (SEGMENTATION, 'scenes/train/00001.jpg')])
+def test_files_that_are_missing_or_empty(config, file, data, find):
+    total = (24 if 'train' in file else 9) * (2 if config == SEGMENTATION else 1)
+    part = 'train' if 'train' in file else 'val'
+    (data / file).write_bytes(b'')
+    found = f'1 of {total} files that were looked at in the {part} data are {{}}: {data}/{file}; put them there again'
+    assert found.format('empty') in find(config)[0]
+    if 'scenes' in file and config == SEGMENTATION:
+        return  # mmseg takes the images that there are
+    (data / file).unlink()
+    assert found.format('missing') in find(config)[0]
+
+
+def test_a_damaged_label_image(data, find):
+    (data / 'labels/train/00000.png').write_bytes(b'no picture')
+    assert f'{data}/labels/train/00000.png cannot be read (' in find(SEGMENTATION)[0]
+
+
+def test_data_that_cannot_be_built(data, find):
+    shutil.rmtree(data / 'classification/train/4')
+    classes = dict(classes=list('0123456789'))
+    error, _ = find(CLASSIFICATION, {'train_dataloader.dataset.metainfo': classes})
+    assert error.startswith('the data cannot be read: AssertionError: ') and 'subfolders (9)' in error
+
+
+# --- Paths out of the data root --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['../../../../../../../../../etc/passwd', '/etc/passwd', '../../../secret/x.jpg'])
+def test_paths_that_leave_the_data_root(name, data, find):
+    file = data / 'annotations/train.json'
+    edit(file, lambda c: c['images'][7].update(file_name=name))
+    error, _ = find(DETECTION)
+    path = os.path.join(data, 'scenes/train', name)
+    assert f'{file} names 1 files outside the data root {data}: {path}; do not trust it, or, if' in error
+    error, _ = find(CLASSIFICATION, write_list(data, f'{name} 3'))
+    assert f'{data}/train.txt names 1 files outside the data root {data}: ' in error and error.count('passwd\n') == 0
+
+
+def test_paths_that_stay_in_the_data_root(data, tmp_path, find):
+    edit(data / 'annotations/train.json', lambda c: [
+        c['images'][0].update(file_name=str(data / 'scenes/train/00000.jpg')),
+        c['images'][1].update(file_name='../train/./00001.jpg')])
+    assert find(DETECTION) == ('', [])
+    (tmp_path / 'link').symlink_to(data)
+    linked = {f'{part}_dataloader.dataset.data_root': str(tmp_path / 'link') for part in ('train', 'val')}
+    assert find(CLASSIFICATION, {**write_list(data), **linked}) == ('', [])
+    os.chdir(tmp_path)  # as usual in configs: relative to where one is
+    relative = {f'{part}_dataloader.dataset.data_root': 'digits' for part in ('train', 'val')}
+    assert find(str(ROOT / CLASSIFICATION), {**write_list(data), **relative}) == ('', [])
+
+
+# --- Weights ---------------------------------------------------------------------------------------------
+
+
+def test_weights_that_do_not_fit_are_found_before_the_data_are_read(make_runner, tmp_path, monkeypatch):
+    other = MODELS.build(read_config(CLASSIFICATION).model)
+    torch.save(dict(state_dict={**other.state_dict(), 'head.fc.bias': torch.zeros(5)}), tmp_path / 'x.pth')
+    backbone = {f'backbone.{key}': value for key, value in other.backbone.state_dict().items()}
+    backbone.pop('backbone.patch_embed.proj.weight')
+    torch.save(dict(state_dict=backbone), tmp_path / 'b.pth')
+    init = 'model.backbone.init_cfg'
+    for option, value, message in (
+            ('load_from', str(tmp_path / 'x.pth'), 'head.fc.bias (5,) for (10,)'),
+            ('load_from', str(tmp_path / 'none.pth'), 'none.pth are missing'),
+            (init, dict(type='Pretrained', checkpoint=str(tmp_path / 'b.pth')), 'lacks 1 of'),
+            (init, dict(type='Pretrained', checkpoint=str(tmp_path / 'none.pth')), 'none.pth are missing'),
+            ('model.neck.init_cfg', dict(type='Pretrained', checkpoint='none.pth'), 'weights none.pth are missing')):
+        runner = make_runner(CLASSIFICATION, {option: value} if option != 'model.neck.init_cfg' else None)
+        if option == 'model.neck.init_cfg':
+            runner.model.neck.init_cfg = value
+        before = copy.deepcopy(runner.model.state_dict())
+        assert message in judge(runner, monkeypatch)[0], option
+        assert isinstance(runner._train_loop, dict), 'the data are not read yet'
+        assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
+
+
+def test_weights_that_fit_are_not_loaded_yet(make_runner, tmp_path, monkeypatch):
+    other = MODELS.build(read_config(CLASSIFICATION).model)
+    torch.save(dict(state_dict={key: value + 1 for key, value in other.state_dict().items()}), tmp_path / 'x.pth')
+    runner = make_runner(CLASSIFICATION, dict(load_from=str(tmp_path / 'x.pth')))
+    before = copy.deepcopy(runner.model.state_dict())
+    assert judge(runner, monkeypatch) == ('', [])
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
+
+
+# --- Disk ------------------------------------------------------------------------------------------------
+
+
+def roomy(monkeypatch, free: int) -> None:
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: namedtuple('usage', 'total used free')(0, 0, int(free)))
+
+
+def test_room_for_the_checkpoints(make_runner, tmp_path, monkeypatch):
+    def found(free: float, **options):
+        roomy(monkeypatch, free)
+        return judge(make_runner(CLASSIFICATION, {k.replace('__', '.'): v for k, v in options.items()}), monkeypatch)
+
+    model = MODELS.build(read_config(CLASSIFICATION).model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    torch.save(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict()), tmp_path / 'real.pth')
+    size = os.path.getsize(tmp_path / 'real.pth')
+
+    # 2 are kept, and one more while it is written
+    assert found(3.05 * size) == ('', [])
+    error, warnings = found(2.9 * size)
+    assert error == '' and len(warnings) == 1 and f'this training holds up to 3 of {size / 1e9:.2g}' in warnings[0]
+    error, warnings = found(1.9 * size)
+    assert f'{tmp_path}/w has room for {1.9 * size / 1e9:.3g} GB of checkpoints' in error and not warnings
+    # all of 10 epochs; and one alone
+    assert 'up to 10 of' in found(9 * size, default_hooks__checkpoint__max_keep_ckpts=-1)[1][0]
+    assert found(1.1 * size, train_cfg__max_epochs=1, train_cfg__val_interval=1) == ('', [])
+    # a moving average is one more set of weights; without the optimiser's state there is less
+    average = [dict(type='EMAHook')]
+    assert 'up to 3 of' in found(3.3 * size, custom_hooks=average)[1][0]
+    assert found(4.1 * size, custom_hooks=average) == ('', [])
+    assert found(1.2 * size, default_hooks__checkpoint__save_optimizer=False) == ('', [])
+    # those that are there make room in their turn
+    with open(tmp_path / 'w/epoch_1.pth', 'wb') as file:
+        file.truncate(2 * size)
+    assert found(1.1 * size) == ('', [])
+
+
+# --- Batches of one image --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('config, options, message', [
+    (SEGMENTATION, {'train_dataloader.batch_size': 1}, 'each batch has one image a process, and this model cannot be '
+     'trained so (ValueError: Expected more than 1 value per channel when training'),
+    (CLASSIFICATION, {'train_dataloader.batch_size': 1}, ''),  # its BatchNorms see several positions
+    (CLASSIFICATION, {'train_dataloader.batch_size': 1, 'model.backbone.token_mixer': 'dynamic'}, 'each batch has one'),
+    (CLASSIFICATION, {'train_dataloader.batch_size': 2, 'train_dataloader.drop_last': False,
+                      'model.backbone.token_mixer': 'dynamic'}, 'the last batch of an epoch has one image a process'),
+    (CLASSIFICATION, {'train_dataloader.batch_size': 2, 'model.backbone.token_mixer': 'dynamic'}, ''),
+    (CLASSIFICATION, {'train_dataloader.batch_size': 4, 'train_dataloader.drop_last': False,
+                      'model.backbone.token_mixer': 'dynamic'}, ''),  # 1347 = 4·336 + 3
+    (DETECTION, {'train_dataloader.batch_size': 1}, '')])
+def test_batches_of_one_image(config, options, message, make_runner, monkeypatch):
+    runner = make_runner(config, options)
+    before = copy.deepcopy(runner.model.state_dict())
+    torch.manual_seed(5), np.random.seed(6), random.seed(7)
+    error, _ = judge(runner, monkeypatch)
+    drawn = torch.rand(1), np.random.rand(), random.random()
+    assert message in error and bool(error) == bool(message), error
+    torch.manual_seed(5), np.random.seed(6), random.seed(7)
+    assert drawn == (torch.rand(1), np.random.rand(), random.random())
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
+
+
+# --- Validation ------------------------------------------------------------------------------------------
+
+
+def test_truth_of_another_data_set(data, tmp_path, find):
+    own = data / 'annotations/test.json'
+    both = f'val_evaluator.ann_file={{}} does not fit the val data of {own}'
+    shutil.copy(own, tmp_path / 'same.json')
+    assert find(DETECTION, {'val_evaluator.ann_file': str(tmp_path / 'same.json')}) == ('', [])
+    less = edit(Path(shutil.copy(own, tmp_path / 'less.json')), lambda c: c['images'].pop())
+    assert len(less['images']) == 8
+    error, _ = find(DETECTION, {'val_evaluator.ann_file': str(tmp_path / 'less.json')})
+    assert f"{both.format(tmp_path / 'less.json')}: it lacks 1 of their 9 images; name the same file in both" in error
+    edit(Path(shutil.copy(own, tmp_path / 'named.json')), lambda c: c['categories'][0].update(name='zero'))
+    error, _ = find(DETECTION, {'val_evaluator.ann_file': str(tmp_path / 'named.json')})
+    assert f"{both.format(tmp_path / 'named.json')}: its categories are others" in error
+    error, warnings = find(DETECTION, {'val_dataloader.dataset.indices': 5})
+    assert error == '' and warnings == [
+        f'{both.format(own)}: it has 4 more images, whose objects count as missed; name the same file in both']
+
+
+@pytest.mark.parametrize('setting, meaning', [('val_begin', 'never'), ('val_interval', 'only at its end')])
+def test_a_validation_that_does_not_come(setting, meaning, find):
+    error, warnings = find(CLASSIFICATION, {f'train_cfg.{setting}': 11})
+    assert error == '' and warnings == [
+        f'this training is validated {meaning}: train_cfg.{setting}=11, but max_epochs=10']
+
+
+# --- The command line, and several processes -------------------------------------------------------------
+
+
+def test_check_looks_and_does_not_train(data, tmp_path):
+    options = [*small(CLASSIFICATION, data), f'experiment_name={tmp_path.name}']
+    done = run_tool('tools/train.py', CLASSIFICATION, '--check', '--work-dir', tmp_path / 'w', *options)
+    assert done.returncode == 0 and 'nothing was found that would stop this training' in done.stdout
+    assert not list((tmp_path / 'w').glob('*.pth'))
+    options += ['model.head.num_classes=9', f'experiment_name={tmp_path.name}2']
+    done = run_tool('tools/train.py', CLASSIFICATION, '--work-dir', tmp_path / 'w', *options)
+    assert done.returncode == 2 and 'error: model.head: num_classes=9' in last_line(done)
+
+
+def processes_with(text: str) -> list[str]:
+    found = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            command = path.read_bytes().replace(b'\0', b' ').decode(errors='replace')
+        except OSError:  # gone meanwhile
+            continue
+        if text in command:
+            found.append(command)
+    return found
+
+
+BROKEN = """
+import os
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.registry import DATASETS
+
+@DATASETS.register_module()
+class Broken(CustomDataset):
+    seen = 0
+
+    def prepare_data(self, index):
+        Broken.seen += 1
+        if os.environ['RANK'] == '1' and Broken.seen > 80:
+            raise ValueError('this picture is broken')
+        return super().prepare_data(index)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_error_in_the_data_of_one_process_ends_all(workers, data, tmp_path):
+    (tmp_path / 'broken_data.py').write_text(BROKEN)
+    (tmp_path / 'config.py').write_text(f"""
+_base_ = {str(ROOT / CLASSIFICATION)!r}
+custom_imports = dict(imports=['broken_data'])
+train_dataloader = dict(dataset=dict(type='Broken'), num_workers={workers}, persistent_workers={workers > 0})
+""")
+    options = small(CLASSIFICATION, data)
+    start = time.monotonic()
+    done = run_command('bash', 'tools/dist_train.sh', tmp_path / 'config.py', '2', '--work-dir', tmp_path / 'w',
+                       *options, check=False, **CPU, PYTHONPATH=f'{ROOT}:{tmp_path}')
+    assert done.returncode != 0 and time.monotonic() - start < 60
+    launcher = done.stderr.split('Root Cause')[-1]
+    assert 'rank      : 1' in launcher and 'ValueError: this picture is broken' in launcher
+    assert not processes_with(str(tmp_path))
+
+
+@pytest.mark.long
+def test_all_processes_end_with_what_the_first_finds(data, tmp_path):
+    options = [*small(CLASSIFICATION, data), 'model.head.num_classes=9']
+    done = run_command('bash', 'tools/dist_train.sh', CLASSIFICATION, '2', '--work-dir', tmp_path / 'w', *options,
+                       check=False, **CPU)
+    assert done.returncode != 0 and 'error: model.head: num_classes=9' in done.stderr
+    assert 'exitcode  : 2' in done.stderr and not processes_with(str(tmp_path))
+
+
+def test_a_killed_worker_is_explained(tmp_path):
+    (tmp_path / 'killed.py').write_text("""
+import os, signal
+from torch.utils.data import DataLoader, Dataset
+from dwnet.engine.cli import run_command
+
+class Killed(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_command(lambda: list(DataLoader(Killed(), num_workers=1)))
+""")
+    done = run_python(tmp_path / 'killed.py', check=False)
+    assert done.returncode == 1 and last_line(done).startswith('error: RuntimeError: DataLoader worker (pid')
+    assert 'RAM or shared memory runs out' in last_line(done) and 'Traceback' not in done.stderr
+
+
+def test_an_error_inside_a_worker_is_no_killed_worker(tmp_path):
+    (tmp_path / 'raising.py').write_text("""
+from torch.utils.data import DataLoader, Dataset
+from dwnet.engine.cli import run_command
+
+class Raising(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        raise RuntimeError('my own')
+
+run_command(lambda: list(DataLoader(Raising(), num_workers=1)))
+""")
+    done = run_python(tmp_path / 'raising.py', check=False)
+    assert done.returncode == 1 and 'Traceback' in done.stderr and last_line(done) == 'RuntimeError: my own'
