@@ -207,6 +207,7 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location, logger='silent')
         else:
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return _with_plain_weights(checkpoint, path)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -218,6 +219,9 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
     except Exception as error:  # whatever a damaged or hostile file leads to
         raise UserError(f"{path} cannot be read, is damaged, or holds more than weights, and is not loaded: "
                         f"{' '.join(str(error).split())[:300]}") from error
+
+
+def _with_plain_weights(checkpoint: Any, path: str) -> dict[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights by name')
     beside: dict[str, Any] = {}

@@ -248,7 +248,7 @@ class Images:
 
     @staticmethod
     def _judge(path: Path, content: bytes, original: bytes, log: str) -> str:
-        """A file has to be named, or be an image: a PNG the whole one; a JPEG, which has no checksum, as Pillow reads it.
+        """A file has to be named, or be an image: a PNG the whole one; a JPEG, without a checksum, as Pillow reads it.
 
         Pillow refuses some that libjpeg, and so OpenCV, reads with a warning.
         """

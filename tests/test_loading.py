@@ -232,9 +232,9 @@ def test_a_broken_image_goes_with_its_annotations(read):
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda coco: json.dumps(coco)[:-1], 'train.json is no COCO annotation file'),
-    (lambda coco: '[' * 100_000, 'train.json is no COCO annotation file'),
-    (lambda coco: coco.pop('categories') and None, "no COCO annotation file .'categories' is missing"),
+    (lambda coco: json.dumps(coco)[:-1], 'train.json is no whole COCO annotation file'),
+    (lambda coco: '[' * 100_000, 'train.json is no whole COCO annotation file'),
+    (lambda coco: coco.pop('categories') and None, "no whole COCO annotation file .'categories' is missing"),
     (lambda coco: coco.update(annotations=[None] * 11), '11 of 11 annotations of .*train.json are broken'),
     (lambda coco: coco.update(images=[]), 'annotations of .*train.json are broken'),
     (lambda coco: coco.update(annotations=[]), 'train.json leaves no image')])

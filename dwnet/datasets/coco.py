@@ -28,7 +28,8 @@ def read_coco(path: str) -> dict[str, Any]:
         images, annotations, categories = (list(content[part]) for part in ('images', 'annotations', 'categories'))
     except Exception as error:  # whatever a broken file leads to
         reason = f'{error} is missing' if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise UserError(f'{path} is no COCO annotation file ({reason}); fetch or write it again') from error
+        raise UserError(
+            f'{path} is no whole COCO annotation file ({reason}); make it again, or copy it again') from error
     images = _sound(images, _fault_of_image, f'images of {path}')
     categories = _sound(categories, _fault_of_category, f'categories of {path}')
     sizes = {image['id']: (image['width'], image['height']) for image in images}
