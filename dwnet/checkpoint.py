@@ -6,7 +6,9 @@ mmdet, mmsegmentation or timm.
 """
 import hashlib
 import io
+import os
 import re
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from dwnet.compat.serialization import check_pickle
 from dwnet.errors import UserError
 
 OFFICIAL_RELEASE = 'https://github.com/Atten4Vis/DemystifyLocalViT/releases/download/prerelease'
@@ -149,6 +152,40 @@ def rename_on_load(state_dict: dict[str, Any], prefix: str, *_) -> None:
                 state_dict[prefix + name] = state_dict.pop(key)
 
 
+def _check_file(path: str) -> None:
+    """Finds damage that loading would not: no reader of PyTorch or safetensors compares a checksum.
+
+    Raises:
+        Exception: Of whatever kind; the message says what is wrong.
+    """
+    if named := re.search(r'-([0-9a-f]{8})\.safetensors$', path):
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
+        if digest != named[1]:
+            raise ValueError(f'its SHA-256 begins with {digest}, not as its name says; fetch it again, or rename it')
+    elif not path.endswith('.safetensors'):
+        with open(path, 'rb') as file:
+            if file.read(4) == b'PK\3\4':  # by which PyTorch knows its zip files
+                _check_archive(path)
+            else:  # older than PyTorch 1.6: magic number, version, system, content, names of storages
+                file.seek(0)
+                for _ in range(5):
+                    check_pickle(file)
+
+
+def _check_archive(path: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+            raise ValueError('it claims to hold more bytes than it has')
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise ValueError('it holds two entries of one name')
+        if damaged := archive.testzip():
+            raise ValueError(f'the checksum of its entry {damaged} is wrong')
+        for entry in entries:
+            if entry.filename.endswith('data.pkl'):
+                check_pickle(io.BytesIO(archive.read(entry)))
+
+
 def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str, Any]:
     """The whole content of a ``.pth`` or ``.safetensors`` file, the weights under ``state_dict`` by their own names.
 
@@ -159,6 +196,8 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             address cannot be reached.
     """
     try:
+        if '://' not in path:
+            _check_file(path)
         if path.endswith('.safetensors'):
             if '://' in path:
                 raise UserError(f'{path}: fetch a .safetensors file first, and name the file')
@@ -168,6 +207,7 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location, logger='silent')
         else:
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return _with_plain_weights(checkpoint, path)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -179,6 +219,9 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
     except Exception as error:  # whatever a damaged or hostile file leads to
         raise UserError(f"{path} cannot be read, is damaged, or holds more than weights, and is not loaded: "
                         f"{' '.join(str(error).split())[:300]}") from error
+
+
+def _with_plain_weights(checkpoint: Any, path: str) -> dict[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights by name')
     beside: dict[str, Any] = {}
@@ -190,11 +233,19 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
             break
     if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not weights")
+    if expanded := [key for key, tensor in weights.items()
+                    if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes()]:
+        raise UserError(f"{path}: {', '.join(expanded[:5])} are larger than what the file holds of them")
     plain: dict[str, Tensor] = {}
     for key, tensor in weights.items():
         if plain.setdefault(key.removeprefix('module.'), tensor) is not tensor:
             raise UserError(f"{path} has {key.removeprefix('module.')} twice, with and without 'module.'")
     return {**beside, 'state_dict': plain}
+
+
+def _kind(tensor: Tensor) -> tuple[bool, bool]:
+    """Tensors of one kind can be copied into each other: other widths, but no fractions lost."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
@@ -359,6 +410,9 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
         'has {} of another shape': [
             f'{keys[name]} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}'
             for name, tensor in given.items() if name in wanted and tensor.shape != wanted[name].shape],
+        'has {} of another kind': [
+            f'{keys[name]} {tensor.dtype} for {wanted[name].dtype}'
+            for name, tensor in given.items() if name in wanted and _kind(tensor) != _kind(wanted[name])],
     }
     reasons = [f"it {what.format(len(names))}: {', '.join(names[:20])}{', …' if len(names) > 20 else ''}"
                for what, names in faults.items() if names]

@@ -2,4 +2,19 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one line with what was wrong, where, and what to do."""
+    """A mistake that the user can mend: one line with what was wrong, where, and what to do.
+
+    Args:
+        message: The line. It stays one, of a few thousand characters at most, whatever it quotes from a file.
+        parts: Further lines, where several things are wrong.
+    """
+
+    def __init__(self, message: str, *parts: str) -> None:
+        # one that was raised in a data worker PyTorch makes anew, from a report that ends with the message
+        message = message.rpartition(f'{__name__}.UserError: ')[2]
+        super().__init__('\n- '.join(map(_one_line, (message, *parts))))
+
+
+def _one_line(text: str) -> str:
+    line = ' '.join(''.join(c if c.isprintable() else ' ' for c in text[:4000]).split())
+    return line + ' …' * (len(text) > 4000)

@@ -1,8 +1,12 @@
-"""The registry that makes ``type='dwnet.DWNet'`` known to every OpenMMLab toolbox.
+"""The registries that make ``type='dwnet.DWNet'`` and the like known to every OpenMMLab toolbox.
 
 mmengine imports ``<scope>.registry`` when it meets a scope that it does not know, so the name alone,
 in any config, brings this package in.
 """
+from mmengine.registry import DATASETS as ALL_DATASETS
 from mmengine.registry import MODELS, Registry
+from mmengine.registry import TRANSFORMS as ALL_TRANSFORMS
 
 BACKBONES = Registry('backbone', parent=MODELS, scope='dwnet', locations=['dwnet.models'])
+DATASETS = Registry('dataset', parent=ALL_DATASETS, scope='dwnet', locations=['dwnet.datasets.coco'])
+TRANSFORMS = Registry('transform', parent=ALL_TRANSFORMS, scope='dwnet', locations=['dwnet.datasets.loading'])

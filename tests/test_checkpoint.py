@@ -1,5 +1,6 @@
 """Names, files and pre-trained backbones."""
 import json
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from reference import fill
 
 from dwnet import DWNet
-from dwnet.checkpoint import convert_state_dict, load_pretrained, read_state_dict
+from dwnet.checkpoint import convert_state_dict, load_pretrained, load_weights, read_state_dict, write_clean
 from dwnet.errors import UserError
 
 DATA = Path(__file__).parent / 'data'
@@ -118,6 +119,66 @@ def test_missing_and_damaged_files(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match='damaged'):
         read_state_dict(str(path))
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    """PyTorch and safetensors read over it."""
+    path = Path(save(tmp_path, {'norm.weight': torch.ones(1000)}))
+    content = bytearray(path.read_bytes())
+    content[content.find(torch.ones(9).numpy().tobytes()) + 400] ^= 1
+    path.write_bytes(content)
+    assert (torch.load(path)['norm.weight'] != 1).sum() == 1
+    with pytest.raises(UserError, match='the checksum of its entry .*data/0 is wrong'):
+        read_state_dict(str(path))
+    torch.save(DWNet(NANO).state_dict(), path)
+    clean = write_clean(path, tmp_path / 'clean.safetensors')
+    read_state_dict(str(clean))
+    content = bytearray(clean.read_bytes())
+    content[-1] ^= 1
+    clean.write_bytes(content)
+    with pytest.raises(UserError, match='its SHA-256 begins with [0-9a-f]{8}, not as its name says'):
+        read_state_dict(str(clean))
+    read_state_dict(str(clean.rename(tmp_path / 'own-name.safetensors')))
+
+
+def test_a_zip_file_that_unpacks_to_more_is_refused(tmp_path):
+    path = tmp_path / 'bomb.pth'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('bomb/data.pkl', bytes(2**20))
+    with pytest.raises(UserError, match='it claims to hold more bytes than it has'):
+        read_state_dict(str(path))
+
+
+def test_files_from_before_zip_are_read(tmp_path):
+    weights = DWNet(NANO).state_dict()
+    torch.save(weights, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    assert same(read_state_dict(str(tmp_path / 'old.pth')), weights)
+
+
+@pytest.mark.parametrize('tensor, message', [
+    (torch.ones(1).expand(2**40), 'patch_embed.proj.bias are larger than what the file holds of them'),
+    (torch.ones(8, device='meta'), 'it calls torch._utils._rebuild_meta_tensor_no_storage'),
+    (torch.ones(8).to_sparse(), 'it calls torch._utils._rebuild_sparse_tensor'),
+    (torch.ones(8, dtype=torch.int64), r'another kind: patch_embed.proj.bias torch.int64 for torch.float32'),
+    (torch.ones(8, dtype=torch.complex64), 'another kind')])
+def test_tensors_of_another_kind_are_refused(tensor, message, tmp_path):
+    model = DWNet(NANO)
+    path = save(tmp_path, {**model.state_dict(), 'patch_embed.proj.bias': tensor})
+    with pytest.raises(UserError, match=message):
+        load_weights(model, read_state_dict(path), path)
+
+
+def test_other_widths_are_loaded(tmp_path):
+    model = DWNet(NANO)
+    path = save(tmp_path, {k: v.double() if v.is_floating_point() else v for k, v in model.state_dict().items()})
+    load_weights(model, read_state_dict(path), path)
+
+
+def test_messages_stay_one_line(tmp_path):
+    path = save(tmp_path, {'a\n\x1b[31m' * 1000: 1})
+    with pytest.raises(UserError) as error:
+        read_state_dict(path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 5000
 
 
 @pytest.mark.parametrize('content, message', [

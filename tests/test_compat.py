@@ -1,8 +1,10 @@
 """The stand-in for mmcv's operators, and loading files without running code."""
 import functools
+import io
 import pickle
 import sys
 import threading
+from collections import Counter, OrderedDict
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import ModuleType
 
@@ -79,6 +81,19 @@ def test_roi_align(device):
     theirs, = torch.autograd.grad(expected, x, gradient)
     assert torch.allclose(ours, theirs)
     assert align(x, rois[:0]).shape == (0, 3, 3, 3)
+
+
+@stand_in
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_roi_align_of_regions_that_are_not_finite(value, device):
+    """A detector that diverges has them; torchvision crashes the interpreter."""
+    x = torch.randn(1, 3, 12, 10, device=device, requires_grad=True)
+    rois = torch.tensor([[0, 4., 4., 15., 19.], [0, value, 3., 9., 6.], [0, 1., 3., 9., value]], device=device)
+    y = RoIAlign(3, spatial_scale=.5, sampling_ratio=2)(x, rois)
+    assert y[0].isfinite().all() and y[1:].isnan().all()
+    assert torch.equal(y[0], RoIAlign(3, spatial_scale=.5, sampling_ratio=2)(x, rois[:1])[0])
+    y[0].sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @stand_in
@@ -170,6 +185,31 @@ def test_hostile_files_are_refused(tmp_path, call):
     with pytest.raises((pickle.UnpicklingError, ValueError)):
         torch.load(tmp_path / 'hostile.pth', weights_only=True)
     assert not mark.exists()
+
+
+NESTED = {  # what opens a pickle, makes its content, and closes it
+    'a deep tuple as a key': b'}(' + b')' + b'\x85' * 10**6 + b'K\x01u',
+    'a tuple of 2 to the 60': b')' + b''.join(b'q%ch%c\x86' % (i, i) for i in range(60)),
+    'a list of 2 to the 60': b'(]q\x00' + b''.join(b'](h%ch%ceq%c' % (i, i, i + 1) for i in range(60)) + b't',
+    'a list in itself': b']q\x00h\x00a',
+    'a call for gigabytes': b'cbuiltins\nbytearray\n(\x8a\x06\0\0\0\0\0\x01tR',
+    'a codec that doubles': b'c_codecs\nencode\n(X\x01\0\0\0aX\x03\0\0\0hextR'}
+
+
+@pytest.mark.parametrize('name', NESTED)
+def test_pickles_that_would_crash_or_choke_are_refused(name):
+    with pytest.raises(pickle.UnpicklingError, match='it (nests|holds|calls|encodes)'):
+        serialization.check_pickle(io.BytesIO(b'\x80\x02' + NESTED[name] + b'.'))
+
+
+def test_pickles_of_plain_data_pass():
+    shared = tuple(range(9))
+    history = HistoryBuffer(range(1000), range(1000))
+    content = dict(a=[shared] * 50, b=OrderedDict(x=b'bytes', y=bytes(9)), c={1, 2}, d=np.arange(9), e=np.float64(1),
+                   f=torch.float32, g=torch.Size([1]), h=history, i=Counter('abc'), j=(((1, ), 2), 3), k=1j)
+    file = io.BytesIO(pickle.dumps(content, 2) + b'rest')
+    serialization.check_pickle(file)
+    assert file.read() == b'rest'
 
 
 @pytest.mark.parametrize('scheme', ['http', 'open-mmlab'])

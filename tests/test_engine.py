@@ -32,10 +32,10 @@ class Toy(BaseModel):
 def toy_runner(tmp_path, **options) -> Runner:
     loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
                   dataset=[dict(x=torch.ones(2) * i) for i in range(6)], num_workers=0)
-    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader,
+    options = {'optim_wrapper': dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)), **options}
+    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader, **options,
                   train_cfg=dict(by_epoch=True, max_epochs=2),
-                  optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)),
-                  experiment_name=tmp_path.name, **options)
+                  experiment_name=f'{tmp_path.parent.name}_{tmp_path.name}')
 
 
 def test_mixed_precision_falls_back_without_a_gpu(tmp_path, monkeypatch):
@@ -67,6 +67,56 @@ def test_config_text_in_a_checkpoint_is_not_executed(tmp_path):
     assert again.epoch == 2 and not mark.exists()
 
 
+@pytest.fixture
+def resume_changed(tmp_path):
+    """Resumes from a checkpoint of a toy training after a change to it."""
+
+    def resume(change, **options) -> Runner:
+        options = dict(param_scheduler=dict(type='LinearLR', end=9, by_epoch=False), optim_wrapper=dict(
+            optimizer=dict(type='Adam', lr=.01)), **options)
+        toy_runner(tmp_path / 'a', **options).train()
+        checkpoint = torch.load(tmp_path / 'a' / 'epoch_1.pth')
+        change(checkpoint)
+        torch.save(checkpoint, tmp_path / 'x.pth')
+        runner = toy_runner(tmp_path / 'b', load_from=str(tmp_path / 'x.pth'), resume=True, **options)
+        runner.train()
+        return runner
+
+    return resume
+
+
+def test_a_changed_checkpoint_without_changes_is_resumed(resume_changed):
+    assert resume_changed(lambda c: None).iter == 6
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda c: c.pop('optimizer'), 'optimizer missing'),
+    (lambda c: c.pop('param_schedulers'), 'param_schedulers missing'),
+    (lambda c: c.update(meta=None), 'holds no state of this training'),
+    (lambda c: c['meta'].update(iter=-3), 'iter -3'),
+    (lambda c: c['meta'].update(epoch='1'), "epoch '1'"),
+    (lambda c: c['param_schedulers'].clear(), 'param_schedulers of another training'),
+    (lambda c: c['param_schedulers'][0].pop('last_step'), 'param_schedulers of another training'),
+    (lambda c: c['optimizer']['param_groups'][0].update(lr='1'), 'optimizer of another training'),
+    (lambda c: c['optimizer']['param_groups'][0]['params'].pop(), 'optimizer of another training'),
+    (lambda c: c['optimizer']['state'][0].pop('exp_avg'), 'exp_avg of parameter 0 missing'),
+    (lambda c: c['optimizer']['state'][1].update(exp_avg_sq=torch.ones(9)), 'exp_avg_sq of parameter 1 of another'),
+    (lambda c: c['optimizer']['state'][1].update(step=torch.ones(1).expand(2**40)), 'step of parameter 1 of another'),
+    (lambda c: c['message_hub'].pop('log_scalars'), 'cannot be resumed from'),
+    (lambda c: c['message_hub']['runtime_info'].update(keep_ckpt_ids=['../x']), 'keep_ckpt_ids that are no numbers'),
+])
+def test_an_altered_state_of_a_training_is_refused(change, message, resume_changed):
+    with pytest.raises(UserError, match=message):
+        resume_changed(change)
+
+
+def test_a_checkpoint_cannot_have_other_files_removed(resume_changed, tmp_path):
+    """mmengine removes the best checkpoint, a file or a folder, when there is a better one."""
+    (tmp_path / 'precious').mkdir()
+    runner = resume_changed(lambda c: c['message_hub']['runtime_info'].update(best_ckpt=str(tmp_path / 'precious')))
+    assert runner.message_hub.get_info('best_ckpt') == str(tmp_path / 'b' / 'best_precious')
+
+
 def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path):
     torch.save(dict(state_dict=nn.Linear(3, 1).state_dict()), tmp_path / 'x.pth')
     with pytest.raises(UserError, match='does not fit the model'):
@@ -80,7 +130,7 @@ def test_another_shape_is_no_damage(tmp_path):
     with pytest.raises(UserError, match='does not fit the model.*layer.weight'):
         runner.load_checkpoint(str(tmp_path / 'x.pth'))
     torch.save(dict(state_dict=Toy().state_dict()), tmp_path / 'x.pth')
-    with pytest.raises(UserError, match='holds no state of a training'):
+    with pytest.raises(UserError, match='holds no state of this training'):
         toy_runner(tmp_path / 'b', load_from=str(tmp_path / 'x.pth'), resume=True).train()
 
 

@@ -209,27 +209,13 @@ def test_order_of_categories(data, find):
     assert error == '' and len(warnings) == 2 and all('predictions get wrong names' in w for w in warnings)
 
 
-@pytest.mark.parametrize('key, kind, value', [('category_id', 'categories', 99), ('image_id', 'images', 12345)])
-def test_broken_references(key, kind, value, data, find):
-    file = data / 'annotations/train.json'
-    content = edit(file, lambda c: c['annotations'][5].update({key: value}))
-    total = len(content['annotations'])
-    found = (f'1 of {total} annotations of {file} are left out, as they are of {kind} that it lacks: {key} {value}, in '
-             f"the annotations {content['annotations'][5]['id']}; mend or remove them")
-    error, warnings = find(DETECTION)
-    assert (error, warnings) == ((found, []) if total < 100 else ('', [found]))
-    edit(file, lambda c: [a.update({key: value}) for a in c['annotations'][:5]])
-    assert f'6 of {total} annotations' in find(DETECTION)[0]
-
-
-@pytest.mark.parametrize('harm', ['truncated', 'no width', 'no box', 'no list'])
+@pytest.mark.parametrize('harm', ['truncated', 'no list'])
 def test_a_damaged_annotation_file(harm, data, find):
     file = data / 'annotations/train.json'
     if harm == 'truncated':
         file.write_text(file.read_text()[:-20])
     else:
-        edit(file, lambda c: {'no width': lambda: c['images'][2].pop('width'), 'no list': lambda: c.pop('images'),
-                              'no box': lambda: c['annotations'][4].pop('bbox')}[harm]())
+        edit(file, lambda c: c.pop('images'))
     error, _ = find(DETECTION)
     assert f'{file} is no whole COCO annotation file' in error and '\n' not in error
 

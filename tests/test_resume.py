@@ -211,7 +211,7 @@ def test_samples_that_cannot_be_read(workers, tmp_path, capfd):
     printed = ''.join(capfd.readouterr())
     assert all(f'data/image{i}.jpg cannot be read and is left out (OSError: image{i}.jpg is truncated)' in printed
                for i in (3, 7))
-    with pytest.raises(UserError, match='11 of 22 training samples cannot be read, more than 10'):
+    with pytest.raises(UserError, match='^11 of 22 training samples cannot be read, more than 10; the log .*[^\\n]$'):
         runner_for(tmp_path / 'b', workers=workers, data=Noise(broken=tuple(range(11)))).train()
 
 

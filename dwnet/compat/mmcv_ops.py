@@ -45,9 +45,11 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     if pool_mode != 1:
         raise _not_covered("roi_align_forward with pool_mode='max'")
     # in float32: torchvision has no bfloat16
+    finite, lost = _split(rois.to(_wide(input).dtype))
     output.copy_(
-        torch.ops.torchvision.roi_align(_wide(input), rois.to(_wide(input).dtype), spatial_scale, aligned_height,
-                                        aligned_width, sampling_ratio, aligned))
+        torch.ops.torchvision.roi_align(_wide(input), finite, spatial_scale, aligned_height, aligned_width,
+                                        sampling_ratio, aligned))
+    output.masked_fill_(lost, torch.nan)
 
 
 def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor,
@@ -58,8 +60,13 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
     grad_output = _wide(grad_output)
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
-            grad_output, rois.to(grad_output.dtype), spatial_scale, aligned_height, aligned_width,
+            grad_output, _split(rois.to(grad_output.dtype))[0], spatial_scale, aligned_height, aligned_width,
             *grad_input.shape, sampling_ratio, aligned))
+
+
+def _split(rois: Tensor) -> tuple[Tensor, Tensor]:
+    """The regions with numbers in the place of NaN and infinity, which crash torchvision; and which had them."""
+    return rois.nan_to_num(0, 0, 0), ~rois.isfinite().all(1)[:, None, None, None]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -4,10 +4,18 @@ PyTorch refuses every pickled name that it does not know. mmengine's own checkpo
 those (mmengine#1655), the log history and the NumPy arrays in it; the official DWNet files hold their
 settings as a yacs node. They carry data and no code, so they are allowed, and nothing else is: a file
 cannot run code. What mmengine downloads is held to the same.
+
+``weights_only`` does not keep a file from crashing or choking Python: a tuple nested a million times overflows the
+stack when it is hashed, and a list of forty levels, each twice the level below, has no end when an error message
+prints it. :func:`check_pickle` finds these before anything is loaded.
 """
 import functools
+import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
+from graphlib import CycleError, TopologicalSorter
+from typing import BinaryIO
 
 import mmengine.runner.checkpoint
 import numpy as np
@@ -58,6 +66,8 @@ class PlainArray(np.ndarray):
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, raw = state
+        if not isinstance(raw, (bytes, bytearray)):  # bytes(10**11) would be that many zeros
+            raise ValueError(f'the file holds an array made of a {type(raw).__name__}')
         super().__setstate__((version, shape, dtype.resolve(), fortran, bytes(raw)))
 
     def __reduce__(self) -> tuple:
@@ -87,6 +97,90 @@ def allow_checkpoint_types() -> None:
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed += [(reconstruct_array, f'{module}._reconstruct'), (reconstruct_scalar, f'{module}.scalar')]
     torch.serialization.add_safe_globals(allowed)
+
+
+# Of what PyTorch lets a file call, that which checkpoints consist of, beside its dtypes and storages. The rest, such as
+# bytearray or torch.FloatTensor, would make gigabytes of a number.
+_PLAIN = {
+    'collections.OrderedDict', 'collections.Counter', 'builtins.set', 'builtins.complex', '_codecs.encode',
+    'torch.Size', 'torch.device', 'torch.nn.parameter.Parameter',
+    *(f'torch._utils._rebuild_{what}' for what in ('tensor', 'tensor_v2', 'tensor_v3', 'parameter')),
+}
+
+
+def _is_plain(name: str) -> bool:
+    owner, _, last = name.rpartition('.')
+    return (name in _PLAIN or name in {known for _, known in _names_added()}
+            or owner.split('.')[0] == 'torch' and (last.endswith('Storage') or isinstance(
+                getattr(torch, last, None), torch.dtype)))
+
+
+def _names_added() -> list[tuple[object, str]]:
+    """What ``add_safe_globals`` was given, here and by the user."""
+    return [known if isinstance(known, tuple) else (known, f'{known.__module__}.{known.__qualname__}')
+            for known in torch.serialization.get_safe_globals()]
+
+
+def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth: int = 100) -> None:
+    """Walks through the next pickle in a file and builds nothing but the graph of what would lie in what.
+
+    Args:
+        file: The file; it is left behind the pickle.
+        deepest: How deep tuples may be nested.
+        most: How many tuples, lists, dicts and calls it may hold; ten times those of large checkpoints.
+        growth: How many times larger than the pickle its content may be, where each object counts in all its places.
+
+    Raises:
+        pickle.UnpicklingError: If it calls what no checkpoint does, or holds more than this.
+    """
+    start, mark = file.tell(), object()
+    stack: list = []
+    memo: dict[int, object] = {}
+    containers: list[list] = []  # what is in each tuple, list, dict or call
+    depth: dict[int, int] = {}
+    for operation, argument, _ in pickletools.genops(file):
+        name, before = operation.name, operation.stack_before
+        if name in ('BINPUT', 'LONG_BINPUT'):
+            memo[argument] = stack[-1]
+        elif name in ('BINGET', 'LONG_BINGET'):
+            stack.append(memo[argument])
+        elif name == 'MARK':
+            stack.append(mark)
+        elif name == 'GLOBAL':
+            stack.append(argument.replace('__builtin__', 'builtins').replace(' ', '.'))  # Python 2's name
+            if not _is_plain(stack[-1]):
+                raise pickle.UnpicklingError(f'it calls {stack[-1]}, which no checkpoint does')
+        elif not before and operation.stack_after and not name.startswith('EMPTY'):
+            stack.append(argument)
+        else:
+            taken = []
+            if pickletools.stackslice in before:
+                while (item := stack.pop()) is not mark:
+                    taken.append(item)
+            taken += [stack.pop() for kind in before if kind not in (pickletools.stackslice, pickletools.markobject)]
+            # other codecs than this one, by which bytes are written, can double what they get
+            if name == 'REDUCE' and taken[1] == '_codecs.encode' and (taken[0] or [''])[0] != 'latin1':
+                raise pickle.UnpicklingError('it encodes text as no checkpoint does')
+            if name in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD') and isinstance(taken[-1], list):
+                stack.append(taken.pop())
+                stack[-1].extend(taken)
+            elif operation.stack_after:
+                stack.append(taken)
+                containers.append(taken)
+                depth[id(taken)] = 1 + max((depth.get(id(item), 0) for item in taken), default=0)
+                if depth[id(taken)] > deepest or len(containers) > most:
+                    raise pickle.UnpicklingError('it nests objects without end')
+    largest = growth * (file.tell() - start)
+    inner = {id(held): [id(item) for item in held if isinstance(item, list)] for held in containers}
+    size = {id(held): 1 + sum(len(item) if isinstance(item, (str, bytes)) else 1 for item in held)
+            for held in containers}
+    try:
+        for held in TopologicalSorter(inner).static_order():
+            size[held] += sum(size[item] for item in inner[held])
+            if size[held] > largest:
+                raise pickle.UnpicklingError('it nests objects without end')
+    except CycleError as error:
+        raise pickle.UnpicklingError('it holds an object that holds itself') from error
 
 
 def load_downloads_safely() -> None:

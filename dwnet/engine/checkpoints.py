@@ -1,7 +1,10 @@
 """Checkpoints that no kill and no full disk can tear, and the newest whole one to go on from."""
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
@@ -104,6 +107,78 @@ def checkpoints_in(work_dir: str) -> list[Path]:
         named = next((f for f in (folder / Path(named).name, Path(named)) if f.is_file()), None)
         files = [named, *(f for f in files if f != named)] if named else files
     return files
+
+
+def check_training_state(checkpoint: dict[str, Any], source: str, runner: Runner) -> None:
+    """Finds what mmengine would take over in silence, or stumble upon steps later.
+
+    The best checkpoint, which mmengine removes when there is a better one, becomes a file of this work dir: a
+    checkpoint could name any other path to have that removed.
+
+    Args:
+        checkpoint: Content of the file.
+        source: Its name, for the message.
+        runner: With its optimiser and schedulers built.
+
+    Raises:
+        UserError: If the state of the training is not all there, or not that of such a training.
+    """
+    parts = [('optimizer', runner.optim_wrapper.state_dict())]
+    if runner.param_schedulers:
+        parts.append(('param_schedulers', [scheduler.state_dict() for scheduler in runner.param_schedulers]
+                      if isinstance(runner.param_schedulers, list) else {}))
+    needed = ('meta', 'message_hub', *(name for name, _ in parts))
+    try:
+        if missing := [key for key in needed if key not in checkpoint]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        for key in ('epoch', 'iter'):
+            if type(count := checkpoint['meta'].get(key)) is not int or count < 0:
+                raise ValueError(f'{key} {count!r}')
+        for name, state in parts:
+            if not _alike(state, checkpoint[name]):
+                raise ValueError(f'{name} of another training')
+        if isinstance(runner.optim_wrapper, OptimWrapper):
+            _check_moments(checkpoint['optimizer']['state'], runner.optim_wrapper.param_groups)
+        info = checkpoint['message_hub']['runtime_info']
+        if not all(type(step) is int for step in info.get('keep_ckpt_ids', [])):
+            raise ValueError('keep_ckpt_ids that are no numbers')
+        for key, value in info.items():
+            if key.startswith('best_ckpt'):
+                info[key] = os.path.join(runner.work_dir, f"best_{Path(value).name.removeprefix('best_')}")
+    except Exception as error:  # whatever an altered state leads to
+        raise UserError(f'{source} holds no state of this training ({error}), so nothing can be resumed from it; to '
+                        'start from its weights, set load_from') from error
+
+
+def _alike(ours: Any, theirs: Any) -> bool:
+    """Whether a state can take the place of ours; flags may be missing, which younger versions have added."""
+    if isinstance(ours, Mapping):
+        return isinstance(theirs, Mapping) and all(
+            _alike(value, theirs[key]) if key in theirs else value is None or isinstance(value, bool)
+            for key, value in ours.items())
+    if isinstance(ours, (list, tuple)):
+        return isinstance(theirs, (list, tuple)) and len(ours) == len(theirs) and all(map(_alike, ours, theirs))
+    if ours is None:
+        return theirs is None or isinstance(theirs, (bool, int, float))
+    return isinstance(theirs, (bool, int, float) if isinstance(ours, (bool, int, float)) else type(ours))
+
+
+def _check_moments(state: Mapping[int, Mapping[str, Any]], groups: list[dict]) -> None:
+    parameters = [parameter for group in groups for parameter in group['params']]
+    names = set().union(*state.values())
+    for index, moments in state.items():
+        for name in names:
+            value = moments.get(name)
+            if name == 'momentum_buffer' and value is None:  # before its first step
+                continue
+            if not isinstance(value, (Tensor, int, float)):
+                raise ValueError(f'{name} of parameter {index} missing')
+            value = torch.as_tensor(value)
+            # what the optimisers of PyTorch have for each parameter
+            shape = {'step': ()}.get(name, parameters[index].shape)
+            if name in ('step', 'exp_avg', 'exp_avg_sq', 'momentum_buffer') and (
+                    value.shape != shape or value.dtype.itemsize < 2 or value.is_complex()):
+                raise ValueError(f'{name} of parameter {index} of another shape or kind')
 
 
 def newest_whole_checkpoint(work_dir: str) -> Path | None:

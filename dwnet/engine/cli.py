@@ -30,10 +30,7 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         record(main)()
     except UserError as error:
-        message = str(error).strip()
-        if 'Original Traceback' in message:  # PyTorch's report of one raised in a data worker ends with it
-            message = message.splitlines()[-1].removeprefix('dwnet.errors.UserError: ')
-        print(f'error: {message}', file=sys.stderr)
+        print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except Preempted as error:
         print(error, file=sys.stderr)

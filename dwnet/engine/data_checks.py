@@ -13,8 +13,6 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from torch import nn
 
-from dwnet.errors import UserError
-
 from .cli import one_line
 
 # Files of a data set that are looked at, and label images that are read, spread over its length.
@@ -56,40 +54,30 @@ def watch_coco() -> Iterator[list[CocoFile]]:
     if 'mmdet' not in sys.modules:
         yield files
         return
-    from mmdet.datasets import CocoDataset
-    api = CocoDataset.COCOAPI
+    from dwnet.datasets.coco import CheckedCocoDataset
+    api = CheckedCocoDataset.COCOAPI
 
     class Watched(api):
 
-        def __init__(self, annotation_file: str | None = None) -> None:
+        def __init__(self, annotation_file: str) -> None:
             self.file = annotation_file
-            try:
-                super().__init__(annotation_file)
-                for image in self.dataset['images']:
-                    _ = image['file_name'], image['width'], image['height']
-                for annotation in self.dataset.get('annotations', ()):
-                    _ = annotation['bbox'], annotation['area']
-            except (ValueError, LookupError, TypeError, AssertionError) as error:
-                raise UserError(f'{annotation_file} is no whole COCO annotation file ({one_line(error)}); make it '
-                                'again, or copy it again') from error
+            super().__init__(annotation_file)
 
         def get_cat_ids(self, cat_names: Collection[str] = (), *args, **kwargs) -> list[int]:
             files.append(_examine(self.file, self.dataset, cat_names))
             return super().get_cat_ids(list(cat_names), *args, **kwargs)
 
-    CocoDataset.COCOAPI = Watched
+    CheckedCocoDataset.COCOAPI = Watched
     try:
         yield files
     finally:
-        CocoDataset.COCOAPI = api
+        CheckedCocoDataset.COCOAPI = api
 
 
 def _examine(path: str, content: dict, classes: Collection[str]) -> CocoFile:
-    """Compares the categories of a file with the classes of the data set, and looks for broken references."""
+    """Compares the categories of a file with the classes of the data set."""
     names = {category['id']: category['name'] for category in content.get('categories', ())}
-    images = {image['id'] for image in content['images']}
-    annotations = content.get('annotations', ())
-    used = Counter(annotation['category_id'] for annotation in annotations)
+    used = Counter(annotation['category_id'] for annotation in content['annotations'])
     file = CocoFile(path, [name for name in names.values() if name in classes])
     if missing := [name for name in classes if name not in names.values()]:
         file.findings.append(Finding(
@@ -103,12 +91,6 @@ def _examine(path: str, content: dict, classes: Collection[str]) -> CocoFile:
         file.findings.append(Finding(
             f'{sum(used[i] for i in dropped)} annotations of {path} are left out, as the data set does not have their '
             f'categories in metainfo.classes: {some(dropped.values(), 20)}', False))
-    for kind, key, known in (('categories', 'category_id', names), ('images', 'image_id', images)):
-        if lost := [annotation for annotation in annotations if annotation[key] not in known]:
-            file.findings.append(Finding(
-                f'{len(lost)} of {len(annotations)} annotations of {path} are left out, as they are of {kind} that it '
-                f'lacks: {key} {some(sorted({a[key] for a in lost}, key=str))}, in the annotations '
-                f"{some(a.get('id') for a in lost)}; mend or remove them", len(lost) > _TOLERATED * len(annotations)))
     return file
 
 

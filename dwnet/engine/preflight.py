@@ -53,8 +53,10 @@ def preflight(runner: MMEngineRunner) -> None:
     with watch_coco() as files:
         try:
             loops = dict(train=runner.train_loop, val=runner.val_loop)
-        except (AssertionError, OSError, RuntimeError, ValueError) as error:  # as the toolboxes complain
+        except (UserError, AssertionError, OSError, RuntimeError, ValueError) as error:  # as the toolboxes complain
             stops = [finding for file in files for finding in file.findings if finding.stops]
+            if isinstance(error, UserError) and not stops:
+                raise
             raise _as_error(stops or [Finding(f'the data cannot be read: {one_line(error)}')]) from error
     parts = {part: loop.dataloader.dataset for part, loop in loops.items() if loop}
     heads = find_heads(model)
@@ -89,7 +91,7 @@ def _as_error(findings: list[Finding]) -> UserError:
     messages = [finding.message for finding in findings]
     if len(messages) > 1:
         messages = [f'{len(messages)} things stand in the way of this training', *messages]
-    return UserError('\n- '.join(messages))
+    return UserError(*messages)
 
 
 # --- Before the data are read ------------------------------------------------------------------------

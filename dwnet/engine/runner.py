@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dwnet.checkpoint import load_weights, read_checkpoint
+from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
 
-from .checkpoints import gathered_gradients, newest_whole_checkpoint, replace_durably
+from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
 from .preemption import OutlastSigterm
 from .process_group import init_cpu_process_group
@@ -47,6 +48,7 @@ class Runner(MMEngineRunner):
     * Checkpoints cannot be torn, and a damaged one is passed over: :mod:`dwnet.engine.checkpoints`. SIGTERM saves
       one: :mod:`dwnet.engine.preemption`.
     * Steps and samples that cannot be used are left out and named: :mod:`dwnet.engine.guard`.
+    * Images that are not whole and broken COCO annotations are named: :mod:`dwnet.datasets`.
     * A checkpoint that does not fit the model is an error.
     * Resuming does not execute the config text that a checkpoint may carry.
     * A progress bar shows the time left.
@@ -93,8 +95,10 @@ class Runner(MMEngineRunner):
         super().register_default_hooks(hooks)
 
     @staticmethod
-    def build_dataloader(*args, **kwargs) -> DataLoader:
-        loader = MMEngineRunner.build_dataloader(*args, **kwargs)
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            dataloader = {**dataloader, 'dataset': with_checks(dataloader['dataset'])}
+        loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
         if loader.num_workers:
             loader.worker_init_fn = OutlastSigterm(loader.worker_init_fn)
         return loader
@@ -119,6 +123,8 @@ class Runner(MMEngineRunner):
             UserError: If the file is damaged, refused since it would run code, or does not fit the model.
         """
         checkpoint = read_checkpoint(filename, map_location)
+        if self._resume:
+            check_training_state(checkpoint, filename, self)
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
@@ -135,11 +141,17 @@ class Runner(MMEngineRunner):
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
+        self._resume = True
+        self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
+        if self.param_schedulers is not None:
+            self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         try:
             super().resume(filename, *args, **kwargs)
-        except KeyError as error:
-            raise UserError(f'{filename} holds no state of a training ({error} is missing), so nothing can be '
-                            'resumed from it; to start from its weights, set load_from') from error
+        except UserError:
+            raise
+        except Exception as error:  # whatever an altered state leads to
+            raise UserError(f'{filename} cannot be resumed from ({type(error).__name__}: {error}); to start from its '
+                            'weights, set load_from') from error
 
     def save_checkpoint(self, *args, **kwargs) -> None:
         for gradient in gathered_gradients(self).values():  # each process has its own; the file holds one
