@@ -8,6 +8,7 @@ from dwnet.engine.options import (
     enable_auto_scale_lr,
     enable_bf16_training,
     enable_resume,
+    enable_resume_after_restart,
     enable_speed,
     start_from,
 )
@@ -36,6 +37,7 @@ def main() -> None:
         start_from(cfg, cfg.load_from)
     if args.resume:
         enable_resume(cfg, args.resume)
+    enable_resume_after_restart(cfg)
     if args.amp and args.bf16:
         raise UserError('--amp is float16 and --bf16 is bfloat16; choose one')
     if args.amp:

@@ -12,6 +12,8 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from dwnet.errors import UserError
 
+from .process_group import started_by
+
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
 # Data sets of mmpretrain that download themselves.
@@ -24,6 +26,7 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        sys.last_value = error  # as the interpreter does: other processes learn that this one has failed
         sys.exit(2)
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
@@ -48,8 +51,10 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
+        default=started_by(),
         help='who started this process; set by tools/dist_train.sh and the like')
+    # Given by the old torch.distributed.launch; the environment says the same.
+    parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
     return parser
 
 

@@ -28,6 +28,14 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
     start_from(cfg, checkpoint)
 
 
+def enable_resume_after_restart(cfg: Config) -> None:
+    """Started again by torchrun, a training goes on from what it has written since tools/dist_train.sh was called."""
+    pointer = Path(cfg.work_dir, 'last_checkpoint')
+    if (int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0 and pointer.is_file()
+            and pointer.stat().st_mtime >= float(os.environ.get('DWNET_LAUNCHED_AT', 'inf'))):
+        enable_resume(cfg, 'auto')
+
+
 def set_checkpoint(cfg: Config, checkpoint: str) -> None:
     """The checkpoint to test."""
     cfg.resume = False

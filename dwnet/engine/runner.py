@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_distributed, master_only
+from mmengine.dist import all_gather_object, is_distributed, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -14,8 +14,9 @@ from torch import nn
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
-from .process_group import init_cpu_process_group
+from .process_group import init_cpu_process_group, set_environment
 from .progress import ProgressHook
+from .watch import watch_others
 
 
 @RUNNERS.register_module(name='DWNetRunner')
@@ -33,16 +34,19 @@ class Runner(MMEngineRunner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        if self.distributed and not is_distributed():
+        joining = self.distributed and not is_distributed()
+        if joining:
+            set_environment(self.launcher)
             gpus, here = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
             if gpus == 0:
-                init_cpu_process_group(self.launcher)
+                init_cpu_process_group(**env_cfg.get('dist_cfg', {}))
             elif here > gpus:
                 raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs '
                                 '(CUDA_VISIBLE_DEVICES=) to run on the CPU')
-            elif self.launcher == 'mpi':  # mmengine reads it and does not set it
-                os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
         super().setup_env(env_cfg)
+        if joining:
+            watch_others()
+            _check_same_start(self.cfg.get('load_from'))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         if not self.distributed or torch.cuda.is_available():
@@ -123,3 +127,12 @@ class Runner(MMEngineRunner):
             for hook in self.hooks:
                 if isinstance(hook, ProgressHook):
                     hook.close()
+
+
+def _check_same_start(load_from: str | None) -> None:
+    """Where machines do not share their disk, one may find a checkpoint to resume and another none."""
+    first, *others = all_gather_object(load_from)
+    for rank, other in enumerate(others, 1):
+        if other != first:
+            raise UserError(f'rank 0 starts from {first}, rank {rank} from {other}: all machines have to see the same '
+                            'work dir; share it, or copy it to each')

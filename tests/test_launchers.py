@@ -1,0 +1,163 @@
+"""The launchers as a user types them, on CPUs, and what happens to all processes when one is lost."""
+import os
+import re
+import signal
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, run_command
+from test_tools import CLASSIFICATION, CPU, small
+
+
+class Launched:
+    """A command in the background, all whose processes can be found by a mark in their environment."""
+
+    def __init__(self, log: Path, *command, **environment) -> None:
+        self.log, self._mark = log, f'MARK={uuid.uuid4().hex}'
+        env = {**os.environ, 'PYTHONPATH': str(ROOT), **CPU, **environment, **dict([self._mark.split('=')])}
+        with log.open('w') as file:
+            self._process = subprocess.Popen([str(c) for c in command], cwd=ROOT, env=env, stdout=file, stderr=file)
+
+    def _processes(self) -> dict[int, tuple[int, list[str]]]:
+        """Process → its parent and its environment."""
+        found = {}
+        for folder in Path('/proc').glob('[0-9]*'):
+            try:
+                environment = (folder / 'environ').read_text().split('\0')
+                parent = int((folder / 'stat').read_text().rpartition(')')[2].split()[1])
+            except (OSError, UnicodeDecodeError):  # it has just ended, or is another's
+                continue
+            if self._mark in environment:
+                found[int(folder.name)] = parent, environment
+        return found
+
+    def pids(self) -> list[int]:
+        return list(self._processes())
+
+    def rank(self, rank: int) -> int:
+        """The process of this rank; its data workers have the same environment."""
+        ranks = {pid: parent for pid, (parent, env) in self._processes().items() if f'RANK={rank}' in env}
+        process, = (pid for pid, parent in ranks.items() if parent not in ranks)
+        return process
+
+    def wait_for(self, pattern: str, seconds: float = 120) -> None:
+        end = time.monotonic() + seconds
+        while not self.says(pattern):
+            assert self._process.poll() is None and time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(.1)
+
+    def wait(self, seconds: float) -> int:
+        return self._process.wait(seconds)
+
+    def says(self, pattern: str) -> bool:
+        return re.search(pattern, self.log.read_text()) is not None
+
+    def wait_until_none_is_left(self, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while self.pids():
+            assert time.monotonic() < end, f'{self.pids()} are left'
+            time.sleep(.2)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Starts commands, and leaves none of their processes behind."""
+    launched = []
+
+    def start(*command, **environment) -> Launched:
+        launched.append(Launched(tmp_path / f'log{len(launched)}', *command, **environment))
+        return launched[-1]
+
+    yield start
+    for each in launched:
+        for pid in each.pids():
+            os.kill(pid, signal.SIGKILL)
+
+
+def train_two(data: Path, work_dir: Path, **options) -> list:
+    return ['bash', 'tools/dist_train.sh', CLASSIFICATION, '2', '--work-dir', work_dir,
+            *small(CLASSIFICATION, data, **options)]
+
+
+@pytest.mark.parametrize('script, arguments, form', [
+    ('slurm_train.sh', ['gpu', 'name'], 'PARTITION JOB_NAME CONFIG [options'),
+    ('slurm_test.sh', ['gpu', 'name', CLASSIFICATION], 'PARTITION JOB_NAME CONFIG CHECKPOINT [options'),
+    ('mpi_train.sh', [CLASSIFICATION, '2'], 'NUMBER_OF_PROCESSES CONFIG [options')])
+def test_launchers_say_how_they_are_called(script, arguments, form):
+    done = run_command('bash', f'tools/{script}', *arguments, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(f'usage: tools/{script} {form}')
+
+
+def fake(folder: Path, name: str) -> str:
+    """A PATH on which ``name`` prints its arguments and the variables that matter."""
+    (folder / name).write_text('#!/bin/sh\necho "$@"\necho "$MASTER_ADDR:$MASTER_PORT"\n')
+    (folder / name).chmod(0o755)
+    return f'{folder}:{os.environ["PATH"]}'
+
+
+@pytest.mark.parametrize('environment, expected', [
+    ({}, '--ntasks 8 --ntasks-per-node 8 --gres gpu:8 --cpus-per-task 5'),
+    (dict(GPUS='2', SRUN_ARGS='--time 1:00 --quiet'), '--ntasks 2 --ntasks-per-node 2 --gres gpu:2 --cpus-per-task 5 '
+     '--kill-on-bad-exit=1 --time 1:00 --quiet'),
+    (dict(GPUS='16', GPUS_PER_NODE='4', CPUS_PER_TASK='9'), '--ntasks 16 --ntasks-per-node 4 --gres gpu:4 '
+     '--cpus-per-task 9'),
+    (dict(GPUS='0', NTASKS='2', NTASKS_PER_NODE='1'), '--ntasks 2 --ntasks-per-node 1 --cpus-per-task 5')])
+def test_what_slurm_is_asked_for(environment, expected, tmp_path):
+    for script, rest in (('train', ['c.py']), ('test', ['c.py', 'w.pth'])):
+        done = run_command('bash', f'tools/slurm_{script}.sh', 'part', 'job', *rest, '--out', 'a b',
+                           PATH=fake(tmp_path, 'srun'), **environment)
+        assert done.stdout.startswith(f'--partition part --job-name job {expected}')
+        assert f'tools/{script}.py {" ".join(rest)} --out a b --launcher slurm\n' in done.stdout
+
+
+@pytest.mark.parametrize('environment, master', [
+    ({}, '127.0.0.1:'), (dict(PORT='123'), '127.0.0.1:123'), (dict(HOSTFILE='hosts'), 'first:'),
+    (dict(HOSTFILE='hosts', MASTER_ADDR='second', MASTER_PORT='5'), 'second:5')])
+def test_what_mpirun_is_asked_for(environment, master, tmp_path):
+    (tmp_path / 'hosts').write_text('# two machines\n\nfirst slots=8\nsecond slots=8\n')
+    if 'HOSTFILE' in environment:
+        environment = {**environment, 'HOSTFILE': str(tmp_path / 'hosts')}
+    done = run_command('bash', 'tools/mpi_train.sh', '16', 'c.py', '--amp', PATH=fake(tmp_path, 'mpirun'),
+                       **environment)
+    command, address = done.stdout.splitlines()
+    assert command.startswith('-np 16 ') and command.endswith('tools/train.py c.py --amp --launcher mpi')
+    assert '--bind-to none -x MASTER_ADDR -x MASTER_PORT' in command
+    assert ('--hostfile' in command) == ('HOSTFILE' in environment)
+    assert address.startswith(master) and int(address.split(':')[1]) > 0
+
+
+@pytest.mark.long
+def test_when_a_process_dies_all_end(launch, small_digits, tmp_path):
+    training = launch(*train_two(small_digits, tmp_path / 'w', train_cfg__max_epochs=50))
+    training.wait_for(r'Epoch\(train\)')
+    victim = training.rank(1)
+    os.kill(victim, signal.SIGKILL)
+    assert training.wait(seconds=60) != 0
+    assert training.says('Root Cause') and training.says(rf'exitcode  : -9 \(pid: {victim}\)')
+    training.wait_until_none_is_left()
+
+
+@pytest.mark.long
+def test_when_a_process_dies_training_goes_on_after_a_restart(launch, small_digits, tmp_path):
+    """Even where the work dir holds an older training, which must not be taken for this one."""
+    work_dir = tmp_path / 'w'
+    work_dir.mkdir()
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_7.pth'))
+    os.utime(work_dir / 'last_checkpoint', (0, 0))
+    options = train_two(small_digits, work_dir, train_cfg__max_epochs=4, train_cfg__val_interval=9)
+    training = launch(*options, MAX_RESTARTS='2')
+    training.wait_for(r'train\) +\[1\]\[ *3/')  # before the first checkpoint
+    os.kill(training.rank(1), signal.SIGKILL)
+    training.wait_for(r'train\) +\[3\]\[ *3/')  # and behind the second
+    os.kill(training.rank(1), signal.SIGKILL)
+    assert training.wait(seconds=120) == 0
+    log, epoch = training.log.read_text(), 1347 // 64 // 2
+    assert len(re.findall(r'train\) +\[1\]\[ *1/', log)) == 2, 'the first time there is nothing to go on from'
+    assert len(re.findall(r'train\) +\[3\]\[ *1/', log)) == 2
+    assert f'resumed epoch: 2, iter: {2 * epoch}' in log
+    assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
+    training.wait_until_none_is_left()
