@@ -59,7 +59,7 @@ class Launched:
     def wait_until_none_is_left(self, seconds: float = 20) -> None:
         end = time.monotonic() + seconds
         while self.pids():
-            assert time.monotonic() < end, f'{self.pids()} are left'
+            assert time.monotonic() < end, [Path(f'/proc/{pid}/stat').read_text() for pid in self.pids()]
             time.sleep(.2)
 
 

@@ -1,8 +1,10 @@
 """The processes of one training: who they are, by their launcher's variables, and how they reach each other."""
+import ctypes
 import datetime
 import fcntl
 import math
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -64,18 +66,47 @@ def _set_slurm_master() -> None:
     env.setdefault('MASTER_PORT', str(20000 + (job * 10 + step) % 10000))
 
 
-def init_cpu_process_group(timeout: float | None = None, **_) -> None:
-    """Joins this process to the others over gloo; mmengine's ``init_dist`` always selects a CUDA device.
+def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
+    """Makes this process one of the group, on its GPU, or over gloo where there is none.
+
+    mmengine's ``init_dist`` needs a GPU, and PyTorch's own meeting place keeps, after a restart, the addresses of the
+    processes that have died: whoever reads them before they are written anew cannot connect, or waits.
 
     Args:
-        timeout: Seconds that a collective operation waits for the others; 30 minutes by default.
+        backend: Of GPUs; from ``env_cfg.dist_cfg``, as all.
+        timeout: Seconds that a collective operation waits for the others; 600 with NCCL, 1800 with gloo.
 
     Raises:
-        UserError: If the first machine cannot be reached.
+        UserError: If there are more processes than GPUs, or the first machine cannot be reached.
     """
-    _choose_interface()
-    torch.distributed.init_process_group(
-        'gloo', timeout=None if timeout is None else datetime.timedelta(seconds=timeout))
+    env = os.environ
+    gpus, here = torch.cuda.device_count(), int(env.get('LOCAL_WORLD_SIZE', 1))
+    if gpus == 0:
+        backend = 'gloo'
+        _choose_interface()
+    elif here > gpus:
+        raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to '
+                        'run on the CPU')
+    else:
+        torch.cuda.set_device(int(env['LOCAL_RANK']))
+    rank, world_size = int(env['RANK']), int(env['WORLD_SIZE'])
+    hosted = env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'  # by torchrun
+    store = torch.distributed.TCPStore(env['MASTER_ADDR'], int(env['MASTER_PORT']), world_size,
+                                       is_master=rank == 0 and not hosted, wait_for_workers=False)
+    store = torch.distributed.PrefixStore(f"attempt{env.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size,
+                                         timeout=None if timeout is None else datetime.timedelta(seconds=timeout))
+
+
+def end_with_parent() -> None:
+    """Has the kernel end what is left behind by a death that nobody can catch.
+
+    This process gets a SIGTERM if its launcher dies; the data workers that it forks are killed with it. Left to
+    themselves they can wait for each other for ever.
+    """
+    libc, on_death_of_parent = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
+    libc.prctl(on_death_of_parent, signal.SIGTERM)
+    os.register_at_fork(after_in_child=lambda: libc.prctl(on_death_of_parent, signal.SIGKILL))
 
 
 def _choose_interface() -> None:

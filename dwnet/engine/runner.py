@@ -14,7 +14,7 @@ from torch import nn
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 
-from .process_group import init_cpu_process_group, set_environment
+from .process_group import end_with_parent, join, set_environment
 from .progress import ProgressHook
 from .watch import watch_others
 
@@ -36,13 +36,9 @@ class Runner(MMEngineRunner):
     def setup_env(self, env_cfg: dict) -> None:
         joining = self.distributed and not is_distributed()
         if joining:
+            end_with_parent()
             set_environment(self.launcher)
-            gpus, here = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-            if gpus == 0:
-                init_cpu_process_group(**env_cfg.get('dist_cfg', {}))
-            elif here > gpus:
-                raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs '
-                                '(CUDA_VISIBLE_DEVICES=) to run on the CPU')
+            join(**env_cfg.get('dist_cfg', {}))
         super().setup_env(env_cfg)
         if joining:
             watch_others()
