@@ -1,6 +1,7 @@
 """The launchers as a user types them, on CPUs, and what happens to all processes when one is lost."""
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -47,7 +48,8 @@ class Launched:
     def wait_for(self, pattern: str, seconds: float = 120) -> None:
         end = time.monotonic() + seconds
         while not self.says(pattern):
-            assert self._process.poll() is None and time.monotonic() < end, self.log.read_text()[-3000:]
+            running = self._process.poll() is None
+            assert (running or self.says(pattern)) and time.monotonic() < end, self.log.read_text()[-3000:]
             time.sleep(.1)
 
     def wait(self, seconds: float) -> int:
@@ -161,3 +163,60 @@ def test_when_a_process_dies_training_goes_on_after_a_restart(launch, small_digi
     assert f'resumed epoch: 2, iter: {2 * epoch}' in log
     assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
     training.wait_until_none_is_left()
+
+
+def ip(*arguments: str) -> bool:
+    return subprocess.run(['ip', *arguments], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def hosts():
+    """Two network namespaces, joined by a cable: hosts that share the disk and nothing else."""
+    if shutil.which('ip') is None:
+        pytest.skip('there is no ip command (Debian: iproute2)')
+    mark = uuid.uuid4().hex[:6]
+    names = [f'dwnet-{mark}-{i}' for i in range(2)]
+    try:
+        if not all(ip('netns', 'add', name) for name in names):
+            pytest.skip('network namespaces can be made by root alone')
+        veth = ['type', 'veth', 'peer', 'name', 'cable', 'netns', names[1]]
+        if not ip('link', 'add', 'cable', 'netns', names[0], *veth):
+            pytest.skip('this kernel has no virtual network cables (veth)')
+        for i, name in enumerate(names):
+            assert ip('-n', name, 'addr', 'add', f'10.99.0.{i + 1}/24', 'dev', 'cable')
+            assert ip('-n', name, 'link', 'set', 'lo', 'up') and ip('-n', name, 'link', 'set', 'cable', 'up')
+        yield names
+    finally:
+        for name in names:
+            ip('netns', 'del', name)
+
+
+def on_both(launch, hosts: list[str], data: Path, work_dir: Path, *extra: str, **environment) -> list[Launched]:
+    """Four epochs on two hosts; one process on each."""
+    options = small(CLASSIFICATION, data, train_cfg__max_epochs=4, train_cfg__val_interval=4,
+                    train_dataloader__batch_size=32)
+    return [launch('ip', 'netns', 'exec', host, 'bash', 'tools/dist_train.sh', CLASSIFICATION, '1', '--work-dir',
+                   work_dir, *extra, *options, NNODES='2', NODE_RANK=str(i), MASTER_ADDR='10.99.0.1', **environment)
+            for i, host in enumerate(hosts)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('restarts', ['0', '1'])
+def test_two_hosts_one_of_which_is_cut_off(launch, hosts, small_digits, tmp_path, restarts):
+    """Both end within a minute, each saying why; when the network is back they go on, anew or by themselves."""
+    work_dir, epoch = tmp_path / 'w', 1347 // 32 // 2
+    trainings = on_both(launch, hosts, small_digits, work_dir, MAX_RESTARTS=restarts)
+    trainings[0].wait_for(r'train\) +\[2\]\[ *3/')
+    ip('-n', hosts[1], 'link', 'set', 'cable', 'down')
+    cut = time.monotonic()
+    for training, other in zip(trainings, ('1 (10.99.0.2)', '0 (10.99.0.1)')):
+        training.wait_for(re.escape(f'error: rank {other} cannot be reached'), 60 - (time.monotonic() - cut))
+    if restarts == '0':
+        assert all(training.wait(60 - (time.monotonic() - cut)) != 0 for training in trainings)
+        assert all(not training.pids() for training in trainings)
+    ip('-n', hosts[1], 'link', 'set', 'cable', 'up')
+    if restarts == '0':
+        trainings = on_both(launch, hosts, small_digits, work_dir, '--resume')
+    assert [training.wait(240) for training in trainings] == [0, 0], trainings[1].log.read_text()[-3000:]
+    assert all(training.says(f'resumed epoch: 1, iter: {epoch}') for training in trainings[:1])
+    assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
