@@ -7,6 +7,7 @@ from dwnet.engine.options import (
     enable_amp,
     enable_auto_scale_lr,
     enable_bf16_training,
+    enable_fsdp,
     enable_resume,
     enable_resume_after_restart,
     enable_speed,
@@ -28,6 +29,11 @@ def main() -> None:
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by the actual batch size over that of the config')
+    parser.add_argument(
+        '--strategy',
+        choices=('ddp', 'fsdp'),
+        default='ddp',
+        help='with several processes: each has the whole model (ddp), or its share of the weights (fsdp)')
     add_speed_options(parser)
     args = parser.parse_args()
 
@@ -45,6 +51,8 @@ def main() -> None:
     if args.bf16:
         enable_bf16_training(cfg)
     enable_speed(cfg, args)
+    if args.strategy == 'fsdp':
+        enable_fsdp(cfg, args)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     Runner.from_cfg(cfg).train()

@@ -67,6 +67,20 @@ def enable_bf16_training(cfg: Config) -> None:
     cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
 
 
+def enable_fsdp(cfg: Config, args: Namespace) -> None:
+    """``--strategy fsdp``: the weights, their gradients and the optimizer's state are spread over the processes."""
+    if args.launcher == 'none':
+        raise UserError('--strategy fsdp is for several processes: start it by tools/dist_train.sh')
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
+                        '--cfg-options optim_wrapper.type=OptimWrapper for float32')
+    if args.compile or args.channels_last:
+        raise UserError('--strategy fsdp cannot be combined with --compile or --channels-last')
+    if any(hook['type'] == 'EMAHook' for hook in cfg.get('custom_hooks') or []):
+        raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
+    cfg.strategy = 'fsdp'
+
+
 def enable_bf16_testing(cfg: Config) -> None:
     """``--bf16`` of a test: the backbone in bfloat16."""
     _add_hook(cfg, 'BFloat16Hook')

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, is_distributed, master_only
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object, is_distributed, is_main_process, master_only
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -13,9 +14,11 @@ from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
+from dwnet.models.layers import turn_on_recomputation
 
 from .process_group import end_with_parent, join, set_environment
 from .progress import ProgressHook
+from .sharding import shard, shard_state
 from .watch import watch_others
 
 
@@ -30,6 +33,9 @@ class Runner(MMEngineRunner):
     * A checkpoint that does not fit the model is an error.
     * A checkpoint is written beside its final name and renamed when it is whole.
     * Resuming does not execute the config text that a checkpoint may carry.
+    * ``activation_checkpointing`` is of the non-reentrant form; mmengine's leaves modules without a gradient whose
+      input needs none (mmengine#1425).
+    * ``strategy='fsdp'`` spreads the parameters over the processes.
     * A progress bar shows the time left.
     """
 
@@ -45,12 +51,17 @@ class Runner(MMEngineRunner):
             _check_same_start(self.cfg.get('load_from'))
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if not self.distributed or torch.cuda.is_available():
+        turn_on_recomputation(model, self.cfg.pop('activation_checkpointing', None) or ())
+        sharded = self.cfg.get('strategy') == 'fsdp' and self.distributed
+        if not self.distributed or torch.cuda.is_available() and not sharded:
             return super().wrap_model(model_wrapper_cfg, model)
-        if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
-            self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
-            model = revert_sync_batchnorm(model)
-        self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
+        if not torch.cuda.is_available():
+            if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+                self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
+                model = revert_sync_batchnorm(model)
+            self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
+        if sharded:
+            return shard(model.to(get_device()))
         # mmengine names a CUDA device for DistributedDataParallel, unless a wrapper says otherwise.
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
@@ -63,7 +74,10 @@ class Runner(MMEngineRunner):
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
                              if key not in ('loss_scale', 'dtype', 'use_fsdp')}
             optim_wrapper['type'] = 'OptimWrapper'
-        return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        if self.cfg.get('strategy') == 'fsdp' and built is not optim_wrapper:
+            shard_state(built.optimizer)
+        return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         super().register_default_hooks(hooks)
@@ -99,8 +113,15 @@ class Runner(MMEngineRunner):
             raise UserError(f'{filename} holds no state of a training ({error} is missing), so nothing can be '
                             'resumed from it; to start from its weights, set load_from') from error
 
+    def save_checkpoint(self, out_dir: str, filename: str, *args, save_optimizer: bool = True, **kwargs) -> None:
+        if self.cfg.get('strategy') == 'fsdp' and not is_main_process():  # rank 0 asks all for their shares
+            self.model.state_dict()
+            if save_optimizer:
+                self.optim_wrapper.state_dict()
+        self._save_checkpoint(out_dir, filename, *args, save_optimizer=save_optimizer, **kwargs)
+
     @master_only
-    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+    def _save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         unfinished = f'.{filename}.unfinished'
         super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
         if Path(out_dir, unfinished).is_file():  # on this machine, not on a server
