@@ -1,5 +1,6 @@
 # make demo    set up, then train and score all three tasks on embedded data
 # make test    set up, then run the tests
+# make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-.PHONY: setup demo data test test-all lint doctor clean
+.PHONY: setup demo data test test-all cluster lint doctor clean
 
 setup: $(VENV)/.installed
 
@@ -30,6 +31,9 @@ test: setup
 
 test-all: setup
 	$(RUN) -m pytest
+
+cluster: setup
+	bash tests/cluster.sh
 
 lint: setup
 	$(RUN) -m ruff check .

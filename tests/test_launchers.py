@@ -13,6 +13,10 @@ import torch
 from conftest import ROOT, run_command
 from test_tools import CLASSIFICATION, CPU, small
 
+from dwnet.engine.cli import make_parser
+from dwnet.engine.process_group import join, set_environment
+from dwnet.errors import UserError
+
 
 class Launched:
     """A command in the background, all whose processes can be found by a mark in their environment."""
@@ -51,6 +55,9 @@ class Launched:
             running = self._process.poll() is None
             assert (running or self.says(pattern)) and time.monotonic() < end, self.log.read_text()[-3000:]
             time.sleep(.1)
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def wait(self, seconds: float) -> int:
         return self._process.wait(seconds)
@@ -130,6 +137,55 @@ def test_what_mpirun_is_asked_for(environment, master, tmp_path):
     assert '--bind-to none -x MASTER_ADDR -x MASTER_PORT' in command
     assert ('--hostfile' in command) == ('HOSTFILE' in environment)
     assert address.startswith(master) and int(address.split(':')[1]) > 0
+
+
+@pytest.mark.parametrize('environment, launcher', [
+    ({}, 'none'), (dict(TORCHELASTIC_RUN_ID='x'), 'pytorch'), (dict(OMPI_COMM_WORLD_SIZE='2'), 'mpi'),
+    (dict(SLURM_NTASKS='2'), 'none')])
+def test_the_environment_tells_the_launcher(environment, launcher, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    parser = make_parser('', '')
+    for old in ([], ['--local-rank=1'], ['--local_rank', '1']):
+        assert parser.parse_args(['config.py', *old]).launcher == launcher
+
+
+@pytest.mark.parametrize('launcher, given', [
+    ('pytorch', dict(RANK='3', WORLD_SIZE='4', LOCAL_RANK='1', LOCAL_WORLD_SIZE='2', MASTER_ADDR='a', MASTER_PORT='1')),
+    ('slurm', dict(SLURM_PROCID='3', SLURM_NTASKS='4', SLURM_LOCALID='1', SLURM_STEP_NUM_NODES='2', MASTER_ADDR='a',
+                   SLURM_JOB_ID='12', SLURM_STEP_ID='1')),
+    ('mpi', dict(OMPI_COMM_WORLD_RANK='3', OMPI_COMM_WORLD_SIZE='4', OMPI_COMM_WORLD_LOCAL_RANK='1',
+                 OMPI_COMM_WORLD_LOCAL_SIZE='2', MASTER_ADDR='a', MASTER_PORT='1'))])
+def test_every_launcher_is_understood(launcher, given, monkeypatch):
+    monkeypatch.setattr(os, 'environ', dict(given))
+    set_environment(launcher)
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR')
+    assert [os.environ[name] for name in names] == ['3', '4', '1', '2', 'a']
+    assert os.environ['MASTER_PORT'] == ('20121' if launcher == 'slurm' else '1')
+    given.popitem()
+    given.pop(next(iter(given)))
+    monkeypatch.setattr(os, 'environ', dict(given))
+    with pytest.raises(UserError, match=f"launcher '{launcher}' did not set .*RANK|PROCID"):
+        set_environment(launcher)
+
+
+def test_an_address_that_others_cannot_reach_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
+    monkeypatch.setattr(os, 'environ', dict(RANK='0', WORLD_SIZE='4', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2',
+                                            MASTER_ADDR='localhost', MASTER_PORT='29500'))
+    with pytest.raises(UserError, match='that no other machine can reach'):
+        join()
+    os.environ['MASTER_ADDR'] = 'no-such-host.invalid'
+    with pytest.raises(UserError, match='MASTER_ADDR=no-such-host.invalid cannot be reached from'):
+        join()
+
+
+@pytest.mark.long
+def test_without_its_launcher_no_process_goes_on(launch, small_digits, tmp_path):
+    training = launch(*train_two(small_digits, tmp_path / 'w', train_cfg__max_epochs=50))
+    training.wait_for(r'Epoch\(train\)')
+    training.kill()
+    training.wait_until_none_is_left()
 
 
 @pytest.mark.long
