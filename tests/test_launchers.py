@@ -3,7 +3,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from conftest import ROOT, run_command
 from test_tools import CLASSIFICATION, CPU, small
 
+from dwnet.engine import watch
 from dwnet.engine.cli import make_parser
 from dwnet.engine.process_group import join, set_environment
 from dwnet.errors import UserError
@@ -276,3 +279,39 @@ def test_two_hosts_one_of_which_is_cut_off(launch, hosts, small_digits, tmp_path
     assert [training.wait(240) for training in trainings] == [0, 0], trainings[1].log.read_text()[-3000:]
     assert all(training.says(f'resumed epoch: 1, iter: {epoch}') for training in trainings[:1])
     assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
+
+
+class Ended(Exception):
+    pass
+
+
+@pytest.mark.parametrize('farewell', [True, False])
+def test_the_watch_knows_strangers_and_farewells(monkeypatch, farewell):
+    """A stranger's coming and going means nothing; a member's end does, unless it has said that it ends."""
+
+    def end(reason: str):
+        raise Ended(reason)
+
+    monkeypatch.setattr(watch, '_end', end)
+    server = socket.create_server(('127.0.0.1', 0))
+    strangers = [socket.create_connection(server.getsockname()) for _ in range(2)]
+    strangers[0].close()
+    strangers[1].sendall(watch._GREETING.pack(6, 1))
+    member = socket.create_connection(server.getsockname())
+    member.sendall(watch._GREETING.pack(7, 1))
+    if farewell:
+        watch._say_farewell({member: ''})
+    member.close()
+    if farewell:
+        watch._watch({}, server, token=7, count=1)
+    else:
+        with pytest.raises(Ended, match=r'^rank 1 \(127.0.0.1\) has died'):
+            watch._watch({}, server, token=7, count=1)
+
+
+def test_who_fails_does_not_say_farewell(monkeypatch):
+    here, there = socket.socketpair()
+    monkeypatch.setattr(sys, 'last_value', UserError('damaged'), raising=False)
+    watch._say_farewell({here: ''})
+    here.close()
+    assert there.recv(1) == b''
