@@ -1,6 +1,7 @@
 # make demo    set up, then train and score all three tasks on embedded data
 # make test    set up, then run the tests
 # make audit   look up known vulnerabilities of the versions in constraints.txt
+# make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-.PHONY: setup demo data test test-all chaos lint audit doctor clean
+.PHONY: setup demo data test test-all chaos cluster lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +35,9 @@ test-all: setup
 
 chaos: setup
 	$(RUN) -W ignore tests/chaos.py
+
+cluster: setup
+	bash tests/cluster.sh
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -11,7 +11,7 @@ from torch import nn
 from dwnet.apis import init_model
 from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
-from dwnet.engine.process_group import init_cpu_process_group
+from dwnet.engine.process_group import set_environment
 from dwnet.engine.progress import ProgressHook
 from dwnet.errors import UserError
 from dwnet.report import read_curve
@@ -136,7 +136,9 @@ def test_another_shape_is_no_damage(tmp_path):
 
 def test_more_processes_than_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
-    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    for name, value in dict(RANK=0, WORLD_SIZE=2, LOCAL_RANK=0, LOCAL_WORLD_SIZE=2, MASTER_ADDR='127.0.0.1',
+                            MASTER_PORT=1).items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(UserError, match='2 processes for 1 GPUs'):
         toy_runner(tmp_path, launcher='pytorch')
 
@@ -146,7 +148,7 @@ def test_process_group_names_what_the_launcher_did_not_set(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('RANK', '0')
     with pytest.raises(UserError, match='did not set WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT'):
-        init_cpu_process_group('pytorch')
+        set_environment('pytorch')
 
 
 def test_progress_is_printed_where_the_log_is_silent(tmp_path, capsys):

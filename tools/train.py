@@ -7,7 +7,9 @@ from dwnet.engine.options import (
     enable_amp,
     enable_auto_scale_lr,
     enable_bf16_training,
+    enable_fsdp,
     enable_resume,
+    enable_resume_after_restart,
     enable_speed,
     start_from,
 )
@@ -30,6 +32,11 @@ def main() -> None:
         help='scale the learning rate by the actual batch size over that of the config')
     parser.add_argument(
         '--check', action='store_true', help='look for what would stop the training after hours, and do not train')
+    parser.add_argument(
+        '--strategy',
+        choices=('ddp', 'fsdp'),
+        default='ddp',
+        help='with several processes: each has the whole model (ddp), or its share of the weights (fsdp)')
     add_speed_options(parser)
     args = parser.parse_args()
 
@@ -39,6 +46,7 @@ def main() -> None:
         start_from(cfg, cfg.load_from)
     if args.resume:
         enable_resume(cfg, args.resume)
+    enable_resume_after_restart(cfg)
     if args.amp and args.bf16:
         raise UserError('--amp is float16 and --bf16 is bfloat16; choose one')
     if args.amp:
@@ -46,6 +54,8 @@ def main() -> None:
     if args.bf16:
         enable_bf16_training(cfg)
     enable_speed(cfg, args)
+    if args.strategy == 'fsdp':
+        enable_fsdp(cfg, args)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     runner = Runner.from_cfg(cfg)

@@ -75,9 +75,9 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def gathered_gradients(runner: Runner) -> dict[str, Tensor]:
-    """Gradients that wait for more passes before they move the weights (``accumulative_counts``)."""
+    """Gradients that wait for more passes before they move the weights (``accumulative_counts``); none of FSDP."""
     wrapper = runner.optim_wrapper
-    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update() or runner.cfg.get('strategy') == 'fsdp':
         return {}
     return {name: p.grad for name, p in runner.model.named_parameters() if p.grad is not None}
 

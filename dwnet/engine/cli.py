@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from dwnet.errors import UserError
 
 from .preemption import EXIT_CODE, Preempted
+from .process_group import started_by
 
 # Toolbox of a config's default_scope → the extra of ours that installs it.
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
@@ -31,6 +32,7 @@ def run_command(main: Callable[[], None]) -> None:
         record(main)()
     except UserError as error:
         print(f'error: {error}', file=sys.stderr)
+        sys.last_value = error  # as the interpreter does: other processes learn that this one has failed
         sys.exit(2)
     except Preempted as error:
         print(error, file=sys.stderr)
@@ -65,8 +67,10 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
+        default=started_by(),
         help='who started this process; set by tools/dist_train.sh and the like')
+    # Given by the old torch.distributed.launch; the environment says the same.
+    parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
     return parser
 
 
@@ -132,7 +136,8 @@ def _toolbox_error(toolbox: str, reason: str = 'it is not installed') -> UserErr
 
 def _merge_options(cfg: Config, options: dict) -> None:
     known = {*cfg, *inspect.signature(MMEngineRunner.__init__).parameters, 'sync_bn', 'runner_type',
-             'find_unused_parameters', 'model_wrapper_cfg', 'compile', 'tta_model', 'tta_pipeline', 'new_heads'}
+             'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing', 'compile', 'tta_model',
+             'tta_pipeline', 'new_heads'}
     for key in options:
         top = key.split('.')[0]
         if top not in known:

@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from dwnet.errors import UserError
 
@@ -84,6 +85,8 @@ class GuardHook(Hook):
     def _judge(self, optimizer: torch.optim.Optimizer, *_) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if isinstance(norm, DTensor):  # under FSDP each process knows its share
+            norm = norm.full_tensor()
         self._verdict = self._agreed(self._finite & norm.isfinite()) and self._verdict is not False
         if not self._verdict:
             for parameter in parameters:

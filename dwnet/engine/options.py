@@ -26,6 +26,14 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
     start_from(cfg, checkpoint)
 
 
+def enable_resume_after_restart(cfg: Config) -> None:
+    """Started again by torchrun, a training goes on from what it has written since tools/dist_train.sh was called."""
+    pointer = Path(cfg.work_dir, 'last_checkpoint')
+    if (int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0 and pointer.is_file()
+            and pointer.stat().st_mtime >= float(os.environ.get('DWNET_LAUNCHED_AT', 'inf'))):
+        enable_resume(cfg, 'auto')
+
+
 def set_checkpoint(cfg: Config, checkpoint: str) -> None:
     """The checkpoint to test."""
     cfg.resume = False
@@ -59,6 +67,20 @@ def enable_bf16_training(cfg: Config) -> None:
     for key in ('loss_scale', 'dtype', 'use_fsdp'):  # AmpOptimWrapper's
         cfg.optim_wrapper.pop(key, None)
     cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+
+
+def enable_fsdp(cfg: Config, args: Namespace) -> None:
+    """``--strategy fsdp``: the weights, their gradients and the optimizer's state are spread over the processes."""
+    if args.launcher == 'none':
+        raise UserError('--strategy fsdp is for several processes: start it by tools/dist_train.sh')
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
+                        '--cfg-options optim_wrapper.type=OptimWrapper for float32')
+    if args.compile or args.channels_last:
+        raise UserError('--strategy fsdp cannot be combined with --compile or --channels-last')
+    if any(hook['type'] == 'EMAHook' for hook in cfg.get('custom_hooks') or []):
+        raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
+    cfg.strategy = 'fsdp'
 
 
 def enable_bf16_testing(cfg: Config) -> None:

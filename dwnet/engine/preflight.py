@@ -142,6 +142,8 @@ def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[t
 
 def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
     """Weights to start from that are missing, damaged, or another model's; they are read and not loaded."""
+    if runner.cfg.get('strategy') == 'fsdp':
+        return  # all processes together can tell what weights there are; loading checks them
     if source := runner.cfg.get('load_from'):
         weights = read_checkpoint(source)['state_dict']
         load_weights(model, weights, source, runner.cfg.get('new_heads', False), dry_run=True)
@@ -215,7 +217,7 @@ def _check_disk(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
 
 def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: bool) -> int:
     """Bytes of the weights, of a moving average, and of what the optimiser keeps of each parameter."""
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = runner.cfg.get('optim_wrapper', {}).get('optimizer', {})
     kind = str(optimizer.get('type'))

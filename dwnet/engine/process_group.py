@@ -1,38 +1,135 @@
-"""Process groups without a GPU: mmengine's ``init_dist`` always selects a CUDA device."""
+"""The processes of one training: who they are, by their launcher's variables, and how they reach each other."""
+import ctypes
+import datetime
+import fcntl
+import math
 import os
+import signal
+import socket
+import struct
 import subprocess
 
 import torch.distributed
 
 from dwnet.errors import UserError
 
+# What torchrun sets → the same by other launchers.
+_VARIABLES = {
+    'pytorch': {},
+    'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
+    'mpi': dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+                LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK', LOCAL_WORLD_SIZE='OMPI_COMM_WORLD_LOCAL_SIZE'),
+}
 
-def init_cpu_process_group(launcher: str) -> None:
-    """Joins this process to the others over gloo.
+
+def started_by() -> str:
+    """The launcher that can be told from the environment; Slurm's variables are there without srun, too."""
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        return 'pytorch'
+    return 'mpi' if 'OMPI_COMM_WORLD_SIZE' in os.environ else 'none'
+
+
+def set_environment(launcher: str) -> None:
+    """Turns the variables of any launcher into those of torchrun: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and others.
 
     Args:
-        launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``: who set the environment variables
-            that tell this process its rank.
+        launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``: who started this process.
 
     Raises:
-        UserError: If the launcher's variables are not there.
+        UserError: If the launcher's variables are not there, or name a first machine that the others cannot reach.
     """
-    rank, world_size, local_rank = {
-        'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-        'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-        'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
-    }[launcher]
+    env, names = os.environ, _VARIABLES[launcher]
+    for name, source in names.items():
+        if source in env:
+            env[name] = env[source]
     if launcher == 'slurm':
-        if 'MASTER_ADDR' not in os.environ:  # the first of the job's machines
-            nodes = subprocess.run(['scontrol', 'show', 'hostnames', os.environ.get('SLURM_NODELIST', '')],
-                                   capture_output=True, text=True).stdout.split()
-            os.environ['MASTER_ADDR'] = nodes[0] if nodes else '127.0.0.1'
-        os.environ.setdefault('MASTER_PORT', '29500')
-    needed = [rank, world_size, local_rank, 'MASTER_ADDR', 'MASTER_PORT']
-    missing = [name for name in needed if name not in os.environ]
-    if missing:
+        _set_slurm_master()
+    needed = ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT']
+    if missing := [names.get(name, name) for name in needed if name not in env]:
         raise UserError(f"launcher '{launcher}' did not set {', '.join(missing)}: start the tools by "
-                        'tools/dist_train.sh or tools/dist_test.sh, or by srun or mpirun')
-    os.environ['LOCAL_RANK'] = os.environ[local_rank]  # mmengine reads it later
-    torch.distributed.init_process_group(
-        'gloo', rank=int(os.environ[rank]), world_size=int(os.environ[world_size]))
+                        'tools/dist_train.sh, tools/slurm_train.sh or tools/mpi_train.sh')
+    if launcher == 'slurm':
+        env['LOCAL_WORLD_SIZE'] = str(math.ceil(int(env['WORLD_SIZE']) / int(env.get('SLURM_STEP_NUM_NODES', 1))))
+
+
+def _set_slurm_master() -> None:
+    env = os.environ
+    if 'MASTER_ADDR' not in env:  # the first of the job's machines
+        nodes = env.get('SLURM_STEP_NODELIST') or env.get('SLURM_NODELIST', '')
+        try:
+            names = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True).stdout
+        except FileNotFoundError as error:
+            raise UserError('scontrol, which names the machines of the job, is missing: set MASTER_ADDR') from error
+        env['MASTER_ADDR'] = next(iter(names.split()), '127.0.0.1')
+    # so that two jobs on one machine do not meet; below the ports that the kernel hands out
+    job, step = (int(env.get(name, 0)) for name in ('SLURM_JOB_ID', 'SLURM_STEP_ID'))
+    env.setdefault('MASTER_PORT', str(20000 + (job * 10 + step) % 10000))
+
+
+def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
+    """Makes this process one of the group, on its GPU, or over gloo where there is none.
+
+    mmengine's ``init_dist`` needs a GPU, and PyTorch's own meeting place keeps, after a restart, the addresses of the
+    processes that have died: whoever reads them before they are written anew cannot connect, or waits.
+
+    Args:
+        backend: Of GPUs; from ``env_cfg.dist_cfg``, as all.
+        timeout: Seconds that a collective operation waits for the others; 600 with NCCL, 1800 with gloo.
+
+    Raises:
+        UserError: If there are more processes than GPUs, or the first machine cannot be reached.
+    """
+    env = os.environ
+    gpus, here = torch.cuda.device_count(), int(env.get('LOCAL_WORLD_SIZE', 1))
+    if gpus == 0:
+        backend = 'gloo'
+        _choose_interface()
+    elif here > gpus:
+        raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to '
+                        'run on the CPU')
+    else:
+        torch.cuda.set_device(int(env['LOCAL_RANK']))
+    rank, world_size = int(env['RANK']), int(env['WORLD_SIZE'])
+    hosted = env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'  # by torchrun
+    store = torch.distributed.TCPStore(env['MASTER_ADDR'], int(env['MASTER_PORT']), world_size,
+                                       is_master=rank == 0 and not hosted, wait_for_workers=False)
+    store = torch.distributed.PrefixStore(f"attempt{env.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size,
+                                         timeout=None if timeout is None else datetime.timedelta(seconds=timeout))
+
+
+def end_with_parent() -> None:
+    """Has the kernel end what is left behind by a death that nobody can catch.
+
+    This process gets a SIGTERM if its launcher dies; the data workers that it forks are killed with it. Left to
+    themselves they can wait for each other for ever.
+    """
+    libc, on_death_of_parent = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
+    libc.prctl(on_death_of_parent, signal.SIGTERM)
+    os.register_at_fork(after_in_child=lambda: libc.prctl(on_death_of_parent, signal.SIGKILL))
+
+
+def _choose_interface() -> None:
+    """Has gloo talk over the network that leads to the first machine.
+
+    By itself it takes the one to which this machine's name resolves: on Debian that is 127.0.1.1, which no other
+    machine can reach.
+    """
+    master, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((master, port))  # sends nothing: the kernel looks up the way
+        except OSError as error:
+            raise UserError(f'MASTER_ADDR={master} cannot be reached from {socket.gethostname()}: {error}') from error
+        own = probe.getsockname()[0]
+        world_size = os.environ['WORLD_SIZE']
+        if own.startswith('127.') and os.environ.get('LOCAL_WORLD_SIZE', world_size) != world_size:
+            raise UserError(f'MASTER_ADDR={master} is {socket.gethostname()} itself, by an address ({own}) that no '
+                            'other machine can reach: give the address that it has in the network')
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(probe, 0x8915, struct.pack('256s', name.encode()))  # SIOCGIFADDR
+            except OSError:  # it has no address
+                continue
+            if socket.inet_ntoa(found[20:24]) == own:
+                os.environ.setdefault('GLOO_SOCKET_IFNAME', name)

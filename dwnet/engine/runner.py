@@ -1,12 +1,20 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
-import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, broadcast_object_list, is_distributed, is_main_process, master_only
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce,
+    broadcast_object_list,
+    is_distributed,
+    is_main_process,
+    master_only,
+)
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner as MMEngineRunner
@@ -17,12 +25,15 @@ from torch.utils.data import DataLoader
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
+from dwnet.models.layers import turn_on_recomputation
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
 from .preemption import OutlastSigterm
-from .process_group import init_cpu_process_group
+from .process_group import end_with_parent, join, set_environment
 from .progress import ProgressHook
+from .sharding import shard, shard_state
+from .watch import watch_others
 
 # Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
 _HOOKS = dict(
@@ -51,28 +62,35 @@ class Runner(MMEngineRunner):
     * Images that are not whole and broken COCO annotations are named: :mod:`dwnet.datasets`.
     * A checkpoint that does not fit the model is an error.
     * Resuming does not execute the config text that a checkpoint may carry.
+    * ``activation_checkpointing`` is of the non-reentrant form; mmengine's leaves modules without a gradient whose
+      input needs none (mmengine#1425).
+    * ``strategy='fsdp'`` spreads the parameters over the processes.
     * A progress bar shows the time left.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        if self.distributed and not is_distributed():
-            gpus, here = torch.cuda.device_count(), int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-            if gpus == 0:
-                init_cpu_process_group(self.launcher)
-            elif here > gpus:
-                raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs '
-                                '(CUDA_VISIBLE_DEVICES=) to run on the CPU')
-            elif self.launcher == 'mpi':  # mmengine reads it and does not set it
-                os.environ.setdefault('LOCAL_RANK', os.environ['OMPI_COMM_WORLD_LOCAL_RANK'])
+        joining = self.distributed and not is_distributed()
+        if joining:
+            end_with_parent()
+            set_environment(self.launcher)
+            join(**env_cfg.get('dist_cfg', {}))
         super().setup_env(env_cfg)
+        if joining:
+            watch_others()
+            _check_same_start(self.cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        if not self.distributed or torch.cuda.is_available():
+        turn_on_recomputation(model, self.cfg.pop('activation_checkpointing', None) or ())
+        sharded = self.cfg.get('strategy') == 'fsdp' and self.distributed
+        if not self.distributed or torch.cuda.is_available() and not sharded:
             return super().wrap_model(model_wrapper_cfg, model)
-        if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
-            self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
-            model = revert_sync_batchnorm(model)
-        self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
+        if not torch.cuda.is_available():
+            if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+                self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
+                model = revert_sync_batchnorm(model)
+            self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
+        if sharded:
+            return shard(model.to(get_device()))
         # mmengine names a CUDA device for DistributedDataParallel, unless a wrapper says otherwise.
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
@@ -85,7 +103,10 @@ class Runner(MMEngineRunner):
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
                              if key not in ('loss_scale', 'dtype', 'use_fsdp')}
             optim_wrapper['type'] = 'OptimWrapper'
-        return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        if self.cfg.get('strategy') == 'fsdp' and built is not optim_wrapper:
+            shard_state(built.optimizer)
+        return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         hooks = {**_HOOKS, **(hooks or {})}
@@ -153,10 +174,14 @@ class Runner(MMEngineRunner):
             raise UserError(f'{filename} cannot be resumed from ({type(error).__name__}: {error}); to start from its '
                             'weights, set load_from') from error
 
-    def save_checkpoint(self, *args, **kwargs) -> None:
+    def save_checkpoint(self, out_dir: str, filename: str, *args, save_optimizer: bool = True, **kwargs) -> None:
         for gradient in gathered_gradients(self).values():  # each process has its own; the file holds one
             all_reduce(gradient, 'mean')
-        self._write_checkpoint(*args, **kwargs)
+        if self.cfg.get('strategy') == 'fsdp' and not is_main_process():  # rank 0 asks all for their shares
+            self.model.state_dict()
+            if save_optimizer:
+                self.optim_wrapper.state_dict()
+        self._write_checkpoint(out_dir, filename, *args, save_optimizer=save_optimizer, **kwargs)
 
     @master_only
     def _write_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
@@ -210,3 +235,12 @@ class Runner(MMEngineRunner):
             for hook in self.hooks:
                 if isinstance(hook, ProgressHook):
                     hook.close()
+
+
+def _check_same_start(cfg: Config) -> None:
+    """Where machines do not share their disk, one may find a checkpoint to resume and another none."""
+    first, *others = all_gather_object((bool(cfg.get('resume')), cfg.get('load_from')))
+    for rank, other in enumerate(others, 1):
+        if other != first:
+            raise UserError(f'rank 0 finds a checkpoint to start from that rank {rank} does not find, or the reverse: '
+                            'all machines have to see the same work dir; share it, or copy it to each')

@@ -3,8 +3,9 @@
 Feature maps are (B, C, H, W) everywhere. They lie channels-last in memory, so the permutes to
 (B, H, W, C) for LayerNorm and Linear cost nothing.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -104,17 +105,34 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.num_batches_tracked.copy_(batches)
 
 
-def recompute(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)`` whose activations are not kept but computed again in the backward pass.
+def recompute(block: nn.Module, *args, forward: Callable | None = None, **kwargs) -> Any:
+    """``block(…)`` whose activations are not kept but computed again in the backward pass.
 
-    The non-reentrant form also gives the block its gradients when ``x`` needs none (frozen stem,
+    The non-reentrant form also gives the block its gradients when its input needs none (frozen stem,
     mmengine#1425). BatchNorm would count the batch twice, so the second pass leaves its statistics
     alone, when the block is training.
     """
+    forward = forward or block
     if torch.compiler.is_compiling():  # the graph updates the statistics once, whatever is recomputed
-        return checkpoint(block, x, use_reentrant=False)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     def contexts():
         return nullcontext(), _statistics_kept(block) if block.training else nullcontext()
 
-    return checkpoint(block, x, use_reentrant=False, context_fn=contexts)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def turn_on_recomputation(model: nn.Module, names: str | Sequence[str]) -> None:
+    """``activation_checkpointing`` of a config: the modules of these names keep no activations."""
+    for name in [names] if isinstance(names, str) else names:
+        module = model.get_submodule(name)
+        module.forward = _recomputed(module, module.forward)
+
+
+def _recomputed(module: nn.Module, forward: Callable) -> Callable:
+    def run(*args, **kwargs):
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return recompute(module, *args, forward=forward, **kwargs)
+
+    return run

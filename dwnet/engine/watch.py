@@ -1,0 +1,101 @@
+"""Ends a process when another one of the same training, or the way to it, is gone.
+
+A collective operation cannot tell a dead machine from a slow one, so it waits for many minutes, as it must: the others
+wait as long while rank 0 computes box AP or writes to a slow disk. Here each process holds a connection to rank 0 on
+which nothing is said. The kernel of a living machine confirms it, however busy the process is; when it does not for
+``LIMIT`` seconds, or the process dies, this one ends with a line that says so, and its launcher can act.
+"""
+import atexit
+import os
+import secrets
+import selectors
+import socket
+import struct
+import sys
+import threading
+import time
+
+import torch
+from mmengine.dist import broadcast, get_dist_info
+
+LIMIT = 45  # seconds
+_GRACE = 5  # for this process's own error, or its launcher, to come first
+_GREETING = struct.Struct('!QI')  # token, rank
+_FAREWELL = b'.'
+
+
+def watch_others() -> None:
+    """Starts the watch; every process of the group has to call it."""
+    rank, world_size = get_dist_info()
+    if world_size == 1:
+        return
+    server = socket.create_server(('', 0), backlog=world_size) if rank == 0 else None
+    # the token: a stranger who finds the port can neither join nor, by leaving, end the training
+    key = torch.tensor([server.getsockname()[1], secrets.randbits(62)] if server else [0, 0])
+    broadcast(key)
+    port, token = key.tolist()
+    others: dict[socket.socket, str] = {}
+    if server is None:
+        connection = socket.create_connection((os.environ['MASTER_ADDR'], port), timeout=LIMIT)
+        connection.sendall(_GREETING.pack(token, rank))
+        others[connection] = f"rank 0 ({os.environ['MASTER_ADDR']})"
+    atexit.register(_say_farewell, others)
+    threading.Thread(target=_watch, args=(others, server, token, world_size - 1), daemon=True).start()
+
+
+def _watch(others: dict[socket.socket, str], server: socket.socket | None, token: int, count: int) -> None:
+    if server is not None:
+        with server:
+            _accept(others, server, token, count)
+    with selectors.DefaultSelector() as selector:
+        for connection in others:
+            _keep_alive(connection)
+            selector.register(connection, selectors.EVENT_READ)
+        while selector.get_map():
+            for key, _ in selector.select():
+                try:
+                    word = key.fileobj.recv(1)
+                except OSError as error:
+                    _end(f'{others[key.fileobj]} cannot be reached ({error.strerror}): its machine or the network is '
+                         'down')
+                if not word:
+                    _end(f'{others[key.fileobj]} has died; its own messages may say why')
+                selector.unregister(key.fileobj)  # it has ended as it should
+
+
+def _accept(others: dict[socket.socket, str], server: socket.socket, token: int, count: int) -> None:
+    while len(others) < count:
+        connection, address = server.accept()
+        connection.settimeout(_GRACE)
+        try:
+            given, rank = _GREETING.unpack(connection.recv(_GREETING.size, socket.MSG_WAITALL))
+        except (OSError, struct.error):
+            given = None
+        if given == token:
+            others[connection] = f'rank {rank} ({address[0]})'
+        else:
+            connection.close()
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, LIMIT // 3), (socket.TCP_KEEPINTVL, LIMIT // 9),
+                          (socket.TCP_KEEPCNT, 6)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _end(reason: str) -> None:
+    print(f'error: {reason}. This process ends, too; go on with --resume.', file=sys.stderr, flush=True)
+    time.sleep(_GRACE)
+    os._exit(1)
+
+
+def _say_farewell(others: dict[socket.socket, str]) -> None:
+    """At the end of this process, unless an error is its cause, which the interpreter leaves in ``sys.last_value``."""
+    if not hasattr(sys, 'last_value'):
+        for connection in others:
+            try:
+                connection.sendall(_FAREWELL)
+            except OSError:  # the other has ended before
+                continue
