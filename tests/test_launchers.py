@@ -293,6 +293,7 @@ def test_the_watch_knows_strangers_and_farewells(monkeypatch, farewell):
         raise Ended(reason)
 
     monkeypatch.setattr(watch, '_end', end)
+    monkeypatch.delattr(sys, 'last_value', raising=False)  # of a test before this one
     server = socket.create_server(('127.0.0.1', 0))
     strangers = [socket.create_connection(server.getsockname()) for _ in range(2)]
     strangers[0].close()
