@@ -15,6 +15,11 @@ class UserError(Exception):
         super().__init__('\n- '.join(map(_one_line, (message, *parts))))
 
 
+def one_line(error: BaseException) -> str:
+    """Its kind and its message."""
+    return ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
 def _one_line(text: str) -> str:
     line = ' '.join(''.join(c if c.isprintable() else ' ' for c in text[:4000]).split())
     return line + ' …' * (len(text) > 4000)

@@ -137,7 +137,7 @@ def test_another_shape_is_no_damage(tmp_path):
 def test_more_processes_than_gpus(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     for name, value in dict(RANK=0, WORLD_SIZE=2, LOCAL_RANK=0, LOCAL_WORLD_SIZE=2, MASTER_ADDR='127.0.0.1',
-                            MASTER_PORT=1).items():
+                            MASTER_PORT=1, TORCHELASTIC_RUN_ID=1).items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(UserError, match='2 processes for 1 GPUs'):
         toy_runner(tmp_path, launcher='pytorch')

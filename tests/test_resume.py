@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 
@@ -77,7 +78,7 @@ def runner_for(folder, by_epoch=True, sampler='DefaultSampler', workers=2, seed=
         model=dict(type='NoisyNet'), work_dir=str(folder), experiment_name=f'{folder.name}{name}{random.random()}',
         train_dataloader=dict(batch_size=4, sampler=dict(type=sampler, shuffle=True), dataset=data or Noise(),
                               num_workers=workers),
-        train_cfg=steps, randomness=dict(seed=seed), log_level='ERROR',
+        train_cfg=steps, randomness=dict(seed=seed), log_level='WARNING',
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=.01), accumulative_counts=accumulate),
         param_scheduler=[dict(type='LinearLR', start_factor=.1, by_epoch=False, end=7),
                          dict(type='CosineAnnealingLR', by_epoch=by_epoch, T_max=3 if by_epoch else 17)],
@@ -123,9 +124,22 @@ def test_a_seed_that_nobody_chose_is_resumed_too(tmp_path):
         runner_for(tmp_path / 'cut', seed=None, hooks=[Stop(8)]).train()
     seed = torch.load(tmp_path / 'cut/iter_5.pth')['meta']['seed']
     whole = runner_for(tmp_path / 'whole', seed=seed)
-    resumed = runner_for(tmp_path / 'cut', seed=None, name='2', resume=True)
-    whole.train(), resumed.train()
-    assert same(state_of(whole), state_of(resumed))
+    whole.train()
+    named = shutil.copy(tmp_path / 'cut/iter_5.pth', tmp_path / 'named.pth')
+    for folder, options in (('cut', dict()), ('other', dict(load_from=str(named)))):
+        resumed = runner_for(tmp_path / folder, seed=None, name='2', resume=True, **options)
+        resumed.train()
+        assert same(state_of(whole), state_of(resumed))
+
+
+def test_epochs_of_another_length_are_whole(tmp_path, capfd):
+    """As with other processes or batches: no epoch is passed over, and the log says that this is not exact."""
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path, hooks=[Stop(11)]).train()  # from step 10, the fourth of the second epoch's six
+    resumed = runner_for(tmp_path, name='2', resume=True, data=Noise(40))
+    resumed.train()
+    assert resumed.iter == 10 + 2 * 10 and resumed.epoch == 3
+    assert 'an epoch had 6 steps and has 10 now' in ''.join(capfd.readouterr())
 
 
 def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
@@ -213,6 +227,13 @@ def test_samples_that_cannot_be_read(workers, tmp_path, capfd):
                for i in (3, 7))
     with pytest.raises(UserError, match='^11 of 22 training samples cannot be read, more than 10; the log .*[^\\n]$'):
         runner_for(tmp_path / 'b', workers=workers, data=Noise(broken=tuple(range(11)))).train()
+
+
+def test_a_pipeline_that_reads_nothing_is_named_at_once():
+    reader = SampleReader(Noise(2000, broken=tuple(range(2000))), seed=5)
+    with pytest.raises(UserError, match='ten training samples.*cannot be read: is the pipeline at fault.*OSError'):
+        reader([(3, 0, 0)])
+    assert reader.unreadable.sum() <= 10
 
 
 def test_samples_are_seeded_by_their_place():

@@ -8,10 +8,11 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.optim import OptimWrapper
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwnet.checkpoint import read_checkpoint
 from dwnet.errors import UserError
@@ -74,12 +75,20 @@ class SafeCheckpointHook(CheckpointHook):
                     self.file_backend.remove(old)
 
 
+def is_gathering(wrapper: OptimWrapper | OptimWrapperDict) -> bool:
+    """Whether gradients wait for more passes before they move the weights (``accumulative_counts``)."""
+    return not isinstance(wrapper, OptimWrapperDict) and not wrapper.should_update()
+
+
 def gathered_gradients(runner: Runner) -> dict[str, Tensor]:
-    """Gradients that wait for more passes before they move the weights (``accumulative_counts``); none of FSDP."""
-    wrapper = runner.optim_wrapper
-    if not isinstance(wrapper, OptimWrapper) or wrapper.should_update() or runner.cfg.get('strategy') == 'fsdp':
+    """Those that wait, by the names of their parameters; none of FSDP."""
+    if not is_gathering(runner.optim_wrapper) or runner.cfg.get('strategy') == 'fsdp':
         return {}
-    return {name: p.grad for name, p in runner.model.named_parameters() if p.grad is not None}
+    return {name: p.grad for name, p in _inner(runner.model).named_parameters() if p.grad is not None}
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
 
 
 @HOOKS.register_module()
@@ -92,7 +101,7 @@ class GatheredGradientsHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
-            parameters = dict(runner.model.named_parameters())
+            parameters = dict(_inner(runner.model).named_parameters())
             for name, gradient in checkpoint.get('gradients', {}).items():
                 parameters[name].grad = gradient.to(parameters[name].device)
 
@@ -100,7 +109,7 @@ class GatheredGradientsHook(Hook):
 def checkpoints_in(work_dir: str) -> list[Path]:
     """Checkpoints of a training, the one to try first in front: what ``last_checkpoint`` names, then by age."""
     folder, pointer = Path(work_dir), Path(work_dir, 'last_checkpoint')
-    files = sorted((f for f in folder.glob('*.pth') if not f.name.startswith('best_')),
+    files = sorted((f for f in folder.glob('*.pth') if not f.name.startswith(('best_', 'not_finite_'))),
                    key=lambda f: f.stat().st_mtime_ns, reverse=True)
     if pointer.is_file() and (named := pointer.read_text(errors='replace').strip()):
         # a work dir that was moved still holds the file
@@ -137,7 +146,7 @@ def check_training_state(checkpoint: dict[str, Any], source: str, runner: Runner
         for name, state in parts:
             if not _alike(state, checkpoint[name]):
                 raise ValueError(f'{name} of another training')
-        if isinstance(runner.optim_wrapper, OptimWrapper):
+        if not isinstance(runner.optim_wrapper, OptimWrapperDict):
             _check_moments(checkpoint['optimizer']['state'], runner.optim_wrapper.param_groups)
         info = checkpoint['message_hub']['runtime_info']
         if not all(type(step) is int for step in info.get('keep_ckpt_ids', [])):

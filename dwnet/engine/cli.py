@@ -12,7 +12,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner as MMEngineRunner
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from dwnet.errors import UserError
+from dwnet.errors import UserError, one_line
 
 from .preemption import EXIT_CODE, Preempted
 from .process_group import started_by
@@ -36,6 +36,8 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(2)
     except Preempted as error:
         print(error, file=sys.stderr)
+        if error.alone:
+            sys.last_value = error
         sys.exit(EXIT_CODE)
     except RuntimeError as error:
         if 'DataLoader worker (pid' not in str(error):
@@ -43,9 +45,11 @@ def run_command(main: Callable[[], None]) -> None:
         print(f'error: {one_line(error)}: a worker ends so when RAM or shared memory runs out (df -h /dev/shm; in a '
               'container: --shm-size); take fewer, --cfg-options train_dataloader.num_workers=…, or smaller batches',
               file=sys.stderr)
+        sys.last_value = error
         sys.exit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
+        sys.last_value = error
         sys.exit(130)
 
 
@@ -121,11 +125,6 @@ def load_config(args: argparse.Namespace) -> Config:
 def _address_error(what: str) -> UserError:
     return UserError(f'{what} is an address, and none is fetched: a config is Python and may do all that you may. '
                      'Download it, read it, and name the file; trust configs as you would programs')
-
-
-def one_line(error: BaseException) -> str:
-    """Its kind and its message."""
-    return ' '.join(f'{type(error).__name__}: {error}'.split())
 
 
 def _toolbox_error(toolbox: str, reason: str = 'it is not installed') -> UserError:

@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from torch import nn
 
-from .cli import one_line
+from dwnet.errors import one_line
 
 # Files of a data set that are looked at, and label images that are read, spread over its length.
 _SAMPLED_FILES, _SAMPLED_LABELS = 100, 20
@@ -110,7 +110,8 @@ def find_heads(model: nn.Module) -> dict[str, int]:
     heads = {}
     for name, module in model.named_modules():
         kind, number = type(module).__name__, getattr(module, 'num_classes', None)
-        special = 'rpn' in f'{name}{kind}'.lower() or 'Semantic' in kind or 'Panoptic' in kind
+        special = ('rpn' in f'{name}{kind}'.lower() or 'Semantic' in kind or 'Panoptic' in kind
+                   or 'Grounding' in kind or getattr(module, 'boundary_threshold', None))  # words; edges
         if kind.endswith('Head') and isinstance(number, int) and not special:
             binary = number <= 2 and getattr(module, 'out_channels', None) == 1  # one output tells two apart
             heads[f'model.{name}'] = 2 if binary else number
@@ -127,7 +128,8 @@ def check_classes(heads: dict[str, int], parts: dict[str, Any]) -> Iterator[Find
     known = {part: classes for part, dataset in parts.items() if (classes := classes_of(dataset))}
     for number in sorted(set(map(len, known.values()))):
         of = [part for part, classes in known.items() if len(classes) == number]
-        for other in sorted({n for n in heads.values() if n != number}):
+        things = len((getattr(parts[of[0]], 'metainfo', None) or {}).get('thing_classes') or ())  # in panoptic data
+        for other in sorted({n for n in heads.values() if n not in (number, things)}):
             names = [head for head, n in heads.items() if n == other]
             # a head may know more classes, but not mmdet's: its metric looks up a category for each label
             yield Finding(f"{some(names, 20)}: num_classes={other}, and the {' and '.join(of)} data have {number} "

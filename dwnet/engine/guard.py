@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from dwnet.errors import UserError
 
+from .checkpoints import is_gathering
+
 
 @HOOKS.register_module()
 class GuardHook(Hook):
@@ -53,8 +55,7 @@ class GuardHook(Hook):
         self._copy(self._buffers, self._saved)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, OptimWrapperDict) and not wrapper.should_update():
+        if is_gathering(runner.optim_wrapper):
             return
         self._gathering = False
         if self._verdict is None:  # the loss scale skipped the step
@@ -94,7 +95,7 @@ class GuardHook(Hook):
 
     @staticmethod
     def _agreed(fine: Tensor) -> bool:
-        """Whether all processes are fine; the one moment at which a step waits for the GPU."""
+        """Whether all processes are fine; the step waits here for the GPU."""
         flag = fine.to(torch.int32)
         if is_distributed():
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)

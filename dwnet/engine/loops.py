@@ -15,10 +15,21 @@ class EpochLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         super().__init__(runner, build_train_loader(runner, dataloader, endless=False), *args, **kwargs)
+        self._first = 0  # batch to begin with
+
+    def go_on(self, meta: dict) -> None:
+        """Finds the place in the epoch of a checkpoint's ``meta``."""
+        steps = len(self.dataloader)
+        if meta.get('steps_an_epoch', steps) == steps:
+            self._first = min(max(0, self._iter - self._epoch * steps), steps)
+        else:
+            self.runner.logger.warning(
+                f"an epoch had {meta['steps_an_epoch']} steps and has {steps} now (other data, batches, processes): "
+                'the training goes on with a whole epoch, and not exactly')
 
     def run(self) -> nn.Module:
         self.runner.call_hook('before_train')
-        if self._iter and self._iter == self._epoch * len(self.dataloader):
+        if self._iter and not self._first:
             self._validate_when_due()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -27,7 +38,7 @@ class EpochLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        first = max(0, self._iter - self._epoch * len(self.dataloader))
+        first, self._first = self._first, 0
         begin_at(self.dataloader, self._epoch, first)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
@@ -45,7 +56,7 @@ class EpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterLoop(IterBasedTrainLoop):
-    """Step by step over endless data. mmengine's starts its workers before it is known where to begin."""
+    """Step by step over endless data, else as above; mmengine's starts its workers before it knows where to begin."""
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, max_iters: int, val_begin: int = 1,
                  val_interval: int = 1000, dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
@@ -61,14 +72,19 @@ class IterLoop(IterBasedTrainLoop):
         begin_at(self.dataloader, 0, self._iter)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
+        if self._iter:
+            self._validate_when_due()
         batches = iter(self.dataloader) if self._iter < self._max_iters else None
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(batches))
-            self._decide_current_val_interval()
-            if (self.runner.val_loop is not None and self._iter >= self.val_begin
-                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
-                self.runner.val_loop.run()
+            self._validate_when_due()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
+
+    def _validate_when_due(self) -> None:
+        self._decide_current_val_interval()
+        if (self.runner.val_loop is not None and self._iter >= self.val_begin
+                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
+            self.runner.val_loop.run()

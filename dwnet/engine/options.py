@@ -16,6 +16,10 @@ from .checkpoints import checkpoints_in
 def enable_resume(cfg: Config, checkpoint: str) -> None:
     """``--resume [CHECKPOINT]``: model, optimiser, schedule and epoch go on where they were."""
     if checkpoint == 'auto':
+        pointer = Path(cfg.work_dir, 'last_checkpoint')
+        if pointer.is_file() and '://' in (address := pointer.read_text(errors='replace').strip()):  # on a server
+            enable_resume(cfg, address)
+            return
         if not checkpoints_in(cfg.work_dir):
             print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
             return

@@ -7,18 +7,27 @@ from types import FrameType
 
 import torch
 import torch.distributed
-from mmengine.dist import is_distributed, is_main_process
+from mmengine.dist import barrier, is_distributed, is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from .checkpoints import PREEMPTED, point_to
+from .checkpoints import PREEMPTED, is_gathering, point_to
 
 EXIT_CODE = 128 + signal.SIGTERM  # 143, what a shell reports of a process that SIGTERM ended
 
 
 class Preempted(Exception):
-    """The training was asked to stop, and has saved its state."""
+    """The training was asked to stop.
+
+    Args:
+        message: What was saved.
+        alone: Others may not have been asked.
+    """
+
+    def __init__(self, message: str, alone: bool = False) -> None:
+        super().__init__(message)
+        self.alone = alone
 
 
 class OutlastSigterm:
@@ -31,18 +40,18 @@ class OutlastSigterm:
     """
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
-        self.then = then
+        self.then, self.training = then, os.getpid()
 
     def __call__(self, worker: int) -> None:
         if hasattr(signal, 'sigwaitinfo'):  # it tells the sender, as handlers do not; Linux has it
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            threading.Thread(target=self._obey, args=(os.getppid(), ), daemon=True).start()
+            threading.Thread(target=self._obey, args=(self.training, ), daemon=True).start()
         if self.then is not None:
             self.then(worker)
 
     @staticmethod
-    def _obey(parent: int) -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+    def _obey(training: int) -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != training:
             pass
         os._exit(0)
 
@@ -60,24 +69,27 @@ class PreemptionHook(Hook):
         self._asked = False
 
     def before_train(self, runner: Runner) -> None:
-        self._previous = signal.signal(signal.SIGTERM, self._ask)
+        if threading.current_thread() is threading.main_thread():  # Python lets no other one
+            self._previous = signal.signal(signal.SIGTERM, self._ask)
         self._device = next(runner.model.parameters()).device
 
     def after_train(self, runner: Runner) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._previous)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not self._any_asked() or not getattr(runner.optim_wrapper, 'should_update', lambda: True)():
+        if not self._any_asked() or is_gathering(runner.optim_wrapper):
             return
         runner.save_checkpoint(runner.work_dir, PREEMPTED, by_epoch=False)
         if is_main_process():
             point_to(f'{runner.work_dir}/{PREEMPTED}', runner.work_dir)
+        barrier()  # launchers end all processes when one ends
         raise Preempted(f'SIGTERM: the training is saved in {runner.work_dir}/{PREEMPTED} after step '
                         f'{runner.iter + 1}; --resume goes on from there')
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self._asked:
-            raise Preempted('SIGTERM during a validation; --resume goes on from the last checkpoint')
+            raise Preempted('SIGTERM during a validation; --resume goes on from the last checkpoint', alone=True)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

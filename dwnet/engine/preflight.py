@@ -20,10 +20,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dwnet.checkpoint import load_backbone, load_weights, read_checkpoint
-from dwnet.errors import UserError
+from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
 
-from .cli import one_line
 from .data_checks import (
     Finding,
     check_classes,
@@ -68,7 +67,7 @@ def preflight(runner: MMEngineRunner) -> None:
           for finding in check_files(part, leaf, heads)),
         *_check_validation(runner),
         *_check_disk(runner, model),
-        *_check_single_images(runner.train_dataloader, model)])
+        *(_check_single_images(runner.train_dataloader, model) if runner.cfg.get('strategy') != 'fsdp' else ())])
 
 
 def _judge(runner: MMEngineRunner, check: Callable[[], list[Finding]]) -> None:
@@ -268,7 +267,7 @@ def _randomness_kept() -> Iterator[None]:
     """What is drawn within it does not change what the training will draw."""
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             yield
     finally:
         random.setstate(states[0])

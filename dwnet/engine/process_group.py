@@ -84,6 +84,9 @@ def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
     if gpus == 0:
         backend = 'gloo'
         _choose_interface()
+    elif gpus == 1 < here and 'TORCHELASTIC_RUN_ID' not in env:  # Slurm and mpirun can give each process its own
+        env['LOCAL_RANK'] = '0'
+        torch.cuda.set_device(0)
     elif here > gpus:
         raise UserError(f'{here} processes for {gpus} GPUs: start fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to '
                         'run on the CPU')

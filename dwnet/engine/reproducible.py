@@ -20,7 +20,7 @@ from mmengine.registry import DATA_SAMPLERS, HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
-from dwnet.errors import UserError
+from dwnet.errors import UserError, one_line
 
 _STEPS, _SAMPLES = 0, 1  # streams of random numbers, apart from each other
 
@@ -42,6 +42,9 @@ class SeedHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         seed_generators(runner.seed, _STEPS, runner.iter, get_rank())
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['meta']['steps_an_epoch'] = len(runner.train_dataloader)
 
 
 class PlacedBatchSampler(Sampler):
@@ -114,12 +117,17 @@ class SampleReader:
             seed_generators(self.seed, _SAMPLES, epoch, place, attempt)
             try:
                 return self.dataset[index]
+            except (MemoryError, UserError):
+                raise
             except Exception as error:  # whatever a broken file leads to
                 self._report(index, error)
+                if attempt == 9:
+                    raise UserError('ten training samples, one behind the other, cannot be read: is the pipeline at '
+                                    f'fault? The last one: {one_line(error)}') from error
             index = random.randrange(len(self.dataset))
 
     def _report(self, index: int, error: Exception) -> None:
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        reason = one_line(error)
         name = _name_of(self.dataset, index)
         if not self.unreadable[index]:
             self.unreadable[index] = True
@@ -149,8 +157,9 @@ def build_train_loader(runner: Runner, loader: DataLoader | dict, endless: bool)
     cfg = dict(loader)
     if isinstance(cfg['dataset'], (list, tuple)):  # takes no attributes
         cfg['dataset'] = Subset(cfg['dataset'], range(len(cfg['dataset'])))
+    drop_last = cfg.get('batch_sampler') is None and cfg.pop('drop_last', False)  # else PyTorch refuses it
     cfg['batch_sampler'] = dict(type=PlacedBatchSampler, batches=cfg.get('batch_sampler'),
-                                drop_last=cfg.pop('drop_last', False), endless=endless)
+                                drop_last=drop_last, endless=endless)
     built = runner.build_dataloader(cfg, runner.seed, runner._randomness_cfg.get('diff_rank_seed', False))
     built.dataset.__getitems__ = SampleReader(built.dataset, runner.seed)  # PyTorch asks for it by this name
     return built

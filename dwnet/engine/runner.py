@@ -15,8 +15,11 @@ from mmengine.dist import (
     is_main_process,
     master_only,
 )
+from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import RUNNERS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from torch import nn
@@ -26,6 +29,7 @@ from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
 from dwnet.models.layers import turn_on_recomputation
+from dwnet.registry import is_of
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
@@ -43,7 +47,6 @@ _HOOKS = dict(
     guard=dict(type='GuardHook'),
     preemption=dict(type='PreemptionHook'),
     progress=dict(type='ProgressHook'))
-_OWN_LOOPS = {'EpochBasedTrainLoop': EpochLoop, 'IterBasedTrainLoop': IterLoop}
 
 
 @RUNNERS.register_module(name='DWNetRunner')
@@ -97,7 +100,7 @@ class Runner(MMEngineRunner):
         return super().wrap_model({**cfg, **(model_wrapper_cfg or {})}, model)
 
     def build_optim_wrapper(self, optim_wrapper):
-        if (isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper'
+        if (isinstance(optim_wrapper, dict) and is_of(optim_wrapper, AmpOptimWrapper)
                 and not torch.cuda.is_available()):
             self.logger.warning('mixed precision needs a GPU: training in fp32')
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
@@ -111,7 +114,7 @@ class Runner(MMEngineRunner):
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         hooks = {**_HOOKS, **(hooks or {})}
         checkpoint = hooks.get('checkpoint')
-        if isinstance(checkpoint, dict) and checkpoint.get('type') == 'CheckpointHook':
+        if isinstance(checkpoint, dict) and is_of(checkpoint, CheckpointHook):
             hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
         super().register_default_hooks(hooks)
 
@@ -125,13 +128,15 @@ class Runner(MMEngineRunner):
         return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        if self._resume and self._load_from is None:
-            self._load_from = self._newest_checkpoint()  # now, as the data loaders need its seed
+        if self._resume:
+            self._load_from = self._checkpoint_to_resume()  # now, as the data loaders need its seed
         if isinstance(loop, dict) and 'type' not in loop:
             loop = dict(loop)
             loop['type'] = EpochLoop if loop.pop('by_epoch') else IterLoop
-        elif isinstance(loop, dict) and loop['type'] in _OWN_LOOPS:
-            loop = {**loop, 'type': _OWN_LOOPS[loop['type']]}
+        elif isinstance(loop, dict):
+            for theirs, own in ((EpochBasedTrainLoop, EpochLoop), (IterBasedTrainLoop, IterLoop)):
+                if is_of(loop, theirs):
+                    loop = {**loop, 'type': own}
         return super().build_train_loop(loop)
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
@@ -159,6 +164,7 @@ class Runner(MMEngineRunner):
         # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
         if isinstance(checkpoint.get('meta'), dict):
             checkpoint['meta'].pop('config', None)
+        self._meta = checkpoint.get('meta')
         return checkpoint
 
     def resume(self, filename: str, *args, **kwargs) -> None:
@@ -167,7 +173,9 @@ class Runner(MMEngineRunner):
         if self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
         try:
-            super().resume(filename, *args, **kwargs)
+            super().resume(filename, *args, **{'map_location': 'cpu', **kwargs})  # the GPU may hold a share of it
+            if isinstance(self.train_loop, EpochLoop):
+                self.train_loop.go_on(self._meta)
         except UserError:
             raise
         except Exception as error:  # whatever an altered state leads to
@@ -185,10 +193,11 @@ class Runner(MMEngineRunner):
 
     @master_only
     def _write_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
-        unfinished = f'.{filename}.unfinished'
+        # a server has a file when it has all of it
+        unfinished = filename if '://' in out_dir else f'.{filename}.unfinished'
         try:
             super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
-            if Path(out_dir, unfinished).is_file():  # on this machine, not on a server
+            if unfinished != filename:
                 replace_durably(Path(out_dir, unfinished), Path(out_dir, filename))
         except OSError as error:
             Path(out_dir, unfinished).unlink(missing_ok=True)
@@ -198,13 +207,14 @@ class Runner(MMEngineRunner):
     def train(self) -> nn.Module:
         return self._with_progress_closed(super().train)
 
-    def _newest_checkpoint(self) -> str | None:
-        """The one that the first process finds, for all of them; its seed goes on, too."""
+    def _checkpoint_to_resume(self) -> str | None:
+        """The one that is named or that the first process finds, for all of them; its seed goes on, too."""
         found: list = [None, None]
         if is_main_process():
             try:
-                if path := newest_whole_checkpoint(self.work_dir):
-                    found = [str(path), read_checkpoint(str(path))['meta'].get('seed')]
+                if path := self._load_from or newest_whole_checkpoint(self.work_dir):
+                    meta = read_checkpoint(str(path)).get('meta')
+                    found = [str(path), meta.get('seed') if isinstance(meta, dict) else None]
             except UserError as error:
                 found = [error, None]
         broadcast_object_list(found)
@@ -213,10 +223,10 @@ class Runner(MMEngineRunner):
             raise path
         if path is None:
             self._resume = False
-        elif not Path(path).is_file():
+        elif '://' not in path and not Path(path).is_file():
             raise UserError(f'{path}, from which the first process resumes, is not there on {platform.node()}: the '
                             'work dir has to be one folder for all machines')
-        elif self._randomness_cfg.get('seed') is None and seed is not None:
+        elif isinstance(seed, int) and seed != self._randomness_cfg.get('seed'):
             self._randomness_cfg['seed'] = seed
             self.set_randomness(**self._randomness_cfg)
         return path

@@ -41,7 +41,7 @@ def shard_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _whole(state: Any) -> Any:
-    return tree_map_only(DTensor, DTensor.full_tensor, state)
+    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor().cpu(), state)  # a GPU may not hold all
 
 
 def _like(tensor: torch.Tensor, sharded: torch.Tensor) -> torch.Tensor:
