@@ -128,7 +128,7 @@ class Runner(MMEngineRunner):
         return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        if self._resume:
+        if self._resume and isinstance(loop, dict):
             self._load_from = self._checkpoint_to_resume()  # now, as the data loaders need its seed
         if isinstance(loop, dict) and 'type' not in loop:
             loop = dict(loop)
@@ -226,7 +226,9 @@ class Runner(MMEngineRunner):
         elif '://' not in path and not Path(path).is_file():
             raise UserError(f'{path}, from which the first process resumes, is not there on {platform.node()}: the '
                             'work dir has to be one folder for all machines')
-        elif isinstance(seed, int) and seed != self._randomness_cfg.get('seed'):
+        elif isinstance(seed, int) and seed != (own := self._randomness_cfg.get('seed')):
+            if own is not None:
+                self.logger.warning(f'the training began with randomness.seed={seed} and goes on with it, not {own}')
             self._randomness_cfg['seed'] = seed
             self.set_randomness(**self._randomness_cfg)
         return path
