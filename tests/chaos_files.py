@@ -324,6 +324,7 @@ def _serve(cases, connection: Connection) -> None:
     """A worker: takes numbers of cases and gives back their kinds and outcomes."""
     sys.stdout = sys.stderr = open(os.devnull, 'w')  # noqa: SIM115
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)  # OpenMP's other threads were left behind in the fork, and would be waited for
     while True:
         outcomes = cases.run(connection.recv())
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
