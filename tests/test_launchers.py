@@ -277,7 +277,9 @@ def test_two_hosts_one_of_which_is_cut_off(launch, hosts, small_digits, tmp_path
     if restarts == '0':
         trainings = on_both(launch, hosts, small_digits, work_dir, '--resume')
     assert [training.wait(240) for training in trainings] == [0, 0], trainings[1].log.read_text()[-3000:]
-    assert all(training.says(f'resumed epoch: 1, iter: {epoch}') for training in trainings[:1])
+    # of the first epoch, or of a later one where the machine was slow to cut the cable
+    resumed = re.search(r'resumed epoch: (\d+), iter: (\d+)', trainings[0].log.read_text())
+    assert resumed and int(resumed[2]) == int(resumed[1]) * epoch > 0
     assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
 
 
