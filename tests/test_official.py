@@ -110,7 +110,8 @@ SIZES = {'classification': (96, 160), 'dense': (75, 122)}
 
 
 @pytest.mark.parametrize('task', SIZES)
-@pytest.mark.parametrize('name', WITH_ORACLE)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=[pytest.mark.long] * ('base' in name)) for name in WITH_ORACLE])
 def test_outputs_of_every_model(name, task):
     weights = fill(oracle.layout(name, task), seed=5)
     model = build(name, task, weights).eval()
@@ -121,7 +122,7 @@ def test_outputs_of_every_model(name, task):
             assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
-@pytest.mark.parametrize('task', SIZES)
+@pytest.mark.parametrize('task', ['classification', pytest.param('dense', marks=pytest.mark.long)])
 @pytest.mark.parametrize('name', [
     pytest.param(name, marks=[pytest.mark.long] * ('base' in name)) for name in WITH_ORACLE])
 def test_training_step(name, task):

@@ -9,7 +9,7 @@ import torch
 from conftest import run_tool
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from test_tools import ALL_TASKS, CLASSIFICATION, METRICS, ONE_TASK, small
+from test_tools import ALL_TASKS, CLASSIFICATION, METRICS, small
 from torch import nn
 
 from dwnet import DWNet
@@ -110,7 +110,8 @@ def scores_of(folder: Path) -> dict:
     return json.loads((folder / 'scores.json').read_text())
 
 
-@ONE_TASK
+@pytest.mark.long
+@ALL_TASKS
 def test_training_and_testing_in_bf16(config, small_digits, tmp_path):
     half, full = {torch.bfloat16}, {torch.float32}
     checkpoint, options = tmp_path / 'train/epoch_1.pth', ('--bf16', '--channels-last')
