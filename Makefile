@@ -1,5 +1,6 @@
 # make demo    set up, then train and score all three tasks on embedded data
 # make test    set up, then run the tests
+# make chaos   set up, then kill, preempt, starve and poison trainings
 # make audit   look up known vulnerabilities of the versions in constraints.txt
 # make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
 SHELL := /bin/bash

@@ -9,9 +9,10 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import METRICS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -111,6 +112,55 @@ def test_resumed_training_ends_bit_identical(by_epoch, sampler, stop, workers, t
     resumed = runner_for(tmp_path / 'cut', by_epoch, sampler, then, name='2', resume=True, accumulate=accumulate)
     resumed.train()
     assert resumed.iter == whole.iter and same(state_of(whole), state_of(resumed))
+
+
+@METRICS.register_module()
+class Count(BaseMetric):
+    def process(self, data_batch, data_samples):
+        self.results.append(len(data_samples))
+
+    def compute_metrics(self, results):
+        return dict(batches=len(results))
+
+
+class Validations(Hook):
+    """At which epoch and step each one began; the training is killed in the n-th."""
+
+    def __init__(self, kill: int = 0) -> None:
+        self.kill, self.seen = kill, []
+
+    def before_val(self, runner):
+        self.seen.append((runner.epoch, runner.iter))
+        if len(self.seen) == self.kill:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize('by_epoch, kill, expected', [
+    (True, 2, [(2, 12), (3, 18)]), (True, 3, [(3, 18)]),
+    (False, 2, [(0, 10), (0, 15), (0, 17)]), (False, 4, [(0, 17)])])
+def test_a_validation_that_was_cut_short_is_made_up(by_epoch, kill, expected, tmp_path):
+    def train(name: str, hook: Validations, **options) -> None:
+        runner = runner_for(tmp_path, by_epoch, workers=0, name=name, hooks=[hook], val_cfg=dict(),
+                            val_dataloader=dict(batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                                                dataset=Noise(), num_workers=0),
+                            val_evaluator=dict(type='Count'), **options)
+        runner._train_loop['val_interval'] = 1 if by_epoch else 5
+        next(h for h in runner.hooks if type(h).__name__ == 'SafeCheckpointHook').interval = 6 if by_epoch else 5
+        runner.train()
+
+    killed, resumed = Validations(kill), Validations()
+    with pytest.raises(InterruptedError):
+        train('1', killed)
+    train('2', resumed, resume=True)
+    assert resumed.seen == expected
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_data_without_a_batch_are_an_error(by_epoch, tmp_path):
+    runner = runner_for(tmp_path, by_epoch, workers=0, data=Noise(3))
+    runner._train_dataloader['drop_last'] = True
+    with pytest.raises(UserError, match='the training data make no single batch'):
+        runner.train()
 
 
 def test_another_seed_gives_another_training(tmp_path):

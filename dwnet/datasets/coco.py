@@ -1,5 +1,6 @@
 """COCO annotations with what is broken named and left out, before it stops a training or crashes a library."""
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,8 @@ def _sound(entries: list, fault_of: Callable[[dict], str | None], what: str) -> 
     if total > max(10, len(entries) // 100) or entries and not sound:
         raise UserError(f'{total} of {len(entries)} {what} are broken ({listed}); mend or remove them')
     if total:
-        print_log(f'{total} of {len(entries)} {what} are broken and left out ({listed})', logger='current', level=40)
+        print_log(f'{total} of {len(entries)} {what} are broken and left out ({listed})', logger='current',
+                  level=logging.ERROR)
     return sound
 
 

@@ -1,4 +1,5 @@
 """Checkpoints that no kill and no full disk can tear, and the newest whole one to go on from."""
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,12 +107,18 @@ class GatheredGradientsHook(Hook):
                 parameters[name].grad = gradient.to(parameters[name].device)
 
 
+def pointed_at(work_dir: str) -> str:
+    """What ``last_checkpoint`` names; empty if there is none."""
+    pointer = Path(work_dir, 'last_checkpoint')
+    return pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
+
+
 def checkpoints_in(work_dir: str) -> list[Path]:
     """Checkpoints of a training, the one to try first in front: what ``last_checkpoint`` names, then by age."""
-    folder, pointer = Path(work_dir), Path(work_dir, 'last_checkpoint')
+    folder = Path(work_dir)
     files = sorted((f for f in folder.glob('*.pth') if not f.name.startswith(('best_', 'not_finite_'))),
                    key=lambda f: f.stat().st_mtime_ns, reverse=True)
-    if pointer.is_file() and (named := pointer.read_text(errors='replace').strip()):
+    if named := pointed_at(work_dir):
         # a work dir that was moved still holds the file
         named = next((f for f in (folder / Path(named).name, Path(named)) if f.is_file()), None)
         files = [named, *(f for f in files if f != named)] if named else files
@@ -203,7 +210,7 @@ def newest_whole_checkpoint(work_dir: str) -> Path | None:
             if missing := {'meta', 'optimizer', 'message_hub'} - checkpoint.keys():
                 raise UserError(f"{file} holds no state of a training ({', '.join(sorted(missing))} is missing)")
         except UserError as error:
-            print_log(f'passed over: {error}', logger='current', level=30)
+            print_log(f'passed over: {error}', logger='current', level=logging.WARNING)
         else:
             return file
     if files:

@@ -9,6 +9,13 @@ from torch.utils.data import DataLoader
 from .reproducible import begin_at, build_train_loader
 
 
+def validate_when_due(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int, last: int) -> None:
+    """Validates behind every ``val_interval``-th of its epochs or steps, and behind the last one."""
+    loop._decide_current_val_interval()
+    if loop.runner.val_loop is not None and done >= loop.val_begin and (done % loop.val_interval == 0 or done == last):
+        loop.runner.val_loop.run()
+
+
 @LOOPS.register_module()
 class EpochLoop(EpochBasedTrainLoop):
     """Epoch by epoch. A checkpoint at the end of one may have come before its validation, which is then run first."""
@@ -30,10 +37,10 @@ class EpochLoop(EpochBasedTrainLoop):
     def run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         if self._iter and not self._first:
-            self._validate_when_due()
+            validate_when_due(self, self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self._validate_when_due()
+            validate_when_due(self, self._epoch, self._max_epochs)
         self.runner.call_hook('after_train')
         return self.runner.model
 
@@ -46,12 +53,6 @@ class EpochLoop(EpochBasedTrainLoop):
             self.run_iter(i, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-
-    def _validate_when_due(self) -> None:
-        self._decide_current_val_interval()
-        if (self.runner.val_loop is not None and self._epoch >= self.val_begin
-                and (self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs)):
-            self.runner.val_loop.run()
 
 
 @LOOPS.register_module()
@@ -73,18 +74,12 @@ class IterLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         if self._iter:
-            self._validate_when_due()
+            validate_when_due(self, self._iter, self._max_iters)
         batches = iter(self.dataloader) if self._iter < self._max_iters else None
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(batches))
-            self._validate_when_due()
+            validate_when_due(self, self._iter, self._max_iters)
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def _validate_when_due(self) -> None:
-        self._decide_current_val_interval()
-        if (self.runner.val_loop is not None and self._iter >= self.val_begin
-                and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
-            self.runner.val_loop.run()

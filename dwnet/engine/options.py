@@ -10,22 +10,20 @@ from mmengine.config import Config, ConfigDict
 
 from dwnet.errors import UserError
 
-from .checkpoints import checkpoints_in
+from .checkpoints import checkpoints_in, pointed_at
 
 
 def enable_resume(cfg: Config, checkpoint: str) -> None:
     """``--resume [CHECKPOINT]``: model, optimiser, schedule and epoch go on where they were."""
     if checkpoint == 'auto':
-        pointer = Path(cfg.work_dir, 'last_checkpoint')
-        if pointer.is_file() and '://' in (address := pointer.read_text(errors='replace').strip()):  # on a server
-            enable_resume(cfg, address)
+        checkpoint = pointed_at(cfg.work_dir)
+        if '://' not in checkpoint:  # else it is on a server
+            if not checkpoints_in(cfg.work_dir):
+                print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
+                return
+            cfg.resume, cfg.load_from = True, None  # the Runner takes the newest whole one
+            _leave_out_pretrained(cfg)
             return
-        if not checkpoints_in(cfg.work_dir):
-            print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
-            return
-        cfg.resume, cfg.load_from = True, None  # the Runner takes the newest whole one
-        _leave_out_pretrained(cfg)
-        return
     cfg.resume = True
     start_from(cfg, checkpoint)
 

@@ -7,6 +7,7 @@ number of workers, and a sample is augmented alike however many processes share 
 NumPy's ``SeedSequence`` does it.
 """
 import itertools
+import logging
 import random
 from collections.abc import Iterator, Sized
 from typing import Any
@@ -86,6 +87,9 @@ class PlacedBatchSampler(Sampler):
                 else:  # a sample's place among those of all processes: samplers deal them out in turn
                     yield [(index, epoch, (seen + i) * world_size + rank) for i, index in enumerate(batch)]
                 seen += len(batch)
+            if not seen:
+                raise UserError('the training data make no single batch: there are none, or fewer than a batch and '
+                                'drop_last=True leaves them out')
 
 
 class SampleReader:
@@ -131,7 +135,7 @@ class SampleReader:
         name = _name_of(self.dataset, index)
         if not self.unreadable[index]:
             self.unreadable[index] = True
-            print_log(f'{name} cannot be read and is left out ({reason})', logger='current', level=40)
+            print_log(f'{name} cannot be read and is left out ({reason})', logger='current', level=logging.ERROR)
         count = int(self.unreadable.sum())
         if count > self.limit or count == len(self.unreadable):
             raise UserError(f'{count} of {len(self.unreadable)} training samples cannot be read, more than '
@@ -170,4 +174,5 @@ def begin_at(loader: DataLoader, epoch: int, batch: int) -> None:
     if isinstance(loader.batch_sampler, PlacedBatchSampler):
         loader.batch_sampler.epoch, loader.batch_sampler.first = epoch, batch
     elif batch:
-        print_log('the data loader was built before the Runner and begins its epoch anew', logger='current', level=30)
+        print_log('the data loader was built before the Runner and begins its epoch anew', logger='current',
+                  level=logging.WARNING)
