@@ -12,9 +12,14 @@ EXTRAS = {
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
+    'export': ['onnx', 'onnxscript', 'onnxruntime'],
+    # grad-cam brings a second OpenCV, whose files lie over those of the first
+    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
-EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'ruff']
+EXTRAS['docs'] = [
+    'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
+EXTRAS['dev'] = [*EXTRAS['all'], *EXTRAS['docs'], 'pytest', 'ruff', 'build']
 
 setup(
     name='dwnet',
