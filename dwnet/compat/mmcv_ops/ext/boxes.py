@@ -86,10 +86,10 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     """
     corners, left = wide(boxes.detach()).numpy(), wide(scores.detach()).numpy().copy()
     x1, y1, x2, y2 = corners.T
-    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
     order = np.arange(len(corners))  # in mmcv's order of swaps, by which it breaks ties
     step = 0
     with np.errstate(all='ignore'):
+        areas = (x2 - x1 + offset) * (y2 - y1 + offset)
         while step < len(order):
             best = step + int(left[order[step:]].argmax())
             order[[step, best]] = order[[best, step]]
