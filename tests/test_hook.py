@@ -9,7 +9,7 @@ from conftest import ROOT, run_command
 CONFIG = """
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 model = dict(
-    backbone=dict(_delete_=True, type='dwnet.DWNet', arch='nano', out_indices=(0, 1, 2, 3)),
+    backbone=dict(_delete_=True, type='dwnet.DWNet', arch=dict(embed_dims=32, depths=(1, 1, 2, 1))),
     neck=dict(in_channels=[32, 64, 128, 256], start_level=0),
     bbox_head=dict(num_classes=10))
 pipeline = [

@@ -1,7 +1,11 @@
 """The stand-in for mmcv's operators against compiled mmcv, or against the formula where that has none on the CPU."""
+import re
+from pathlib import Path
+
 import mmcv_cases
 import pytest
 import torch
+from conftest import ROOT
 from mmcv import ops
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
 from mmcv_oracle import DATA, SEEDS, TOLERANCE, deviations, results
@@ -31,6 +35,20 @@ def test_deviations_are_seen():
     assert deviations(kept, kept) == dict(a=0, b=0, c=0)
     assert deviations(kept, other) == dict(a=.5, b=torch.inf, c=torch.inf)
     assert deviations(kept, {}) == dict(a=torch.inf, b=torch.inf, c=torch.inf)
+
+
+def test_the_page_lists_every_operator():
+    """docs/mmcv_operators.md: what is covered in its table, all the rest of mmcv below."""
+    page = (ROOT / 'docs/mmcv_operators.md').read_text()
+    rows = [line.split('|')[2] for line in page.splitlines() if line.startswith('| `')]
+    assert set(re.findall(r'`(\w+)`', ''.join(rows))) == set(mmcv_ops.COVERED)
+    stems = re.findall(r'`([…\w]+)`', page[page.index('## What is not'):page.index('## In every process')])
+    loaded = ''.join(re.findall(r"load_ext\(\s*'_ext',\s*\[(.*?)\]", ''.join(
+        file.read_text() for file in Path(ops.__file__).parent.glob('*.py')), re.S))
+    others = set(re.findall(r"'(\w+)'", loaded)) - set(mmcv_ops.COVERED)
+    assert len(others) > 50
+    for name in others:
+        assert name.startswith('get_compil') or any(stem.strip('…_') in name for stem in stems), name
 
 
 # Below, what mmcv compiles for GPUs only
@@ -209,6 +227,25 @@ def test_boxes_that_are_not_finite_crash_nothing(value, device):
     for mode in ('avg', 'max'):
         y = ops.RoIAlign(3, pool_mode=mode)(x, rois)
         assert y[0].isnan().all() and y[1].isfinite().all()
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
+def test_offsets_that_are_not_finite_sample_nothing(value, device):
+    x, weight = leaf(1, 2, 6, 6, device=device), torch.ones(1, 2, 3, 3, device=device)
+    offset = torch.zeros(1, 18, 6, 6, device=device)
+    offset[:, :4] = value  # the first two points of the kernel
+    offset.requires_grad_()
+    y = ops.deform_conv2d(x, offset, weight, 1, 1)
+    weight = weight.clone()
+    weight[..., 0, :2] = 0
+    assert (y - functional.conv2d(x, weight, padding=1)).abs().max() <= TOLERANCE
+    y.sum().backward()
+    assert x.grad.isfinite().all() and offset.grad.isfinite().all()
+
+
+def test_regions_of_negative_size_are_an_error_on_cpus():
+    with pytest.raises(RuntimeError, match='negative size'):
+        ops.roi_align(leaf(1, 1, 9, 9), torch.tensor([[0, 5., 5., 2., 9.]]), 3)
 
 
 HALF = {
