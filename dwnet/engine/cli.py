@@ -78,6 +78,26 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
+    """Those of the tools that show a model images; ``load_config`` takes what they parse.
+
+    Args:
+        parser: What they are added to.
+        number: How many images, as argparse's ``nargs``.
+    """
+    parser.add_argument(
+        'images', nargs=number, metavar='IMAGES',
+        help="image files, folders (with all that is below), patterns such as 'photos/**/*.jpg'")
+    parser.add_argument('--config', required=True, help='config file of the model')
+    parser.add_argument('--checkpoint', help='its weights, .pth or .safetensors')
+    parser.add_argument('--out', help='folder of what is written (default: work_dirs/NAME_OF_THE_CONFIG/…)')
+    parser.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' … (default: a GPU if there is one)")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='change the config: model.test_cfg.rcnn.score_thr=.1 …')
+    parser.set_defaults(work_dir=None, launcher='none')
+
+
 def add_speed_options(parser: argparse.ArgumentParser) -> None:
     """Those of train and test; ``enable_speed`` does what they say."""
     parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
