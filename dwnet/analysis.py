@@ -94,7 +94,8 @@ class _Task:
     def pairs(self) -> Picture:
         names, pictures = zip(*self._pairs)
         sheet = contact_sheet(pictures, names, columns=3, side=4, title='truth (left) and prediction (right)')
-        return 'Predictions beside the truth', 'Images evenly over the test set.', save(sheet, self.out / 'predictions.png')
+        path = save(sheet, self.out / 'predictions.png')
+        return 'Predictions beside the truth', 'Images evenly over the test set.', path
 
 
 class _Classes(_Task):
@@ -168,10 +169,11 @@ class _Objects(_Task):
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
         metric = next((m for m in metrics if str(m['type']).endswith('CocoMetric') and m.get('ann_file')), None)
         if metric is None:
-            raise UserError('detections are analysed in the way of COCO: test_evaluator needs a CocoMetric with ann_file')
+            raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')
         metric['outfile_prefix'] = str(out / 'detections')
         self._ann_file = metric['ann_file']
-        self._kinds = [kind for kind in np.atleast_1d(metric.get('metric', 'bbox')).tolist() if kind in ('bbox', 'segm')]
+        kinds = np.atleast_1d(metric.get('metric', 'bbox')).tolist()
+        self._kinds = [kind for kind in kinds if kind in ('bbox', 'segm')]
 
     def count(self, sample: Any) -> None:
         pass  # the metric writes the detections
@@ -202,12 +204,12 @@ class _Objects(_Task):
             (f'Precision-recall curves of {what}', 'Mean of all classes, by the overlap (IoU) that is asked for.',
              save(coco_errors.plot_curves(evaluation, f'precision and recall of {what}'),
                   self.out / f'precision_recall_{kind}.png')),
-            (f'What is lost where: {what}', 'C75, C50: found, with an IoU of 0.75 or 0.5. Loc: gained if place and size '
-             'mattered less (0.1). Sim, Oth: if classes of the same supercategory, or all, were one. BG: if nothing on '
-             'the background counted. FN: what is missed.',
+            (f'What is lost where: {what}', 'C75, C50: found, with an IoU of 0.75 or 0.5. Loc: gained if place and '
+             'size mattered less (0.1). Sim, Oth: if classes of the same supercategory, or all, were one. BG: if '
+             'nothing on the background counted. FN: what is missed.',
              save(coco_errors.plot_breakdown(parts, f'errors of {what}'), self.out / f'errors_{kind}.png')),
-            (f'Confusion matrix of {what}', f'Detections of a score of {self.threshold:g} or more, matched by an IoU of '
-             '0.5. Last row: found on the background. Last column: missed.',
+            (f'Confusion matrix of {what}', f'Detections of a score of {self.threshold:g} or more, matched by an IoU '
+             'of 0.5. Last row: found on the background. Last column: missed.',
              save(confusion.plot(matrix, [*names, 'background'], [*names, 'missed'], f'confusion matrix of {what}'),
                   self.out / f'confusion_{kind}.png')),
             (f'Average precision of each class: {what}', 'AP: mean over IoUs of 0.5 to 0.95.',

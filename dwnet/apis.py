@@ -117,7 +117,7 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     if scope == 'mmseg':
         from mmseg.apis import MMSegInferencer
         return _around(MMSegInferencer, model, **model.dataset_meta)
-    raise UserError(f'a config of {scope!r} has no inferencer here; its default_scope has to be mmpretrain, mmdet or mmseg')
+    raise UserError(f'a config of {scope!r} has no inferencer here, only those of mmpretrain, mmdet and mmseg')
 
 
 def _around(kind: type, model: nn.Module, **arguments) -> Any:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 from dwnet.datasets.loading import LoadWholeImage
 from dwnet.engine.progress import ProgressLine
@@ -85,7 +86,7 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
         with ProgressLine() as progress:
             if stills:
                 progress.add('images', len(stills))
-            for batch in _batches(_read_images(stills, left_out), batch_size, any_size):
+            for batch in _batches(read_images(stills, left_out), batch_size, any_size):
                 for (file, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
                     entries.append(dict(image=str(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
@@ -100,7 +101,13 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
     return left_out
 
 
-def _read_images(files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
+def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
+    """An image, (H, W, 3), uint8, BGR, as the network gets it: (1, 3, H', W'), float32, normalised."""
+    return inferencer.model.data_preprocessor(_collated(inferencer, [image]), False)['inputs']
+
+
+def read_images(files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
+    """The whole images among files; the others are put into ``left_out``, with the reason."""
     load = LoadWholeImage()
     for file in files:
         try:

@@ -3,11 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import inferencer
-from dwnet.engine.cli import add_image_arguments, load_config, run_command
+from dwnet.engine.cli import add_image_arguments, chosen_device, load_config, run_command
 from dwnet.errors import UserError
 from dwnet.inference import find_files, infer
 
@@ -32,7 +30,7 @@ def main() -> None:
     cfg = load_config(args)
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    device = chosen_device(args.device)
     left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
                      not args.no_pictures)
     print(f'{len(files) - len(left_out)} of {len(files)} files predicted: {out}/predictions.json')

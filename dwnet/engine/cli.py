@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner as MMEngineRunner
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -96,6 +97,20 @@ def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> N
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='change the config: model.test_cfg.rcnn.score_thr=.1 …')
     parser.set_defaults(work_dir=None, launcher='none')
+
+
+def chosen_device(name: str | None) -> str:
+    """``--device``; by default a GPU if there is one.
+
+    Raises:
+        UserError: If it is not there.
+    """
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {name} is not there: {one_line(error)}') from error
+    return name
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:

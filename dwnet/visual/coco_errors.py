@@ -59,7 +59,8 @@ def breakdown(truth: COCO, found: COCO, kind: str) -> np.ndarray:
     parts[:3] = np.where(precision < 0, np.nan, precision)
     for k, category in enumerate(categories):
         family = truth.loadCats(category)[0].get('supercategory')
-        similar = {c['id'] for c in truth.loadCats(categories) if family is not None and c.get('supercategory') == family}
+        similar = {other['id'] for other in truth.loadCats(categories)
+                   if family and other.get('supercategory') == family}
         for part, forgiven in ((3, similar), (4, set(categories))):
             parts[part, :, k] = _forgiving(truth, found, kind, category, forgiven)
     absent = np.isnan(parts[0])

@@ -49,8 +49,8 @@ def plot(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title:
     if len(rows) <= NUMBERED:
         for (i, j), value in np.ndenumerate(share):
             if matrix[i, j]:
-                axes.text(j, i, f'{value:.0f}' if value >= .95 else f'{value:.1f}', ha='center', va='center', fontsize=8,
-                          color='black' if value > 50 else 'white')
+                axes.text(j, i, f'{value:.0f}' if value >= .95 else f'{value:.1f}', ha='center', va='center',
+                          fontsize=8, color='black' if value > 50 else 'white')
     axes.set(xlabel='predicted', ylabel='true', title=title)
     return figure
 

@@ -33,8 +33,8 @@ def plot(labels: np.ndarray, scores: np.ndarray, names: Sequence[str], most: int
             color=COLOURS[place], linewidth=1.5, label=f'{names[c]}: {100 * average[c]:.1f}')
         axes.plot(recall, precision, **style)
     handles, texts = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], texts[::-1], title='average precision, %\n(lowest classes)', fontsize=8, title_fontsize=8,
-                loc='lower left')
+    axes.legend(handles[::-1], texts[::-1], title='average precision, %\n(lowest classes)', fontsize=8,
+                title_fontsize=8, loc='lower left')
     axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1.01), ylim=(0, 1.01),
              title=f'precision and recall; mean average precision {100 * np.nanmean(average):.1f} %')
     axes.spines[['top', 'right']].set_visible(False)

@@ -90,5 +90,6 @@ def to_picture(inputs: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
         inputs = inputs * preprocessor.std + preprocessor.mean
     picture = inputs.round().clamp(0, 255).byte().cpu().permute(1, 2, 0).numpy()
     # images are read as BGR
-    swapped = any(getattr(preprocessor, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
+    names = 'to_rgb', '_channel_conversion', 'channel_conversion'  # of mmpretrain, mmdet and mmseg
+    swapped = any(getattr(preprocessor, name, False) for name in names)
     return picture if swapped else picture[..., ::-1].copy()
