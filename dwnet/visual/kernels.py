@@ -38,7 +38,7 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple, output: Tensor) -> None:
-        found.append(_kernels_of(module, arguments[0]))
+        found.append(_kernels_of(module, arguments[0]).detach())
 
     handles = []
     for stage in backbone.stages:
