@@ -23,46 +23,35 @@ from dwnet.visual import cam, kernels, receptive_field
 from dwnet.visual.figure import contact_sheet, save
 from dwnet.visual.samples import to_picture
 
-EXAMPLES = {
-    'cam': 'data/digits/classification/test/3/*.jpg --checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth',
-    'kernels': 'data/digits/classification/test/3/*.jpg --checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth',
-    'receptive-field': '--shape 128 128',
-}
+NUMBER = 6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog='example: ' + _example('cam'))
-    what = parser.add_subparsers(dest='what', required=True, metavar='{' + ','.join(EXAMPLES) + '}')
-    parts = {}
-    for name in EXAMPLES:
-        parts[name] = what.add_parser(name, epilog='example: ' + _example(name))
-        add_image_arguments(parts[name], '*' if name == 'receptive-field' else '+')
-        number = 3 if name == 'kernels' else 8
-        parts[name].add_argument(
-            '--number', type=int, default=number, help=f'only the first images (default: {number})')
-    for name in ('cam', 'receptive-field'):
-        parts[name].add_argument(
-            '--layers', nargs='+', default=[], help="such as backbone.stages.2 (default: DWNet's stages)")
-    parts['cam'].add_argument('--category', help='name or number of the class (default: the predicted one)')
-    parts['receptive-field'].add_argument(
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python tools/look.py cam 'data/digits/classification/test/3/*.jpg' --config "
+        'configs/classification/dwnet-nano_digits.py --checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth')
+    parser.add_argument('what', choices=DRAW, help='see above')
+    add_image_arguments(parser, '*')
+    parser.add_argument('--number', type=int, default=NUMBER, help=f'only the first images (default: {NUMBER})')
+    parser.add_argument(
+        '--layers', nargs='+', default=[],
+        help="cam, receptive-field: such as backbone.stages.2 (default: DWNet's stages)")
+    parser.add_argument('--category', help='cam: name or number of the class (default: the predicted one)')
+    parser.add_argument(
         '--shape', nargs=2, type=int, default=(224, 224), metavar=('H', 'W'),
-        help='size of the noise that is taken where no image is named (default: 224 224)')
-    args = parser.parse_args()
+        help='receptive-field: size of the noise that is taken where no image is named (default: 224 224)')
+    args = parser.parse_intermixed_args()
+    if not args.images and args.what != 'receptive-field':
+        raise UserError(f'{args.what} needs images: files, folders or patterns')
 
     cfg = load_config(args)
     files = find_files(args.images)[:args.number]
-    device = chosen_device(args.device)
     if args.checkpoint is None:
         print('no --checkpoint: the network is as it is initialised')
-    infer = inferencer(cfg, args.checkpoint, device)
-    draw = dict(zip(EXAMPLES, (draw_cam, draw_kernels, draw_receptive_field)))[args.what]
-    figure = draw(args, infer, files)
+    infer = inferencer(cfg, args.checkpoint, chosen_device(args.device))
+    figure = DRAW[args.what](args, infer, files)
     print(f"{args.what}: {save(figure, Path(args.out or cfg.work_dir, args.what.replace('-', '_') + '.png'))}")
-
-
-def _example(name: str) -> str:
-    return f'python tools/look.py {name} --config configs/classification/dwnet-nano_digits.py {EXAMPLES[name]}'
 
 
 def _inputs(infer, files: list[Path]) -> Iterator[tuple[str, Tensor, np.ndarray]]:
@@ -120,6 +109,8 @@ def draw_receptive_field(args: argparse.Namespace, infer, files: list[Path]):
     return receptive_field.plot({name.removeprefix('backbone.'): field for name, field in fields.items()},
                                 f'effective receptive field, {len(inputs)} {kind} of {height}×{width}')
 
+
+DRAW = {'cam': draw_cam, 'kernels': draw_kernels, 'receptive-field': draw_receptive_field}
 
 if __name__ == '__main__':
     run_command(main)
