@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import read_config, run_tool
+from conftest import ROOT, read_config, run_tool
 from PIL import Image
 from pycocotools import mask as coco_mask
 
@@ -148,3 +148,20 @@ def test_inferencers_are_the_toolboxes_own(weights, photos):
                          segmentation='MMSegInferencer')
     result, = inferencer(CONFIGS['classification'], weights / 'classification.pth')(str(photos / '0.jpg'))
     assert result['pred_class'] in NAMES
+
+
+@pytest.mark.long
+def test_the_notebook_runs():
+    """In a kernel of its own; the small classifier gets most of its eight images right."""
+    import ast
+
+    import nbformat
+    from nbclient import NotebookClient
+    notebook = nbformat.read(ROOT / 'docs/notebook.ipynb', 4)
+    printed = [ast.literal_eval(output.data['text/plain']) for cell in notebook.cells if cell.cell_type == 'code'
+               for output in cell.outputs if output.get('data', {}).get('text/plain', '').startswith('[(')]
+    NotebookClient(notebook, timeout=600, resources=dict(metadata=dict(path=str(ROOT / 'docs')))).execute()
+    answers = next(ast.literal_eval(output.data['text/plain']) for cell in notebook.cells if cell.cell_type == 'code'
+                   for output in cell.outputs if output.get('data', {}).get('text/plain', '').startswith('[('))
+    assert sum(truth == answer for truth, answer, _ in answers) >= 5
+    assert len(printed) == 1 and [row[0] for row in printed[0]] == [row[0] for row in answers], 'run again, and saved'

@@ -80,7 +80,7 @@ def _read_records(file: Path) -> list[dict]:
 
 
 def _is_training(record: dict) -> bool:
-    return 'iter' in record or 'lr' in record
+    return any(key in record for key in ('iter', 'lr', 'loss'))
 
 
 def _drop_from(curves: dict[str, Curve], step: int) -> None:
@@ -137,7 +137,7 @@ def _panel(axes, runs: Sequence[Run], key: str) -> None:
     titles = dict(loss='training loss', lr='learning rate', time='time of an iteration (filled: waiting for data)')
     axes.set_title(NAMES.get(key) or titles.get(key, key), fontsize=10)
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
-    axes.set_ylabel('s' if key in ('time', 'data_time') else '')
+    axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))
     if key in ('loss', 'lr', 'time'):
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
