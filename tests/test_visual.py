@@ -135,6 +135,7 @@ def test_the_learning_rate_is_that_of_a_real_training(by_epoch, tmp_path):
     assert len({round(lr, 9) for lr in found[.1]}) > 10
 
 
+@pytest.mark.long
 def test_the_published_recipe_needs_no_data(tmp_path):
     config = 'configs/segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py'
     picture = tmp_path / 'lr.png'
