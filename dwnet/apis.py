@@ -1,12 +1,16 @@
 """What a notebook needs."""
 import copy
 import os
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
+from dwnet.errors import UserError
 from dwnet.models import DWNet
 
 
@@ -23,7 +27,8 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         device: Where the model goes.
 
     Returns:
-        The toolbox's model: an ``ImageClassifier``, a detector or a segmentor. Its ``cfg`` is the config.
+        The toolbox's model: an ``ImageClassifier``, a detector or a segmentor. Its ``cfg`` is the config, its
+        ``dataset_meta`` has the names (``classes``) and the colours (``palette``) of the classes, where they are known.
 
     Raises:
         UserError: If the weights cannot be read or do not fit the model.
@@ -40,11 +45,92 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     model = MODELS.build(cfg.model)
     if checkpoint is None or new_heads:
         model.init_weights()
+    trained_on = None
     if checkpoint is not None:
-        load_weights(model, read_checkpoint(str(checkpoint))['state_dict'], str(checkpoint), new_heads)
+        content = read_checkpoint(str(checkpoint))
+        load_weights(model, content['state_dict'], str(checkpoint), new_heads)
+        meta = content.get('meta')
+        trained_on = meta.get('dataset_meta') if isinstance(meta, dict) and not new_heads else None
     model.cfg = cfg
-    model._config = cfg  # mmpretrain's inferencers look for it under this name
+    model.dataset_meta = _names_and_colours(trained_on) or _of_test_data(cfg)
+    model._config, model._dataset_meta = cfg, model.dataset_meta  # the names under which mmpretrain looks for them
     return model.to(device).eval()
+
+
+def _of_test_data(cfg: Config) -> dict:
+    dataset = cfg.get('test_dataloader') and cfg.test_dataloader.get('dataset')
+    if not dataset:
+        return {}
+    try:
+        return _names_and_colours(DATASETS.build({**copy.deepcopy(dataset), 'lazy_init': True}).metainfo)
+    except Exception:  # of a data set that has to be there to be built: its classes go without names
+        return {}
+
+
+def _names_and_colours(meta: Any) -> dict:
+    """``classes``, and a ``palette`` of as many colours; a file may hold anything under these names."""
+    meta = meta if isinstance(meta, Mapping) else {}
+    names, colours = meta.get('classes'), meta.get('palette')
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
+        return {}
+    try:
+        colours = np.asarray(colours, dtype=int).clip(0, 255)
+        fitting = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) >= len(names)
+    except (TypeError, ValueError, OverflowError):
+        fitting = False
+    if not fitting:  # any, but always the same
+        colours = np.random.RandomState(42).randint(0, 256, (len(names), 3))
+    return dict(classes=tuple(names), palette=[tuple(colour) for colour in colours[:len(names)].tolist()])
+
+
+def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,
+               device: str = 'cpu') -> Any:
+    """The toolbox's own inferencer around the model of :func:`init_model`.
+
+    Args:
+        config: A config file or a config.
+        checkpoint: As in :func:`init_model`.
+        device: Where the model goes.
+
+    Returns:
+        mmpretrain's ``ImageClassificationInferencer``, mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer``. It is
+        called with the path of an image, an array (H, W, 3; uint8, BGR), or a list of either, and ``batch_size``.
+
+    Raises:
+        UserError: If the weights cannot be read or do not fit, or the config is of another toolbox.
+
+    Example:
+        >>> from dwnet.apis import inferencer
+        >>> classify = inferencer('configs/classification/dwnet-nano_digits.py')
+        >>> import numpy
+        >>> classify(numpy.zeros((64, 64, 3), 'uint8'))[0]['pred_class'] in '0123456789'
+        True
+    """
+    model = init_model(config, checkpoint, device)
+    scope = model.cfg.get('default_scope')
+    if scope == 'mmpretrain':
+        from mmpretrain import ImageClassificationInferencer
+        return ImageClassificationInferencer(model)
+    if scope == 'mmdet':
+        from mmdet.apis import DetInferencer
+        return _around(DetInferencer, model)
+    if scope == 'mmseg':
+        from mmseg.apis import MMSegInferencer
+        return _around(MMSegInferencer, model, **model.dataset_meta)
+    raise UserError(f'a config of {scope!r} has no inferencer here, only those of mmpretrain, mmdet and mmseg')
+
+
+def _around(kind: type, model: nn.Module, **arguments) -> Any:
+    """An inferencer whose model is built; else these two load files that could run code, and refuse official ones."""
+
+    class Inferencer(kind):
+
+        def _init_model(self, *_) -> nn.Module:
+            return model
+
+    Inferencer.__name__ = kind.__name__
+    device = str(next(model.parameters()).device)
+    return Inferencer(model.cfg, device=device, **arguments)
 
 
 def switch_to_deploy(model: nn.Module) -> nn.Module:

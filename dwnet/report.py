@@ -1,51 +1,30 @@
 """The demo's report: one HTML file with the table, the training curves, and predictions beside the truth."""
-import base64
 import contextlib
-import copy
 import html
 import io
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.config import Config
-from mmengine.registry import VISUALIZERS, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 
 from dwnet.apis import init_model
 from dwnet.engine.scores import NAMES
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
-       color: #222 }
-table { border-collapse: collapse } td, th { padding: .3em 1.2em; text-align: left }
-th { border-bottom: 2px solid #222 } td { border-bottom: 1px solid #ddd }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-img { max-width: 100% } .hint { color: #666 }
-"""
-
-
-def read_curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
-    """The steps and values of ``key`` from all runs of a work dir, the later run winning a step."""
-    curve: dict[int, float] = {}
-    for file in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
-            if key in record:
-                curve[record['step']] = record[key]
-    return list(curve), list(curve.values())
+from dwnet.visual.curves import read_curve
+from dwnet.visual.figure import COLOURS, new_figure
+from dwnet.visual.page import STYLE, embed
+from dwnet.visual.samples import draw, make_visualizer
 
 
 def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 3), layout='constrained')
+    figure = new_figure(11, 3)
     for axes, name in zip(figure.subplots(1, len(results)), results):
         steps, losses = read_curve(work_dir / name, 'loss')
-        axes.plot(steps, losses, color='#c2410c')
+        axes.plot(steps, losses, color=COLOURS[1])
         axes.set(title=name, xlabel='iteration', ylim=(0, None))
         axes.spines[['top', 'right']].set_visible(False)
     figure.axes[0].set_ylabel('training loss')
@@ -66,12 +45,10 @@ def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 25
     cfg = Config.fromfile(str(config))
     model = init_model(cfg, checkpoint, 'cuda' if torch.cuda.is_available() else 'cpu')
     init_default_scope(cfg.default_scope)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'report-{cfg.default_scope}',
-                                    'vis_backends': None})
     loader = dict(cfg.test_dataloader, batch_size=1, num_workers=0, persistent_workers=False)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
         dataset = Runner.build_dataloader(loader, seed=0).dataset
-    visualizer.dataset_meta = dataset.metainfo
+    visualizer = make_visualizer(cfg, dataset.metainfo, 'report')
     sheet = Image.new('RGB', (number * size, 2 * size), 'white')
     # evenly over the set: folders are sorted by class, so the first images would all be zeros
     for column, index in enumerate(np.linspace(0, len(dataset) - 1, number).round().astype(int)):
@@ -79,47 +56,11 @@ def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 25
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         with torch.no_grad():
             sample = model.test_step(batch)[0].cpu()
-        image = np.asarray(Image.open(sample.img_path).convert('RGB').resize((size, size)))
+        image = np.asarray(Image.open(sample.img_path).convert('RGB'))
         for row, truth in enumerate((True, False)):
-            picture = _draw(visualizer, image, sample, truth)
+            picture = Image.fromarray(draw(visualizer, image, sample, truth, threshold=.5))
             sheet.paste(picture.resize((size, size)), (column * size, row * size))
     return sheet
-
-
-def _draw(visualizer, image: np.ndarray, sample, truth: bool) -> Image.Image:
-    """One picture with either the truth or the prediction, in the size of ``image``."""
-    height, width = image.shape[:2]
-    options = dict(draw_gt=truth, draw_pred=not truth)
-    if hasattr(visualizer, 'visualize_cls'):
-        drawn = visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=16), **options)
-    elif 'pred_sem_seg' in sample:
-        small = np.asarray(Image.fromarray(image).resize(sample.ori_shape[::-1]))
-        visualizer.add_datasample('', small, sample, with_labels=False, **options)
-        drawn = visualizer.get_image()
-    else:
-        sample = _scaled(sample, width / sample.ori_shape[1], (height, width))
-        visualizer.add_datasample('', image, sample, pred_score_thr=.5, **options)
-        drawn = visualizer.get_image()
-    return Image.fromarray(np.ascontiguousarray(drawn))
-
-
-def _scaled(sample, factor: float, shape: tuple[int, int]):
-    """A detection sample whose boxes and masks fit an image ``factor`` times as large, (height, width)."""
-    sample = copy.deepcopy(sample)
-    for instances in (sample.gt_instances, sample.pred_instances):
-        boxes = instances.bboxes
-        instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
-        masks = instances.masks
-        masks = masks.masks if hasattr(masks, 'masks') else masks
-        masks = torch.as_tensor(np.asarray(masks)).float().reshape(-1, 1, *sample.ori_shape)
-        instances.masks = torch.nn.functional.interpolate(masks, shape, mode='bilinear')[:, 0] > .5
-    return sample
-
-
-def _embed(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, 'png')
-    return f'<img src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
 
 
 def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> Path:
@@ -144,14 +85,14 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
         picture = draw_predictions(ROOT / task.config, Path(result['checkpoint']), number)
         picture.save(work_dir / f'{task.name}.png')
         pictures.append(f'<h2>{task.name.capitalize()}</h2><p class=hint>Above the truth, below the '
-                        f'prediction, on test images. {html.escape(task.config)}</p>{_embed(picture)}')
+                        f'prediction, on test images. {html.escape(task.config)}</p>{embed(picture)}')
     path = work_dir / 'report.html'
     path.write_text(f"""<!doctype html><meta charset=utf-8><title>DWNet demo</title>
-<style>{_STYLE}</style><h1>DWNet: three tasks, one backbone</h1>
+<style>{STYLE}</style><h1>DWNet: three tasks, one backbone</h1>
 <p>DWNet-nano on handwritten digits over photographs. Detection and segmentation start from the
 classification weights. Scores are those of mmpretrain, mmdet and mmseg on the test set, whose digits
 occur nowhere in training.</p>
 <table><tr><th>task<th>metric<th>score<th>seconds{''.join(rows)}</table>
-<h2>Training</h2>{_embed(_plot_losses(work_dir, results))}{''.join(pictures)}
+<h2>Training</h2>{embed(_plot_losses(work_dir, results))}{''.join(pictures)}
 """, encoding='utf-8')
     return path

@@ -8,6 +8,7 @@ from dwnet.engine.options import (
     enable_auto_scale_lr,
     enable_bf16_training,
     enable_fsdp,
+    enable_log_to,
     enable_resume,
     enable_resume_after_restart,
     enable_speed,
@@ -37,6 +38,9 @@ def main() -> None:
         choices=('ddp', 'fsdp'),
         default='ddp',
         help='with several processes: each has the whole model (ddp), or its share of the weights (fsdp)')
+    parser.add_argument(
+        '--log-to', nargs='+', choices=('tensorboard', 'wandb'), default=[],
+        help='write the curves for TensorBoard or Weights & Biases as well (without a network: WANDB_MODE=offline)')
     add_speed_options(parser)
     args = parser.parse_args()
 
@@ -53,6 +57,8 @@ def main() -> None:
         enable_amp(cfg)
     if args.bf16:
         enable_bf16_training(cfg)
+    if args.log_to:
+        enable_log_to(cfg, args.log_to)
     enable_speed(cfg, args)
     if args.strategy == 'fsdp':
         enable_fsdp(cfg, args)

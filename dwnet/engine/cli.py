@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner as MMEngineRunner
 from torch.distributed.elastic.multiprocessing.errors import record
@@ -76,6 +77,40 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
     # Given by the old torch.distributed.launch; the environment says the same.
     parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
     return parser
+
+
+def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
+    """Those of the tools that show a model images; ``load_config`` takes what they parse.
+
+    Args:
+        parser: What they are added to.
+        number: How many images, as argparse's ``nargs``.
+    """
+    parser.add_argument(
+        'images', nargs=number, metavar='IMAGES',
+        help="image files, folders (with all that is below), patterns such as 'photos/**/*.jpg'")
+    parser.add_argument('--config', required=True, help='config file of the model')
+    parser.add_argument('--checkpoint', help='its weights, .pth or .safetensors')
+    parser.add_argument('--out', help='folder of what is written (default: work_dirs/NAME_OF_THE_CONFIG/…)')
+    parser.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' … (default: a GPU if there is one)")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='change the config: model.test_cfg.rcnn.score_thr=.1 …')
+    parser.set_defaults(work_dir=None, launcher='none')
+
+
+def chosen_device(name: str | None) -> str:
+    """``--device``; by default a GPU if there is one.
+
+    Raises:
+        UserError: If it is not there.
+    """
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {name} is not there: {one_line(error)}') from error
+    return name
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """Each command-line option as a change of the config, the same for the three toolboxes."""
 import copy
+import importlib.util
 import os
 import shutil
 from argparse import Namespace
@@ -115,6 +116,19 @@ def enable_compile(cfg: Config) -> None:
 
 def _add_hook(cfg: Config, name: str) -> None:
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
+
+
+def enable_log_to(cfg: Config, places: list[str]) -> None:
+    """``--log-to``: curves go to TensorBoard or Weights & Biases as well, by mmengine's own backends."""
+    backends = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
+    visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
+    kept = list(visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
+    for place in places:
+        if importlib.util.find_spec(place) is None:
+            raise UserError(f'--log-to {place}: the package {place} is missing: pip install {place}')
+        if all(backend['type'] != backends[place] for backend in kept):
+            kept.append(dict(type=backends[place]))
+    visualizer.vis_backends = kept
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

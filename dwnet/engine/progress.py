@@ -1,4 +1,4 @@
-"""A progress bar with the time left, in training, validation and testing."""
+"""A progress bar with the time left, in training, validation, testing and inference."""
 import logging
 import sys
 import time
@@ -9,6 +9,62 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class ProgressLine:
+    """A bar a task on a terminal; elsewhere a plain line now and then. It goes to standard error, or as plain lines
+    to standard output.
+
+    Args:
+        plain: Whether plain lines are printed where there is no terminal.
+        plain_interval: Seconds between two of them.
+
+    Example:
+        >>> with ProgressLine() as progress:
+        ...     progress.add('images', 3)
+        ...     for _ in range(3):
+        ...         progress.advance('images')
+    """
+
+    def __init__(self, plain: bool = True, plain_interval: float = 20.) -> None:
+        self.live = sys.stderr.isatty()
+        self._plain, self._interval = plain and not self.live, plain_interval
+        self._printed = time.monotonic()
+        self._tasks: dict = {}
+        self._bar = Progress(
+            TextColumn('{task.description:>5}'), BarColumn(), MofNCompleteColumn(),
+            TextColumn('{task.percentage:>3.0f} %'), TimeRemainingColumn(), TextColumn('left'),
+            console=Console(stderr=True), disable=not self.live)
+        self._bar.start()
+
+    def add(self, name: str, total: int, completed: int = 0) -> None:
+        """Begins a task of ``total`` steps."""
+        self._tasks[name] = self._bar.add_task(name, total=total, completed=completed)
+
+    def advance(self, name: str, steps: int = 1) -> None:
+        """Counts ``steps`` of a task as done."""
+        self._bar.advance(self._tasks[name], steps)
+        if self._plain and time.monotonic() - self._printed >= self._interval:
+            self._printed = time.monotonic()
+            task = next(t for t in self._bar.tasks if t.id == self._tasks[name])
+            left = '?' if task.time_remaining is None else f'{task.time_remaining:.0f}'
+            print(f'{name}: {task.completed:.0f} of {task.total:.0f}, {task.percentage:.0f} %, '
+                  f'{left} s left', flush=True)
+
+    def remove(self, name: str) -> bool:
+        """Takes a task away; returns whether others go on."""
+        self._bar.remove_task(self._tasks.pop(name))
+        return bool(self._tasks)
+
+    def close(self) -> None:
+        """Ends the bar and gives the terminal back."""
+        self._bar.stop()
+
+    def __enter__(self) -> 'ProgressLine':
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
 
 @HOOKS.register_module()
@@ -26,7 +82,7 @@ class ProgressHook(Hook):
 
     def __init__(self, plain_interval: float = 20.) -> None:
         self.plain_interval = plain_interval
-        self._bar: Progress | None = None
+        self._line: ProgressLine | None = None
 
     def before_train(self, runner: Runner) -> None:
         self._start(runner, 'train', runner.max_iters, runner.iter)
@@ -50,9 +106,7 @@ class ProgressHook(Hook):
         self.close()
 
     def after_val(self, runner: Runner) -> None:
-        if self._bar is not None and 'train' in self._tasks:  # training goes on
-            self._bar.remove_task(self._tasks.pop('val'))
-        else:
+        if self._line is not None and not self._line.remove('val'):  # else training goes on
             self.close()
 
     def after_test(self, runner: Runner) -> None:
@@ -61,36 +115,21 @@ class ProgressHook(Hook):
     def _start(self, runner: Runner, name: str, total: int, completed: int = 0) -> None:
         if not is_main_process():
             return
-        if self._bar is None:
-            self._live = sys.stderr.isatty()
+        if self._line is None:
             silent = min(h.level for h in runner.logger.handlers) > logging.INFO
-            self._plain = silent and not self._live
-            self._bar = Progress(
-                TextColumn('{task.description:>5}'), BarColumn(), MofNCompleteColumn(),
-                TextColumn('{task.percentage:>3.0f} %'), TimeRemainingColumn(), TextColumn('left'),
-                console=Console(stderr=True), disable=not self._live)
-            self._tasks: dict = {}
-            self._printed = time.monotonic()
-            self._bar.start()
-            if self._live:  # the log's lines go above the bar
+            self._line = ProgressLine(silent, self.plain_interval)
+            if self._line.live:  # the log's lines go above the bar
                 for handler in runner.logger.handlers:
                     if type(handler) is logging.StreamHandler:
                         handler.setStream(sys.stderr)
-        self._tasks[name] = self._bar.add_task(name, total=total, completed=completed)
+        self._line.add(name, total, completed)
 
     def _advance(self, name: str) -> None:
-        if self._bar is None:
-            return
-        self._bar.advance(self._tasks[name])
-        if self._plain and time.monotonic() - self._printed >= self.plain_interval:
-            self._printed = time.monotonic()
-            task = next(t for t in self._bar.tasks if t.id == self._tasks[name])
-            left = '?' if task.time_remaining is None else f'{task.time_remaining:.0f}'
-            print(f'{name}: {task.completed:.0f} of {task.total:.0f}, {task.percentage:.0f} %, '
-                  f'{left} s left', flush=True)
+        if self._line is not None:
+            self._line.advance(name)
 
     def close(self) -> None:
         """Ends the bar and gives the terminal back."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None

@@ -1,0 +1,228 @@
+"""What a checkpoint gets wrong, on the test data of its config, in pictures; which ones depends on the task."""
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from PIL import Image
+from pycocotools.coco import COCO
+
+from dwnet.engine import Runner
+from dwnet.engine.scores import NAMES
+from dwnet.errors import UserError
+from dwnet.visual import coco_errors, confusion, precision_recall
+from dwnet.visual.figure import contact_sheet, save
+from dwnet.visual.page import write_page
+from dwnet.visual.samples import MIN_SIDE, draw, make_visualizer
+
+Picture = tuple[str, str, Path]  # headline, explanation, file
+
+
+class CollectHook(Hook):
+    """Hands each predicted sample of a test to ``collect``."""
+
+    def __init__(self, collect: Callable[[Any], None]) -> None:
+        self._collect = collect
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        for sample in outputs:
+            self._collect(sample.cpu())
+
+
+def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> Path:
+    """Tests the checkpoint of ``cfg.load_from`` and writes pictures and a page with all of them.
+
+    Args:
+        cfg: A config of mmpretrain, mmdet or mmseg.
+        out: The folder; it is made.
+        number: Images that are shown.
+        threshold: Detections of a lower score are not drawn, and do not count in the confusion matrix.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: If the config is of another toolbox, or its data have no such annotations.
+    """
+    kinds = dict(mmpretrain=_Classes, mmdet=_Objects, mmseg=_Segments)
+    if cfg.get('default_scope') not in kinds:
+        raise UserError(f"this config is not one of {', '.join(kinds)}")
+    out.mkdir(parents=True, exist_ok=True)
+    task = kinds[cfg.default_scope](cfg, out, number, threshold)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(CollectHook(task.collect))
+    task.begin(runner.test_dataloader.dataset)
+    scores = runner.test()
+    pictures = task.finish()
+    hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
+    scores = {name: scores[key] for key, name in NAMES.items() if key in scores}
+    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, scores, pictures)
+
+
+class _Task:
+    """What is collected from the samples, and drawn in the end."""
+
+    def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
+        self.cfg, self.out, self.number, self.threshold = cfg, out, number, threshold
+        self._pairs: list[tuple[str, np.ndarray]] = []
+        self._seen = 0
+
+    def begin(self, dataset: Any) -> None:
+        self.names = list(dataset.metainfo.get('classes') or ())
+        self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
+        # evenly over the set
+        self._shown = set(np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int).tolist())
+
+    def collect(self, sample: Any) -> None:
+        if self._seen in self._shown:
+            image = _read(sample.img_path)
+            pair = [draw(self.visualizer, image, sample, truth, self.threshold) for truth in (True, False)]
+            gap = np.full((pair[0].shape[0], 6, 3), 255, np.uint8)
+            self._pairs.append((Path(sample.img_path).name, np.hstack([pair[0], gap, pair[1]])))
+        self._seen += 1
+        self.count(sample)
+
+    def count(self, sample: Any) -> None:
+        raise NotImplementedError
+
+    def pairs(self) -> Picture:
+        names, pictures = zip(*self._pairs)
+        sheet = contact_sheet(pictures, names, columns=3, side=4, title='truth (left) and prediction (right)')
+        path = save(sheet, self.out / 'predictions.png')
+        return 'Predictions beside the truth', 'Images evenly over the test set.', path
+
+
+class _Classes(_Task):
+
+    def begin(self, dataset: Any) -> None:
+        super().begin(dataset)
+        self.labels: list[int] = []
+        self.scores: list[np.ndarray] = []
+        self.paths: list[str] = []
+
+    def count(self, sample: Any) -> None:
+        if len(sample.gt_label) != 1:
+            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; this is for one label an image')
+        self.labels.append(int(sample.gt_label))
+        self.scores.append(sample.pred_score.numpy())
+        self.paths.append(sample.img_path)
+
+    def finish(self) -> list[Picture]:
+        labels, scores = np.array(self.labels), np.stack(self.scores)
+        names = self.names or [str(c) for c in range(scores.shape[1])]
+        predicted = scores.argmax(1)
+        matrix = confusion.count(labels, predicted, scores.shape[1])
+        hits = np.diag(matrix)
+        of_class = {'recall': 100 * hits / np.maximum(matrix.sum(1), 1),
+                    'precision': 100 * hits / np.maximum(matrix.sum(0), 1)}
+        pictures = [
+            ('Confusion matrix', 'Each row shows what the images of a class were taken for.',
+             save(confusion.plot(matrix, names, names, 'confusion matrix'), self.out / 'confusion.png')),
+            ('Precision and recall of each class', 'Recall: of its images, how many were found. Precision: of those '
+             'taken for it, how many are right.',
+             save(confusion.plot_bars(of_class, names, 'recall and precision', '%'), self.out / 'classes.png')),
+            ('Precision-recall curves', 'Each class against all others, over all thresholds of its score.',
+             save(precision_recall.plot(labels, scores, names), self.out / 'precision_recall.png'))]
+        wrong = np.flatnonzero(predicted != labels)
+        if len(wrong):
+            worst = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind='stable')][:self.number]
+            sheet = contact_sheet(
+                [_large(_read(self.paths[i])) for i in worst],
+                [f'{names[labels[i]]} taken for {names[predicted[i]]} ({scores[i, predicted[i]]:.0%})' for i in worst],
+                title=f'most confident of {len(wrong)} mistakes in {len(labels)} images')
+            pictures.append(('Mistakes', 'Those of the highest scores.', save(sheet, self.out / 'mistakes.png')))
+        return [*pictures, self.pairs()]
+
+
+class _Segments(_Task):
+
+    def begin(self, dataset: Any) -> None:
+        super().begin(dataset)
+        self.matrix = np.zeros((len(self.names), ) * 2, np.int64)
+
+    def count(self, sample: Any) -> None:
+        truth, predicted = sample.gt_sem_seg.data.numpy(), sample.pred_sem_seg.data.numpy()
+        self.matrix += confusion.count(truth, predicted, len(self.names))
+
+    def finish(self) -> list[Picture]:
+        of_class = {'IoU': 100 * confusion.iou(self.matrix),
+                    'recall': 100 * np.diag(self.matrix) / np.maximum(self.matrix.sum(1), 1)}
+        return [
+            ('Confusion matrix', 'Each row shows what the pixels of a class were taken for.',
+             save(confusion.plot(self.matrix, self.names, self.names, 'confusion matrix of the pixels'),
+                  self.out / 'confusion.png')),
+            ('Classes', 'IoU: intersection over union. Recall: of its pixels, how many were found.',
+             save(confusion.plot_bars(of_class, self.names, 'IoU and recall', '%'), self.out / 'classes.png')),
+            self.pairs()]
+
+
+class _Objects(_Task):
+
+    def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
+        super().__init__(cfg, out, number, threshold)
+        metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+        metric = next((m for m in metrics if str(m['type']).endswith('CocoMetric') and m.get('ann_file')), None)
+        if metric is None:
+            raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')
+        metric['outfile_prefix'] = str(out / 'detections')
+        self._ann_file = metric['ann_file']
+        kinds = np.atleast_1d(metric.get('metric', 'bbox')).tolist()
+        self._kinds = [kind for kind in kinds if kind in ('bbox', 'segm')]
+
+    def count(self, sample: Any) -> None:
+        pass  # the metric writes the detections
+
+    def finish(self) -> list[Picture]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(self._ann_file)
+        pictures: list[Picture] = []
+        for kind in self._kinds:
+            what = dict(bbox='boxes', segm='masks')[kind]
+            detections = json.loads((self.out / f'detections.{kind}.json').read_text())
+            if not detections:
+                continue
+            with contextlib.redirect_stdout(io.StringIO()):
+                found = truth.loadRes(detections)
+            pictures += self._draw(truth, found, kind, what)
+        return [*pictures, self.pairs()]
+
+    def _draw(self, truth: COCO, found: COCO, kind: str, what: str) -> list[Picture]:
+        names = [category['name'] for category in truth.loadCats(truth.getCatIds())]
+        evaluation = coco_errors.evaluate(truth, found, kind)
+        precision = evaluation.eval['precision'][:, :, :, 0, -1]
+        precision = np.where(precision < 0, np.nan, precision)
+        of_class = {'AP': 100 * precision.mean((0, 1)), 'AP50': 100 * precision[0].mean(0)}
+        parts = coco_errors.breakdown(truth, found, kind)
+        matrix = coco_errors.confusion(truth, found, kind, self.threshold)
+        return [
+            (f'Precision-recall curves of {what}', 'Mean of all classes, by the overlap (IoU) that is asked for.',
+             save(coco_errors.plot_curves(evaluation, f'precision and recall of {what}'),
+                  self.out / f'precision_recall_{kind}.png')),
+            (f'What is lost where: {what}', 'C75, C50: found, with an IoU of 0.75 or 0.5. Loc: gained if place and '
+             'size mattered less (0.1). Sim, Oth: if classes of the same supercategory, or all, were one. BG: if '
+             'nothing on the background counted. FN: what is missed.',
+             save(coco_errors.plot_breakdown(parts, f'errors of {what}'), self.out / f'errors_{kind}.png')),
+            (f'Confusion matrix of {what}', f'Detections of a score of {self.threshold:g} or more, matched by an IoU '
+             'of 0.5. Last row: found on the background. Last column: missed.',
+             save(confusion.plot(matrix, [*names, 'background'], [*names, 'missed'], f'confusion matrix of {what}'),
+                  self.out / f'confusion_{kind}.png')),
+            (f'Average precision of each class: {what}', 'AP: mean over IoUs of 0.5 to 0.95.',
+             save(confusion.plot_bars(of_class, names, f'average precision of {what}', '%'),
+                  self.out / f'classes_{kind}.png'))]
+
+
+def _read(path: str) -> np.ndarray:
+    """RGB, uint8, turned as the loaders do."""
+    return mmcv.imread(path, channel_order='rgb')
+
+
+def _large(image: np.ndarray) -> np.ndarray:
+    scale = MIN_SIDE / min(image.shape[:2])
+    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

@@ -1,0 +1,249 @@
+"""Images and videos through a trained model: predictions as JSON, and pictures of them."""
+import glob
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from dwnet.datasets.loading import LoadWholeImage
+from dwnet.engine.progress import ProgressLine
+from dwnet.errors import UserError
+from dwnet.visual.samples import draw, make_visualizer
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+BEST = 5  # classes that are listed for an image
+
+Frame = tuple[Any, np.ndarray]  # what it is called, and its pixels (H, W, 3), uint8, BGR
+
+
+def find_files(arguments: Sequence[str]) -> list[Path]:
+    """The files that are meant, each once: files, all images below folders, and what matches patterns.
+
+    Raises:
+        UserError: If there is nothing of that name.
+    """
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        if os.path.isdir(argument):
+            files = [p for p in sorted(Path(argument).rglob('*')) if p.suffix.lower() in IMAGES and p.is_file()]
+            if not files:
+                raise UserError(f"{argument} is a folder without images ({', '.join(IMAGES)})")
+        elif os.path.exists(argument):
+            files = [Path(argument)]
+        else:
+            files = [Path(name) for name in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(name)]
+            if not files:
+                raise UserError(f'{argument} is missing: no file or folder has this name, and none matches it')
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def predict(inferencer: Any, images: Sequence[np.ndarray]) -> list:
+    """The data samples of images that share a batch.
+
+    Args:
+        inferencer: That of :func:`dwnet.apis.inferencer`.
+        images: Arrays (H, W, 3), uint8, BGR.
+    """
+    return [sample.cpu() for sample in inferencer.forward(_collated(inferencer, images))]
+
+
+def _collated(inferencer: Any, images: Sequence[np.ndarray]) -> dict:
+    batch, = inferencer.preprocess(list(images), batch_size=len(images))
+    return batch if isinstance(batch, dict) else batch[1]  # mmdet's has the images in front
+
+
+def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1, threshold: float = .3,
+          pictures: bool = True) -> dict[str, str]:
+    """Predicts files, and writes ``predictions.json``, pictures and, for segmentation, label images below ``out``.
+
+    Args:
+        inferencer: That of :func:`dwnet.apis.inferencer`.
+        files: Images and videos; videos are told by their suffix.
+        out: The folder; it is made. Below it, files keep their place in the folder that they have in common.
+        batch_size: Images that are computed at once, where they come to the network in one size.
+        threshold: Detections of a lower score are not drawn. The JSON has them all.
+        pictures: Draw pictures.
+
+    Returns:
+        What could not be read, and why. The rest is complete, also where this is interrupted.
+    """
+    writer = _Writer(inferencer, files, out, threshold, pictures)
+    any_size = _has_one_size(inferencer)
+    left_out: dict[str, str] = {}
+    entries: list[dict] = []
+    stills = [file for file in files if file.suffix.lower() not in VIDEOS]
+    try:
+        with ProgressLine() as progress:
+            if stills:
+                progress.add('images', len(stills))
+            for batch in _batches(read_images(stills, left_out), batch_size, any_size):
+                for (file, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                    entries.append(dict(image=str(file), **writer.write(file, image, sample)))
+                progress.advance('images', len(batch))
+            for file in files:
+                if file not in stills:
+                    entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
+    finally:
+        lines = ',\n'.join(json.dumps(entry) for entry in entries)  # a file a line
+        (out / 'predictions.json').write_text(
+            f'{{"classes": {json.dumps(writer.names)},\n"predictions": [\n{lines}\n],\n'
+            f'"left_out": {json.dumps(left_out)}}}\n')
+    return left_out
+
+
+def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
+    """An image, (H, W, 3), uint8, BGR, as the network gets it: (1, 3, H', W'), float32, normalised."""
+    return inferencer.model.data_preprocessor(_collated(inferencer, [image]), False)['inputs']
+
+
+def read_images(files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
+    """The whole images among files; the others are put into ``left_out``, with the reason."""
+    load = LoadWholeImage()
+    for file in files:
+        try:
+            yield file, load.transform(dict(img_path=str(file)))['img']
+        except ValueError as error:
+            left_out[str(file)] = str(error.__cause__)
+
+
+def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int, progress: ProgressLine,
+                 left_out: dict[str, str]) -> list[dict]:
+    """Its frames go to JSON lines as they come, drawn ones into a video."""
+    video = cv2.VideoCapture(str(file))
+    rate = video.get(cv2.CAP_PROP_FPS) or 25.
+    progress.add(file.name, max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))))
+    lines, drawn, number = writer.place('videos', file, '.jsonl'), None, 0
+    with open(lines, 'w') as stream:
+        for batch in _batches(_read_frames(video), batch_size, True):
+            for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                entry, picture = writer.describe(sample, writer.relative(file).with_suffix('') / f'{index:06d}'), None
+                if writer.pictures:
+                    picture = writer.draw(image, sample)[..., ::-1]
+                    if drawn is None:
+                        drawn = cv2.VideoWriter(str(lines.with_suffix('.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), rate,
+                                                (picture.shape[1], picture.shape[0]))
+                    drawn.write(np.ascontiguousarray(picture))
+                stream.write(json.dumps(dict(frame=index, seconds=round(index / rate, 3), **entry)) + '\n')
+            number += len(batch)
+            progress.advance(file.name, len(batch))
+    video.release()
+    if drawn is not None:
+        drawn.release()
+    if not number:
+        lines.unlink()
+        left_out[str(file)] = 'it has no frame that OpenCV can read'
+        return []
+    entry = dict(video=str(file), frames=number, predictions=str(lines.relative_to(writer.out)))
+    if drawn is not None:
+        entry['picture'] = str(lines.with_suffix('.mp4').relative_to(writer.out))
+    return [entry]
+
+
+def _read_frames(video: cv2.VideoCapture) -> Iterator[Frame]:
+    index = 0
+    while (frame := video.read()[1]) is not None:
+        yield index, frame
+        index += 1
+
+
+def _has_one_size(inferencer: Any) -> bool:
+    """Whether images of any size come to the network in one, as classifiers crop them."""
+    shapes = {_collated(inferencer, [np.zeros((*size, 3), np.uint8)])['inputs'][0].shape
+              for size in ((300, 400), (400, 300), (500, 500))}
+    return len(shapes) == 1
+
+
+def _batches(frames: Iterable[Frame], size: int, any_size: bool) -> Iterator[list[Frame]]:
+    """Images in a row that fit into a batch without padding, so that none changes what is predicted for another."""
+    for _, group in groupby(frames, key=lambda frame: any_size or frame[1].shape):
+        while batch := list(islice(group, size)):
+            yield batch
+
+
+class _Writer:
+    """Describes and draws predictions, below a folder."""
+
+    def __init__(self, inferencer: Any, files: Sequence[Path], out: Path, threshold: float, pictures: bool) -> None:
+        self.out, self.pictures, self.threshold = out, pictures, threshold
+        cfg, meta = inferencer.model.cfg, inferencer.model.dataset_meta
+        self.names = list(meta.get('classes', ()))
+        self.palette = meta.get('palette', [])
+        self.visualizer = make_visualizer(cfg, meta, 'infer')
+        self._root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
+        self._taken: set[Path] = set()
+        out.mkdir(parents=True, exist_ok=True)
+
+    def write(self, file: Path, image: np.ndarray, sample: Any) -> dict:
+        """Draws an image, and returns what is predicted for it."""
+        entry = dict(width=image.shape[1], height=image.shape[0], **self.describe(sample, self.relative(file)))
+        if self.pictures:
+            path = self.place('pictures', file, '.png')
+            Image.fromarray(self.draw(image, sample)).save(path)
+            entry['picture'] = str(path.relative_to(self.out))
+        return entry
+
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        return draw(self.visualizer, np.ascontiguousarray(image[..., ::-1]), sample, False, self.threshold)
+
+    def describe(self, sample: Any, name: Path) -> dict:
+        """A data sample as JSON can hold it; ``name`` is that of a label image."""
+        if 'pred_instances' in sample:
+            return dict(objects=self._objects(sample.pred_instances))
+        if 'pred_sem_seg' in sample:
+            return self._segments(sample.pred_sem_seg.data[0].numpy(), name)
+        scores = sample.pred_score
+        best = scores.topk(min(BEST, len(scores)))
+        return dict(classes=[dict(self._class(label), score=round(score, 6))
+                             for score, label in zip(best.values.tolist(), best.indices.tolist())])
+
+    def _objects(self, instances: Any) -> list[dict]:
+        """Box: left, top, right, bottom, in pixels. Mask: COCO's run lengths."""
+        masks = instances.get('masks')
+        objects = []
+        for i, (label, score) in enumerate(zip(instances.labels.tolist(), instances.scores.tolist())):
+            entry = dict(self._class(label), score=round(score, 6))
+            if 'bboxes' in instances:
+                entry['box'] = [round(value, 2) for value in instances.bboxes[i].tolist()]
+            if masks is not None:
+                run_lengths = coco_mask.encode(np.asfortranarray(masks[i].numpy().astype(np.uint8)))
+                entry['mask'] = dict(size=list(run_lengths['size']), counts=run_lengths['counts'].decode())
+            objects.append(entry)
+        return objects
+
+    def _segments(self, labels: np.ndarray, name: Path) -> dict:
+        """The label image has the class of each pixel as its value, and the classes' colours as its palette."""
+        path = self.place('labels', Path(self._root, name), '.png')
+        image = Image.fromarray(labels.astype(np.uint16 if labels.max() > 255 else np.uint8))
+        if image.mode == 'L':
+            image.putpalette([value for colour in self.palette[:256] for value in colour])
+        image.save(path)
+        values, counts = np.unique(labels, return_counts=True)
+        return dict(labels=str(path.relative_to(self.out)), shares={
+            self._class(label)['class']: round(count / labels.size, 6)
+            for label, count in zip(values.tolist(), counts.tolist())})
+
+    def _class(self, label: int) -> dict:
+        return {'class': self.names[label] if label < len(self.names) else str(label), 'label': label}
+
+    def relative(self, file: Path) -> Path:
+        return Path(os.path.relpath(os.path.abspath(file), self._root))
+
+    def place(self, folder: str, file: Path, suffix: str) -> Path:
+        """Where a file's output goes; two that differ only in their suffix both have their place."""
+        relative = self.relative(file)
+        path = self.out / folder / relative.with_suffix(suffix)
+        if path in self._taken:
+            path = path.with_name(relative.name + suffix)
+        self._taken.add(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path

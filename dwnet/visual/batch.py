@@ -1,0 +1,55 @@
+"""Training images as the network gets them: augmented, mixed, padded, and normalised back."""
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from dwnet.engine import Runner
+from dwnet.errors import UserError
+
+from .figure import contact_sheet
+from .samples import draw, make_visualizer, to_picture
+
+
+def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -> Figure:
+    """A sheet of the first batch of a data set, with its labels, boxes and masks.
+
+    Args:
+        cfg: A config of mmpretrain, mmdet or mmseg.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        number: Images; fewer if the set has fewer.
+        seed: Of the order, where the config shuffles.
+
+    Raises:
+        UserError: If the set is empty.
+    """
+    init_default_scope(cfg.default_scope)
+    loader = dict(cfg[f'{split}_dataloader'], batch_size=number, num_workers=0, persistent_workers=False,
+                  drop_last=False)
+    loader = Runner.build_dataloader(loader, seed=seed)
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise UserError(f'the {split} data are empty')
+    preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'type': _kind(cfg)})
+    data = preprocessor(batch, training=split == 'train')
+    visualizer = make_visualizer(cfg, loader.dataset.metainfo, 'browse')
+    pictures, captions = [], []
+    for inputs, sample in zip(data['inputs'], data['data_samples']):
+        pictures.append(draw(visualizer, to_picture(inputs, preprocessor), _with_mixed_labels(sample), truth=True))
+        captions.append(f"{Path(sample.get('img_path', '')).name[-20:]}, {inputs.shape[-1]}×{inputs.shape[-2]}")
+    return contact_sheet(pictures, captions, title=f'{split}: {len(pictures)} of {len(loader.dataset)} images')
+
+
+def _kind(cfg: Config) -> str:
+    """mmpretrain's classifiers leave out the type of theirs."""
+    return cfg.model.data_preprocessor.get('type', 'ClsDataPreprocessor')
+
+
+def _with_mixed_labels(sample: Any) -> Any:
+    """Mixup and CutMix leave one label, and give scores to all that are in the image."""
+    if 'gt_score' in sample:
+        sample.set_gt_label(np.flatnonzero(sample.gt_score.numpy()).tolist())
+    return sample

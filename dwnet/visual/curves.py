@@ -1,0 +1,147 @@
+"""Training curves from the logs of mmengine, of one or several runs and of any task."""
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from dwnet.engine.scores import NAMES
+from dwnet.errors import UserError
+
+from .figure import COLOURS, new_figure
+
+Curve = dict[int, float]  # step → value
+
+
+@dataclass
+class Run:
+    """The log of a training, with its resumed parts joined.
+
+    Attributes:
+        name: For the legend.
+        training: Key → its values at iterations.
+        validation: Key → its values at epochs, or at iterations where the training counts none.
+        by_epoch: Whether it counts epochs.
+    """
+    name: str
+    training: dict[str, Curve] = field(default_factory=dict)
+    validation: dict[str, Curve] = field(default_factory=dict)
+    by_epoch: bool = False
+
+
+def read_run(path: str | Path, name: str = '') -> Run:
+    """Reads a run. What was logged after the point from which it was resumed, and computed again, counts once.
+
+    Args:
+        path: A work dir, one of the folders in it that are named by the time, or a ``scalars.json``.
+        name: What it is called; by default as its folder.
+
+    Raises:
+        UserError: If there is no log, or it holds something else.
+    """
+    path = Path(path)
+    files = [path] if path.is_file() else sorted({*path.glob('*/vis_data/scalars.json'),
+                                                  *path.glob('vis_data/scalars.json')})
+    run = Run(name or (path.stem if path.is_file() else path.resolve().name))
+    for file in files:
+        records = _read_records(file)
+        if not records:
+            continue
+        training = [r for r in records if _is_training(r)]
+        if training:  # what an earlier part did from here on was in vain
+            run.by_epoch |= 'epoch' in training[0]
+            _drop_from(run.training, training[0]['step'])
+            _drop_from(run.validation, training[0]['epoch'] if run.by_epoch else training[0]['step'])
+        for record in records:
+            curves = run.training if _is_training(record) else run.validation
+            for key, value in record.items():
+                if isinstance(value, (int, float)) and key not in ('step', 'iter', 'epoch'):
+                    curves.setdefault(key, {})[record['step']] = value
+    if not run.training and not run.validation:
+        raise UserError(f'{path} holds no log of a training: it has to be a work dir, or a scalars.json')
+    return run
+
+
+def _read_records(file: Path) -> list[dict]:
+    records = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record['step'], int):
+                raise TypeError
+        except (ValueError, TypeError, KeyError):
+            if line.startswith('{') and not line.endswith('}'):  # the process died while it wrote
+                continue
+            raise UserError(f'{file} is no log of a training: line {number} is {line[:80]!r}') from None
+        records.append(record)
+    return records
+
+
+def _is_training(record: dict) -> bool:
+    return any(key in record for key in ('iter', 'lr', 'loss'))
+
+
+def _drop_from(curves: dict[str, Curve], step: int) -> None:
+    for key, curve in curves.items():
+        curves[key] = {at: value for at, value in curve.items() if at < step}
+
+
+def read_curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
+    """The steps and values of one key of the training; both empty if it was not logged."""
+    curve = read_run(folder).training.get(key, {})
+    return list(curve), list(curve.values())
+
+
+def plot(runs: Sequence[Run], keys: Sequence[str] = ()) -> Figure:
+    """Loss, learning rate, scores and time of the runs, a panel each.
+
+    Args:
+        runs: Those of :func:`read_run`.
+        keys: Other keys of the logs, each with a panel instead of those.
+
+    Raises:
+        UserError: If a key is in no log.
+    """
+    known = sorted({key for run in runs for key in (*run.training, *run.validation)})
+    if missing := [key for key in keys if key not in known]:
+        raise UserError(f"no log has {', '.join(missing)}; they have {', '.join(known)}")
+    panels = list(keys) or ['loss', 'lr', *(key for key in NAMES if key in known and key != 'accuracy/top5'), 'time']
+    panels = [key for key in panels if key in known]
+    columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
+    rows = -(-len(panels) // columns)
+    figure = new_figure(4.2 * columns, 3 * rows + .3)
+    places = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, key in zip(places, panels):
+        _panel(axes, runs, key)
+    for axes in places[len(panels):]:
+        axes.axis('off')
+    if len(runs) > 1:
+        figure.legend(*places[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(len(runs), 4))
+    else:
+        figure.suptitle(runs[0].name)
+    return figure
+
+
+def _panel(axes, runs: Sequence[Run], key: str) -> None:
+    validated = not any(key in run.training for run in runs)  # the time, of both, is that of the training
+    for i, run in enumerate(runs):
+        curve = (run.validation if validated else run.training).get(key, {})
+        style = dict(marker='o', markersize=3) if validated or len(curve) < 3 else {}
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(list(curve), list(curve.values()), color=colour, label=run.name, linewidth=1.3, **style)
+        if key == 'time' and (waiting := run.training.get('data_time')):
+            axes.fill_between(list(waiting), list(waiting.values()), color=colour, alpha=.35, linewidth=0)
+    by_epoch = validated and any(run.by_epoch for run in runs)
+    titles = dict(loss='training loss', lr='learning rate', time='time of an iteration (filled: waiting for data)')
+    axes.set_title(NAMES.get(key) or titles.get(key, key), fontsize=10)
+    axes.set_xlabel('epoch' if by_epoch else 'iteration')
+    axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))
+    if key in ('loss', 'lr', 'time'):
+        axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if validated:
+        axes.set_xlim(left=0)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=.25)

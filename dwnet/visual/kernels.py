@@ -1,0 +1,116 @@
+"""The 7×7 kernels that DWNet applies to an image, in the last block of each stage."""
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from dwnet.errors import UserError
+from dwnet.models import DWNet
+from dwnet.models.mixers import DynamicDepthwiseConv, InhomogeneousDepthwiseConv, LocalMlp, StaticDepthwiseConv
+
+from .figure import new_figure
+
+SHOWN = 16  # kernels of a row
+FIELD = 6  # positions a side, where each has its kernel
+
+
+def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """The kernels of each stage's last block.
+
+    Args:
+        model: A DWNet, or a model with one.
+        inputs: Images as the network gets them, (B, 3, H, W).
+
+    Returns:
+        For each stage (B, C, 7, 7); of the static mixers the same B times; of the inhomogeneous one
+        (B, G, 7, 7, H', W'), a kernel at each position of the map. Of ``local_mlp``, for each head the
+        weights of a window's centre.
+
+    Raises:
+        UserError: If the model holds no DWNet.
+    """
+    backbone = next((module for module in model.modules() if isinstance(module, DWNet)), None)
+    if backbone is None:
+        raise UserError('this model holds no DWNet, whose kernels could be drawn')
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: tuple, output: Tensor) -> None:
+        found.append(_kernels_of(module, arguments[0]).detach())
+
+    handles = []
+    for stage in backbone.stages:
+        mixer = stage.blocks[-1].mixer
+        handles.append(getattr(mixer, 'spatial', mixer).register_forward_hook(keep))
+    try:
+        with torch.no_grad():
+            backbone.eval()(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _kernels_of(module: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(module, StaticDepthwiseConv):
+        return module.weight.transpose(0, 1).expand(len(x), -1, -1, -1)  # (C, 1, 7, 7)
+    if isinstance(module, DynamicDepthwiseConv):
+        return module.predict_kernel(x)
+    if isinstance(module, InhomogeneousDepthwiseConv):
+        predicted = module.predict(F.relu(module.bn(module.squeeze(x))))  # (B, G·49, H, W)
+        return predicted.unflatten(1, (module.groups, 7, 7))
+    if isinstance(module, LocalMlp):
+        return module.weight[:, module.weight.shape[1] // 2].unflatten(-1, (7, 7)).expand(len(x), -1, -1, -1)
+    raise UserError(f'kernels of a {type(module).__name__} cannot be drawn')
+
+
+def plot(found: Sequence[Sequence[Tensor]], pictures: Sequence[np.ndarray], names: Sequence[str],
+         mixer: str) -> Figure:
+    """Each stage's kernels, of channels that are evenly spread or, where each position has its own, of positions.
+
+    Args:
+        found: For each image, what :func:`kernels` gives for it alone.
+        pictures: The images, (H, W, 3), uint8.
+        names: Of the images.
+        mixer: The token mixer, for the title.
+    """
+    varies = found[0][0].ndim == 6
+    stages = len(found[0])
+    columns, rows = (stages, len(found)) if varies else (1, stages * len(found))
+    figure = new_figure(*((1.6 + 2.5 * columns, 2.6 * rows + .7) if varies else (12, .95 * rows + .6)))
+    grid = figure.add_gridspec(rows, 1 + columns, width_ratios=[1.2, *[2.5] * columns] if varies else [1, 14])
+    for row in range(rows):
+        stage, image = (0, row) if varies else divmod(row, len(found))
+        left = figure.add_subplot(grid[row, 0])
+        left.imshow(pictures[image])
+        left.set(xticks=[], yticks=[])
+        left.set_xlabel(names[image][-14:], fontsize=7)
+        left.set_ylabel('' if varies else f'stage {stage}', fontsize=9)
+        for column in range(columns):
+            right = figure.add_subplot(grid[row, 1 + column])
+            shown = found[image][stage + column][0]
+            mosaic = _field(shown[0]) if varies else _strip(shown)
+            limit = float(mosaic[mosaic.isfinite()].abs().max()) or 1.
+            drawn = right.imshow(mosaic, cmap='PuOr', vmin=-limit, vmax=limit, interpolation='nearest')
+            right.axis('off')
+            if varies and row == 0:
+                right.set_title(f'stage {column}', fontsize=10)
+            figure.colorbar(drawn, ax=right, fraction=.04, pad=.01).ax.tick_params(labelsize=7)
+    what = 'of the first group at positions of the image' if varies else 'of channels'
+    figure.suptitle(f'7×7 kernels {what}, last block of each stage, {mixer!r}')
+    return figure
+
+
+def _strip(found: Tensor) -> Tensor:
+    """(C, 7, 7) → kernels side by side, a gap between them."""
+    channels = torch.linspace(0, len(found) - 1, min(SHOWN, len(found))).round().long()
+    return F.pad(found[channels].cpu(), (0, 1), value=torch.nan).transpose(0, 1).flatten(1)[:, :-1]
+
+
+def _field(found: Tensor) -> Tensor:
+    """(7, 7, H, W) → the kernels of positions that are evenly spread, each in its place."""
+    ys, xs = (torch.linspace(0, size - 1, min(FIELD, size)).round().long() for size in found.shape[-2:])
+    chosen = F.pad(found[:, :, ys][..., xs].permute(2, 3, 0, 1).cpu(), (0, 1, 0, 1), value=torch.nan)  # (y, x, 8, 8)
+    return chosen.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)[:-1, :-1]

@@ -1,0 +1,42 @@
+"""Precision and recall of a classifier, each class against all others."""
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from .figure import COLOURS, new_figure
+
+
+def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """(N,) and (N, C) → the average precision of each class, (C,); NaN where a class does not occur."""
+    return np.array([average_precision_score(labels == c, scores[:, c]) if (labels == c).any() else np.nan
+                     for c in range(scores.shape[1])])
+
+
+def plot(labels: np.ndarray, scores: np.ndarray, names: Sequence[str], most: int = 6) -> Figure:
+    """The curves of all classes, those of the ``most`` lowest average precisions in colours.
+
+    Args:
+        labels: True classes, (N,).
+        scores: (N, C).
+        names: Of the classes.
+        most: How many are named.
+    """
+    average = average_precisions(labels, scores)
+    order = [int(c) for c in np.argsort(average) if not np.isnan(average[c])]
+    figure = new_figure(6.4, 4.2)
+    axes = figure.subplots()
+    for place, c in reversed(list(enumerate(order))):
+        precision, recall, _ = precision_recall_curve(labels == c, scores[:, c])
+        style = dict(color='#bbbbbb', linewidth=.7) if place >= most else dict(
+            color=COLOURS[place], linewidth=1.5, label=f'{names[c]}: {100 * average[c]:.1f}')
+        axes.plot(recall, precision, **style)
+    handles, texts = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], texts[::-1], title='average precision, %\n(lowest classes)', fontsize=8,
+                title_fontsize=8, loc='lower left')
+    axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1.01), ylim=(0, 1.01),
+             title=f'precision and recall; mean average precision {100 * np.nanmean(average):.1f} %')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=.25)
+    return figure

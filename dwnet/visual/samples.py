@@ -1,0 +1,95 @@
+"""Images with labels, boxes and masks, drawn by the toolbox's visualizer."""
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import VISUALIZERS, init_default_scope
+from mmengine.structures import PixelData
+from mmengine.visualization import Visualizer
+from PIL import Image
+from torch import Tensor
+
+MIN_SIDE = 256  # smaller images are enlarged, else the texts would cover them
+
+
+def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
+    """The config's visualizer, for arrays: it writes nothing.
+
+    Args:
+        cfg: A config of mmpretrain, mmdet or mmseg.
+        dataset_meta: ``classes`` and ``palette`` of the data.
+        name: mmengine keeps one visualizer of each name.
+    """
+    init_default_scope(cfg.default_scope)
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{cfg.default_scope}', 'vis_backends': None})
+    visualizer.dataset_meta = dataset_meta
+    if cfg.default_scope == 'mmseg':
+        visualizer.alpha = .6  # the image can still be seen
+    return visualizer
+
+
+def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, threshold: float = .3) -> np.ndarray:
+    """An image with either its annotation or what was predicted for it.
+
+    Args:
+        visualizer: That of :func:`make_visualizer`.
+        image: (H, W, 3), uint8, RGB; the sample's boxes and masks are in its pixels.
+        sample: The toolbox's data sample.
+        truth: Draw ``gt_…``, else ``pred_…``.
+        threshold: Detections of a lower score are not drawn.
+
+    Returns:
+        (n·H, n·W, 3), uint8, RGB: n is the least that makes the smaller side 256 pixels.
+    """
+    factor = max(1, math.ceil(MIN_SIDE / min(image.shape[:2])))
+    height, width = image.shape[0] * factor, image.shape[1] * factor
+    if factor > 1:
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    options: dict[str, Any] = dict(draw_gt=truth, draw_pred=not truth)
+    if hasattr(visualizer, 'visualize_cls'):
+        visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=16), **options)
+    else:
+        sample = _enlarged(sample, factor, (height, width))
+        if 'gt_instances' in sample or 'pred_instances' in sample:
+            options['pred_score_thr'] = threshold
+        visualizer.add_datasample('', image, sample, **options)
+    return np.ascontiguousarray(visualizer.get_image())
+
+
+def _enlarged(sample: Any, factor: int, shape: tuple[int, int]) -> Any:
+    """A copy whose boxes and masks fit an image of ``shape``, (height, width)."""
+    sample = copy.deepcopy(sample)
+    for name in ('gt_sem_seg', 'pred_sem_seg'):
+        if name in sample:
+            labels = torch.as_tensor(getattr(sample, name).data)
+            labels = labels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
+            sample.set_field(PixelData(data=labels), name, dtype=PixelData)
+    for name in ('gt_instances', 'pred_instances'):
+        if name not in sample:
+            continue
+        instances = getattr(sample, name)
+        if 'bboxes' in instances:
+            boxes = instances.bboxes
+            instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
+        if 'masks' in instances:
+            masks = instances.masks
+            masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks
+            masks = torch.as_tensor(np.asarray(masks)).float()[:, None]
+            if len(masks) and factor > 1:
+                masks = torch.nn.functional.interpolate(masks, shape, mode='bilinear')
+            instances.masks = masks.reshape(-1, *shape) > .5
+    return sample
+
+
+def to_picture(inputs: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
+    """What a network gets, (3, H, W), as a picture again: (H, W, 3), uint8, RGB."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        inputs = inputs * preprocessor.std + preprocessor.mean
+    picture = inputs.round().clamp(0, 255).byte().cpu().permute(1, 2, 0).numpy()
+    # images are read as BGR
+    names = 'to_rgb', '_channel_conversion', 'channel_conversion'  # of mmpretrain, mmdet and mmseg
+    swapped = any(getattr(preprocessor, name, False) for name in names)
+    return picture if swapped else picture[..., ::-1].copy()

@@ -1,0 +1,167 @@
+"""tools/infer.py and dwnet.apis.inferencer: what is written is what the model predicts."""
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, read_config, run_tool
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from dwnet.apis import inferencer, init_model
+from dwnet.inference import find_files, predict
+
+CONFIGS = {
+    'classification': 'configs/classification/dwnet-nano_digits.py',
+    'detection': 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
+    'segmentation': 'configs/segmentation/upernet_dwnet-nano_digits.py',
+}
+NAMES = [f'digit {i}' for i in range(10)]
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """Untrained weights of each task; the classifier's file brings its own names of the classes."""
+    folder = tmp_path_factory.mktemp('weights')
+    for task, config in CONFIGS.items():
+        torch.manual_seed(1)
+        model = init_model(read_config(config))
+        meta = dict(dataset_meta=dict(classes=NAMES)) if task == 'classification' else {}
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f'{task}.pth')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def photos(small_digits, tmp_path_factory) -> Path:
+    """Five scenes, one of another size, two folders deep, and two files that are no images."""
+    folder = tmp_path_factory.mktemp('photos')
+    (folder / 'more').mkdir()
+    for i, scene in enumerate(sorted((small_digits / 'scenes/test').glob('*.jpg'))[:5]):
+        shutil.copy(scene, folder / ('more' if i > 2 else '.') / f'{i}.jpg')
+    Image.open(folder / '1.jpg').resize((100, 80)).save(folder / '1.png')
+    (folder / 'more/broken.jpg').write_bytes((folder / '0.jpg').read_bytes()[:700])
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+def infer(task: str, weights: Path, out: Path, *images, **options):
+    extra = [part for name, value in options.items() for part in (f'--{name}', value)]
+    done = run_tool('tools/infer.py', *images, '--config', CONFIGS[task], '--checkpoint', weights / f'{task}.pth',
+                    '--out', out, '--device', 'cpu', *extra)
+    content = json.loads((out / 'predictions.json').read_text()) if (out / 'predictions.json').exists() else None
+    return done, content
+
+
+@pytest.mark.parametrize('task', CONFIGS)
+def test_what_is_written_is_what_the_model_predicts(task, weights, photos, tmp_path):
+    done, content = infer(task, weights, tmp_path, photos, **{'batch-size': 3})
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-2:] == [
+        'error: 1 of 7 files were left out:', f'- {photos}/more/broken.jpg: its end is missing']
+    assert content['left_out'] == {f'{photos}/more/broken.jpg': 'its end is missing'}
+    found = {Path(entry['image']).relative_to(photos): entry for entry in content['predictions']}
+    assert [str(p) for p in found] == ['0.jpg', '1.jpg', '1.png', '2.jpg', 'more/3.jpg', 'more/4.jpg']
+    expected = inferencer(CONFIGS[task], weights / f'{task}.pth')
+    for path, entry in found.items():
+        image = cv2.imread(str(photos / path))
+        assert (entry['height'], entry['width']) == image.shape[:2]
+        sample, = predict(expected, [image])
+        assert (tmp_path / entry['picture']).is_file()
+        if task == 'classification':
+            scores = {c['class']: c['score'] for c in entry['classes']}
+            best = sample.pred_score.topk(5)
+            assert list(scores) == [NAMES[i] for i in best.indices]
+            assert np.allclose(list(scores.values()), best.values, atol=2e-6)
+        elif task == 'detection':
+            instances = sample.pred_instances
+            assert len(instances) == len(entry['objects']) > 0
+            assert [o['label'] for o in entry['objects']] == instances.labels.tolist()
+            assert np.allclose([o['box'] for o in entry['objects']], instances.bboxes, atol=.01)
+            masks = np.stack([coco_mask.decode(o['mask']) for o in entry['objects']])
+            assert masks.shape[1:] == image.shape[:2] and (masks == instances.masks.numpy()).all()
+        else:
+            labels = np.asarray(Image.open(tmp_path / entry['labels']))
+            assert (labels == sample.pred_sem_seg.data[0].numpy()).all()
+            names = content['classes']
+            assert entry['shares'] == {names[i]: round((labels == i).mean(), 6) for i in np.unique(labels)}
+    assert len({entry['picture'] for entry in found.values()}) == 6  # 1.jpg and 1.png, too
+
+
+def test_frames_of_a_video(weights, photos, tmp_path):
+    clip = tmp_path / 'clip.mp4'
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*'mp4v'), 4, (128, 128))
+    for name in ('0.jpg', '2.jpg', 'more/3.jpg', 'more/4.jpg', '0.jpg'):
+        writer.write(cv2.imread(str(photos / name)))
+    writer.release()
+    (tmp_path / 'empty.avi').write_bytes(b'nothing')
+    done, content = infer('classification', weights, tmp_path / 'out', clip, tmp_path / 'empty.avi', photos / '0.jpg',
+                          **{'batch-size': 2})
+    assert done.returncode == 2 and 'empty.avi: it has no frame that OpenCV can read' in done.stderr
+    still, video = content['predictions']
+    assert still['image'].endswith('0.jpg') and video['frames'] == 5
+    lines = [json.loads(line) for line in (tmp_path / 'out' / video['predictions']).read_text().splitlines()]
+    assert [(line['frame'], line['seconds']) for line in lines] == [(i, i / 4) for i in range(5)]
+    model, frames = inferencer(CONFIGS['classification'], weights / 'classification.pth'), cv2.VideoCapture(str(clip))
+    for line in lines:
+        sample, = predict(model, [frames.read()[1]])
+        assert line['classes'][0]['class'] == NAMES[int(sample.pred_label)]
+    drawn = cv2.VideoCapture(str(tmp_path / 'out' / video['picture']))
+    assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 4
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['nowhere/*.jpg', '--checkpoint', 'x.pth'], 'nowhere/*.jpg is missing'),
+    (['dwnet', '--checkpoint', 'x.pth'], 'dwnet is a folder without images'),
+    (['docs/demo.png', '--checkpoint', 'x.pth'], 'weights x.pth are missing'),
+    (['docs/demo.png'], '--checkpoint FILE is missing'),
+    (['docs/demo.png', '--checkpoint', 'x.pth', '--batch-size', '0'], '--batch-size 0'),
+    (['docs/demo.png', '--checkpoint', 'x.pth', '--device', 'nonsense'], '--device nonsense'),
+])
+def test_mistakes_end_in_one_line(arguments, message, tmp_path):
+    done = run_tool('tools/infer.py', *arguments, '--config', CONFIGS['classification'], '--out', tmp_path)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
+
+
+def test_files_are_found_once(photos):
+    files = find_files([f'{photos}/*.jpg', str(photos), f'{photos}/**/4.jpg'])
+    assert [str(f.relative_to(photos)) for f in files] == [
+        '0.jpg', '1.jpg', '2.jpg', '1.png', 'more/3.jpg', 'more/4.jpg', 'more/broken.jpg']
+
+
+@pytest.mark.parametrize('meta', [dict(classes='abc'), dict(classes=[1, 2]), dict(classes=NAMES, palette='red'), [], 3])
+def test_names_from_a_file_may_be_anything(meta, weights, tmp_path):
+    state = torch.load(weights / 'classification.pth')['state_dict']
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=meta)), tmp_path / 'w.pth')
+    model = init_model(CONFIGS['classification'], tmp_path / 'w.pth')
+    if isinstance(meta, dict) and 'palette' in meta:
+        assert model.dataset_meta['classes'] == tuple(NAMES) and len(model.dataset_meta['palette']) == 10
+    else:
+        assert model.dataset_meta == {}  # folders that are not read have no names
+
+
+def test_inferencers_are_the_toolboxes_own(weights, photos):
+    kinds = {task: type(inferencer(config, weights / f'{task}.pth')).__name__ for task, config in CONFIGS.items()}
+    assert kinds == dict(classification='ImageClassificationInferencer', detection='DetInferencer',
+                         segmentation='MMSegInferencer')
+    result, = inferencer(CONFIGS['classification'], weights / 'classification.pth')(str(photos / '0.jpg'))
+    assert result['pred_class'] in NAMES
+
+
+@pytest.mark.long
+def test_the_notebook_runs():
+    """In a kernel of its own; the small classifier gets most of its eight images right."""
+    import ast
+
+    import nbformat
+    from nbclient import NotebookClient
+    notebook = nbformat.read(ROOT / 'docs/notebook.ipynb', 4)
+    printed = [ast.literal_eval(output.data['text/plain']) for cell in notebook.cells if cell.cell_type == 'code'
+               for output in cell.outputs if output.get('data', {}).get('text/plain', '').startswith('[(')]
+    NotebookClient(notebook, timeout=600, resources=dict(metadata=dict(path=str(ROOT / 'docs')))).execute()
+    answers = next(ast.literal_eval(output.data['text/plain']) for cell in notebook.cells if cell.cell_type == 'code'
+                   for output in cell.outputs if output.get('data', {}).get('text/plain', '').startswith('[('))
+    assert sum(truth == answer for truth, answer, _ in answers) >= 5
+    assert len(printed) == 1 and [row[0] for row in printed[0]] == [row[0] for row in answers], 'run again, and saved'

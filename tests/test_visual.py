@@ -1,0 +1,421 @@
+"""The numbers behind the pictures agree with those of others: scikit-learn, pycocotools, mmseg, real trainings."""
+import contextlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_config, run_tool
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from sklearn.metrics import average_precision_score, confusion_matrix, jaccard_score
+from torch import nn
+
+from dwnet import DWNet
+from dwnet.apis import init_model
+from dwnet.engine import Runner
+from dwnet.engine.options import enable_log_to
+from dwnet.errors import UserError
+from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
+from dwnet.visual import cam, coco_errors, confusion, curves, kernels, precision_recall, receptive_field, schedule
+from dwnet.visual.samples import draw, make_visualizer, to_picture
+
+CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
+DETECTION = 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
+SEGMENTATION = 'configs/segmentation/upernet_dwnet-nano_digits.py'
+NANO = dict(embed_dims=32, depths=(1, 1, 2, 1))
+
+
+# curves
+
+def write_log(folder, records):
+    (folder / 'vis_data').mkdir(parents=True)
+    (folder / 'vis_data/scalars.json').write_text(''.join(json.dumps(r) + '\n' for r in records))
+
+
+def train(step, epoch=None, **values):
+    return dict(loss=100. / step, lr=.1, **values, iter=step, step=step, **({} if epoch is None else dict(epoch=epoch)))
+
+
+def test_a_resumed_run_counts_once(tmp_path):
+    """Killed in epoch 3 and resumed from the end of epoch 1: steps 25 to 50 and the validation of epoch 2 are new."""
+    write_log(tmp_path / '20260101_000000', [train(10, 1), train(20, 1), dict(mIoU=30., step=1), train(30, 2),
+                                             train(40, 2), dict(mIoU=40., step=2), train(50, 3)])
+    write_log(tmp_path / '20260102_000000', [train(25, 2, time=.5), train(35, 2)])
+    run = curves.read_run(tmp_path)
+    assert list(run.training['loss']) == [10, 20, 25, 35] and run.training['loss'][25] == 4.
+    assert run.validation['mIoU'] == {1: 30.} and run.by_epoch and run.training['time'] == {25: .5}
+    write_log(tmp_path / '20260103_000000', [dict(mIoU=41., step=2), train(50, 3), dict(mIoU=42., step=3)])
+    run = curves.read_run(tmp_path)
+    assert run.validation['mIoU'] == {1: 30., 2: 41., 3: 42.} and list(run.training['loss'])[-2:] == [35, 50]
+
+
+def test_iterations_are_kept_apart_from_epochs(tmp_path):
+    write_log(tmp_path / 'a', [train(500), dict(mIoU=30., step=500), train(1000), dict(mIoU=35., step=1000)])
+    write_log(tmp_path / 'b', [train(600), dict(mIoU=36., step=1000)])
+    run = curves.read_run(tmp_path)
+    assert run.validation['mIoU'] == {500: 30., 1000: 36.} and not run.by_epoch
+    assert list(run.training['loss']) == [500, 600]
+
+
+def test_curves_are_drawn_as_logged(tmp_path):
+    write_log(tmp_path / 'a/t', [train(10, 1, data_time=.1, time=.3), dict(mIoU=30., step=1, time=9.)])
+    write_log(tmp_path / 'b/t', [train(10, 1), train(20, 2)])
+    figure = curves.plot([curves.read_run(tmp_path / name) for name in 'ab'])
+    drawn = {axes.get_title(): [line.get_xydata().tolist() for line in axes.lines] for axes in figure.axes}
+    assert drawn['training loss'] == [[[10, 10]], [[10, 10], [20, 5]]]
+    assert drawn['mIoU'] == [[[1, 30]], []]
+    assert drawn['time of an iteration (filled: waiting for data)'][0] == [[10, .3]], 'not that of the validation'
+
+
+def test_mistakes_with_logs_end_in_one_line(tmp_path):
+    (tmp_path / 'x.json').write_text('[1, 2]')
+    write_log(tmp_path / 'run', [train(10)])
+    for arguments, message in (
+            ([tmp_path / 'none'], 'holds no log'), ([tmp_path / 'x.json'], 'is no log of a training'),
+            ([tmp_path / 'run', '--keys', 'los'], 'no log has los; they have loss, lr')):
+        done = run_tool('tools/plot_log.py', *arguments)
+        assert done.returncode == 2 and message in done.stderr
+    done = run_tool('tools/plot_log.py', tmp_path / 'run')
+    assert done.returncode == 0 and (tmp_path / 'run/curves.png').is_file()
+
+
+# learning rate
+
+@MODELS.register_module()
+class TwoLayers(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 1)
+
+    def forward(self, x, mode='tensor'):
+        y = self.second(self.first(torch.stack(list(x))))
+        return dict(loss=y.square().mean()) if mode == 'loss' else [y]
+
+
+class Rates(Hook):
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self):
+        self.values = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.values.append(sorted({group['lr'] for group in runner.optim_wrapper.optimizer.param_groups}, reverse=True))
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_the_learning_rate_is_that_of_a_real_training(by_epoch, tmp_path):
+    train_cfg = dict(by_epoch=True, max_epochs=6) if by_epoch else dict(by_epoch=False, max_iters=18)
+    second = dict(type='CosineAnnealingLR', by_epoch=by_epoch, eta_min=1e-4, begin=0)
+    third = dict(type='MultiStepLR', by_epoch=by_epoch, milestones=[4] if by_epoch else [12])
+    cfg = Config(dict(
+        default_scope='mmengine', model=dict(type='TwoLayers'), train_cfg=train_cfg, work_dir=str(tmp_path),
+        train_dataloader=dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1),
+                           paramwise_cfg=dict(custom_keys={'first': dict(lr_mult=.1)})),
+        param_scheduler=[dict(type='LinearLR', start_factor=.01, by_epoch=False, end=4),
+                         dict(second, convert_to_iter_based=by_epoch), third],
+        experiment_name=f'rates{by_epoch}'))
+    found = schedule.learning_rates(cfg, 3)
+    cfg.train_dataloader.dataset = [dict(x=torch.ones(2) * i) for i in range(6)]
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(rates := Rates())
+    runner.train()
+    assert len(rates.values) == 18 and list(found) == pytest.approx([.1, .01])
+    assert np.allclose(np.array(list(found.values())).T, rates.values, rtol=1e-9)
+    assert len({round(lr, 9) for lr in found[.1]}) > 10
+
+
+@pytest.mark.long
+def test_the_published_recipe_needs_no_data(tmp_path):
+    config = 'configs/segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py'
+    picture = tmp_path / 'lr.png'
+    done = run_tool('tools/plot_lr.py', config, '--out', picture, '--cfg-options', 'train_cfg.max_iters=3000')
+    assert done.returncode == 0 and '3000 steps: from 6e-11 to at most' in done.stdout and picture.is_file()
+
+
+# confusion and precision
+
+def test_confusion_matrix_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    truth, predicted = generator.integers(0, 7, (2, 30, 40))
+    truth[:3] = 255
+    known = truth != 255
+    matrix = confusion.count(truth, predicted, 8)
+    assert (matrix == confusion_matrix(truth[known], predicted[known], labels=range(8))).all() and matrix.sum() == 1080
+    expected = jaccard_score(truth[known], predicted[known], average=None, labels=range(7))
+    assert np.allclose(confusion.iou(matrix)[:7], expected) and np.isnan(confusion.iou(matrix)[7])
+    texts = [t.get_text() for t in confusion.plot(matrix, 'abcdefgh', 'abcdefgh', '').axes[0].texts]
+    assert texts[0] == f'{100 * matrix[0, 0] / matrix[0].sum():.0f}'
+
+
+def test_average_precision_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    labels, scores = generator.integers(0, 4, 50), generator.random((50, 5))
+    found = precision_recall.average_precisions(labels, scores)
+    assert np.isnan(found[4])
+    assert np.allclose(found[:4], average_precision_score(np.eye(4)[labels], scores[:, :4], average=None))
+    precision_recall.plot(labels, scores, 'abcde')
+
+
+def coco(boxes_of_images, categories=3, family=None):
+    """[[(category, x, y, w, h), …], …] → annotations of images of 200×200."""
+    annotations = []
+    for image, boxes in enumerate(boxes_of_images, 1):
+        for category, *box in boxes:
+            x, y, w, h = map(int, box)
+            mask = np.zeros((200, 200), np.uint8, order='F')
+            mask[y:y + h, x:x + w] = 1
+            rle = coco_mask.encode(mask)
+            annotations.append(dict(id=len(annotations) + 1, image_id=image, category_id=category, bbox=box, iscrowd=0,
+                                    area=int(mask.sum()), segmentation=dict(rle, counts=rle['counts'].decode())))
+    result = COCO()
+    result.dataset = dict(
+        images=[dict(id=i, height=200, width=200) for i in range(1, len(boxes_of_images) + 1)], annotations=annotations,
+        categories=[dict(id=c, name=str(c), **({} if family is None else dict(supercategory=family[c - 1])))
+                    for c in range(1, categories + 1)])
+    with contextlib.redirect_stdout(io.StringIO()):
+        result.createIndex()
+    return result
+
+
+def found_in(truth, detections):
+    """[(image, category, score, x, y, w, h), …]"""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return truth.loadRes([dict(image_id=i, category_id=c, score=s, bbox=list(box)) for i, c, s, *box in detections])
+
+
+def test_coco_curves_and_parts_are_those_of_pycocotools():
+    generator = np.random.default_rng(0)
+    truth = coco([[(generator.integers(1, 4), *generator.integers(5, 90, 4)) for _ in range(6)] for _ in range(8)])
+    detections = []
+    for a in truth.dataset['annotations']:  # moved a little, some of another class, some twice
+        for _ in range(2):
+            category = a['category_id'] if generator.random() < .8 else generator.integers(1, 4)
+            moved = np.array(a['bbox']) + generator.integers(-6, 7, 4)
+            detections.append((a['image_id'], int(category), float(generator.random()), *map(float, moved.clip(1))))
+    found = found_in(truth, detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        plain = COCOeval(truth, found, 'bbox')
+        plain.evaluate()
+        plain.accumulate()
+        plain.summarize()
+    parts = coco_errors.breakdown(truth, found, 'bbox')
+    of_all = np.nanmean(parts[..., 0], axis=(1, 2))
+    assert of_all[0] == pytest.approx(plain.stats[2]) and of_all[1] == pytest.approx(plain.stats[1])
+    assert (np.diff(of_all) >= 0).all() and of_all[-1] == 1 and 0 < of_all[0] < of_all[2] < of_all[4] < 1
+    assert of_all[3] == of_all[2], 'no class is similar to another'
+    figure = coco_errors.plot_curves(coco_errors.evaluate(truth, found, 'bbox'), '')
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels[0] == f'0.50: {100 * plain.stats[1]:.1f}'
+
+
+def test_each_mistake_is_in_its_part():
+    """One object an image: found, badly placed, taken for a similar class, for another, nothing but background."""
+    box = (50, 50, 40, 40)
+    truth = coco([[(1, *box)]] * 5, family=['x', 'x', 'y'])
+    def parts(category, *of_detection, background=False):
+        detections = [(i, category, .5, *of_detection) for i in range(1, 6)]
+        detections += [(i, 1, .9, 150, 150, 20, 20) for i in range(1, 6)] * background
+        if category != 1:  # behind what was taken for the class
+            detections = [(i, 1, .6, *of_detection) for i in range(1, 6)] + detections
+        return np.nanmean(coco_errors.breakdown(truth, found_in(truth, detections), 'bbox')[:, :, 0, 0], axis=1)
+
+    assert parts(1, *box).tolist() == [1] * 7
+    assert parts(1, 50, 50, 40, 24).tolist() == [0, 1, 1, 1, 1, 1, 1]  # an IoU of 0.6
+    assert parts(1, 50, 50, 40, 10).tolist() == [0, 0, 1, 1, 1, 1, 1]  # of 0.25
+    with_background = parts(1, *box, background=True)
+    assert with_background[4] == with_background[0] < 1 == with_background[5]
+    for category, gains in ((2, 3), (3, 4)):  # objects of another class, taken for class 1
+        mixed = coco([[(1, *box), (category, 120, 50, 40, 40)]] * 5, family=['x', 'x', 'y'])
+        detections = [(i, 1, score, x, 50, 40, 40) for i in range(1, 6) for x, score in ((50, .5), (120, .9))]
+        found = np.nanmean(coco_errors.breakdown(mixed, found_in(mixed, detections), 'bbox')[:, :, 0, 0], axis=1)
+        assert found[gains - 1] < 1 and found[gains:].tolist() == [1] * (7 - gains)
+
+
+def test_confusion_of_detections_is_counted():
+    truth = coco([[(1, 10, 10, 40, 40), (2, 100, 100, 40, 40)], [(3, 10, 10, 40, 40)], []])
+    found = found_in(truth, [
+        (1, 1, .9, 10, 10, 40, 40), (1, 3, .8, 102, 100, 40, 40), (1, 3, .7, 10, 150, 20, 20),
+        (2, 3, .2, 10, 10, 40, 40), (3, 2, .6, 5, 5, 9, 9)])
+    expected = np.zeros((4, 4), int)
+    expected[0, 0] = 1  # right
+    expected[1, 2] = 1  # 2 taken for 3
+    expected[3, 2] = expected[3, 1] = 1  # on the background
+    expected[2, 3] = 1  # missed: its score is too low
+    assert (coco_errors.confusion(truth, found, 'bbox') == expected).all()
+
+
+def test_analysis_has_the_scores_and_counts_of_the_test(small_digits, tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    weights = tmp_path / 'w.pth'
+    torch.save(dict(state_dict=init_model(read_config(SEGMENTATION)).state_dict()), weights)
+    seen = []
+    plot = confusion.plot
+    monkeypatch.setattr(confusion, 'plot', lambda matrix, *rest: seen.append(matrix) or plot(matrix, *rest))
+    done = run_tool('tools/analyze.py', SEGMENTATION, weights, '--work-dir', tmp_path, '--number', 2, '--cfg-options',
+                    f'test_dataloader.dataset.data_root={small_digits}', 'test_dataloader.num_workers=0',
+                    'test_dataloader.persistent_workers=False', 'experiment_name=analysis')
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / 'analysis/analysis.html').read_text()
+    score = float(re.search(r'<td>mIoU<td class=number>([\d.]+)', page)[1])
+    assert seen[0].sum() == 9 * 128 * 128 and page.count('<img ') == 3
+    assert 100 * np.nanmean(confusion.iou(seen[0])) == pytest.approx(score, abs=.006)
+
+
+# data
+
+@pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATION])
+def test_what_the_network_gets_is_shown_as_it_was(config):
+    cfg = read_config(config)
+    image = torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)  # BGR, as it is read
+    preprocessor = init_model(cfg).data_preprocessor
+    inputs = preprocessor(dict(inputs=[image]), False)['inputs'][0]
+    assert (to_picture(inputs, preprocessor) == image.permute(1, 2, 0).numpy()[..., ::-1]).all()
+
+
+@pytest.mark.parametrize('config', [
+    CLASSIFICATION, *(pytest.param(c, marks=pytest.mark.long) for c in (DETECTION, SEGMENTATION))])
+def test_browsing(config, small_digits, tmp_path):
+    done = run_tool('tools/browse_dataset.py', config, '--number', 3, '--out', tmp_path / 'sheet.png',
+                    '--cfg-options', f'train_dataloader.dataset.data_root={small_digits}')
+    assert done.returncode == 0 and (tmp_path / 'sheet.png').stat().st_size > 20_000, done.stderr
+
+
+def test_a_label_map_is_drawn_in_its_colours():
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    cfg = read_config(SEGMENTATION)
+    visualizer = make_visualizer(cfg, dict(classes=('a', 'b'), palette=[[0, 0, 0], [255, 0, 0]]), 'test')
+    labels = torch.zeros(1, 64, 64, dtype=torch.long)
+    labels[:, :32] = 1
+    drawn = draw(visualizer, np.zeros((64, 64, 3), np.uint8), SegDataSample(gt_sem_seg=PixelData(data=labels)), True)
+    assert drawn.shape == (256, 256, 3)
+    assert (drawn[100:128, :100] == [153, 0, 0]).all() and not drawn[130:, :100].any()  # six tenths of the colour
+
+
+# networks
+
+def test_receptive_field_ends_where_the_theory_says():
+    """A block of 7×7 at stride s adds 6·s pixels, a patch merging its stride: 28 pixels, then 80."""
+    backbone = DWNet(NANO).eval()
+    images = [torch.randn(1, 3, 128, 128) for _ in range(2)]
+    fields = receptive_field.effective_receptive_field(backbone, images, ['stages.0', 'stages.1'])
+    for field, side in zip(fields.values(), (28, 80)):
+        for axis in (0, 1):
+            touched = np.flatnonzero(field.sum(axis))
+            assert touched[-1] - touched[0] + 1 == side
+        assert field.sum() == pytest.approx(1) and receptive_field.side_of(field, .5) < side
+    receptive_field.plot(fields, '')
+
+
+def test_receptive_field_of_a_symmetric_network_is_symmetric():
+    net = nn.Sequential(nn.Conv2d(3, 2, 5, padding=2), nn.Conv2d(2, 4, 3, padding=1))
+    for layer in net:
+        nn.init.ones_(layer.weight)
+    fields = receptive_field.effective_receptive_field(net, [torch.randn(1, 3, 31, 31)], ['0', '1'])
+    first, second = fields.values()
+    assert np.allclose(first[13:18, 13:18], 1 / 25) and first.sum() == pytest.approx(1)
+    assert np.allclose(second, second[::-1]) and np.allclose(second, second[:, ::-1]) and np.allclose(second, second.T)
+    assert receptive_field.side_of(first, .99) == 5 and receptive_field.side_of(first, .35) == 3
+
+
+@pytest.mark.parametrize('mixer', ['static', 'dynamic', 'inhomogeneous', 'local_mlp'])
+def test_kernels_are_those_that_are_applied(mixer):
+    backbone = DWNet(NANO, mixer).eval()
+    for module in backbone.modules():  # so that predicted kernels differ between images
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -.1, .1)
+    images = torch.randn(2, 3, 64, 64)
+    spatial = getattr(backbone.stages[1].blocks[-1].mixer, 'spatial', None)
+    seen = []
+    if spatial is not None:
+        spatial.register_forward_hook(lambda m, args, y: seen.append((args[0].clone(), y.clone())))
+    found = kernels.kernels(backbone, images)
+    assert len(found) == 4
+    if mixer == 'local_mlp':
+        assert [tuple(k.shape) for k in found] == [(2, 2**i, 7, 7) for i in range(4)]
+        return
+    (x, y), kernel = seen[-1], found[1]
+    if mixer == 'inhomogeneous':
+        again = inhomogeneous_depthwise_conv2d(x, kernel)
+    else:
+        again = dynamic_depthwise_conv2d(x, kernel, spatial.bias)
+        assert torch.equal(kernel[0], kernel[1]) == (mixer == 'static')
+    assert torch.allclose(torch.relu(again), torch.relu(y), atol=1e-5)
+    kernels.plot([kernels.kernels(backbone, image[None]) for image in images], [np.zeros((9, 9, 3), np.uint8)] * 2,
+                 ['a', 'b'], mixer)
+
+
+def test_grad_cam_is_its_formula():
+    torch.manual_seed(0)
+    model = init_model(read_config(CLASSIFICATION))
+    image = torch.randn(1, 3, 64, 64)
+    maps, category = cam.class_activation(model, image, ['backbone.stages.1'])
+    assert category == int(model(image, mode='tensor').argmax())
+    kept = []
+    handle = model.backbone.stages[1].register_forward_hook(lambda m, a, y: kept.append(y) or y.retain_grad())
+    model(image, mode='tensor')[0, category].backward()
+    handle.remove()
+    weights = kept[0].grad.mean((2, 3), keepdim=True)
+    heat = torch.relu((weights * kept[0]).sum(1))[0].detach()
+    assert maps['backbone.stages.1'].shape == (64, 64)
+    small = nn.functional.adaptive_avg_pool2d(torch.as_tensor(maps['backbone.stages.1'])[None], 8)[0]
+    assert np.corrcoef(small.flatten(), heat.flatten())[0, 1] > .95
+    other, category = cam.class_activation(model, image, ['backbone.stages.1'], (category + 1) % 10)
+    assert not np.allclose(other['backbone.stages.1'], maps['backbone.stages.1'], atol=.05)
+    with pytest.raises(UserError, match='there is no class 10: the model has 10'):
+        cam.class_activation(model, image, (), 10)
+    with pytest.raises(UserError, match='the model has no layer backbone.nothing; it has .*backbone.stages.0'):
+        cam.class_activation(model, image, ['backbone.nothing'])
+
+
+@pytest.mark.long
+def test_looking_at_a_dense_model(small_digits, tmp_path):
+    scene = sorted((small_digits / 'scenes/test').glob('*.jpg'))[0]
+    for what, config in (('cam', SEGMENTATION), ('cam', DETECTION), ('receptive-field', SEGMENTATION)):
+        done = run_tool('tools/look.py', what, scene, '--config', config, '--out', tmp_path, '--device', 'cpu')
+        assert done.returncode == 0, done.stderr
+        assert 'the network is as it is initialised' in done.stdout
+    assert (tmp_path / 'cam.png').stat().st_size > 20_000 and (tmp_path / 'receptive_field.png').is_file()
+
+
+# other places
+
+def test_curves_go_to_tensorboard_as_well(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    cfg = Config(dict(
+        default_scope='mmengine', model=dict(type='TwoLayers'), train_cfg=dict(by_epoch=True, max_epochs=2),
+        train_dataloader=dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.1)), work_dir=str(tmp_path), experiment_name='tensorboard',
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1))))
+    enable_log_to(cfg, ['tensorboard'])
+    enable_log_to(cfg, ['tensorboard'])
+    assert [b['type'] for b in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'TensorboardVisBackend']
+    cfg.train_dataloader.dataset = [dict(x=torch.ones(2) * i) for i in range(6)]
+    Runner.from_cfg(cfg).train()
+    events = EventAccumulator(str(next(tmp_path.rglob('events.*')).parent))
+    events.Reload()
+    run = curves.read_run(tmp_path)
+    assert {e.step: pytest.approx(e.value) for e in events.Scalars('loss')} == run.training['loss']
+    assert len(run.training['loss']) == 6
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(UserError, match='--log-to wandb: the package wandb is missing: pip install wandb'):
+        enable_log_to(Config(dict()), ['wandb'])
+
+
+@pytest.mark.parametrize('tool', ['infer', 'plot_log', 'plot_lr', 'browse_dataset', 'analyze', 'look'])
+def test_help_has_an_example(tool, capsys):
+    assert 'example: ' in run_tool(f'tools/{tool}.py', '--help').stdout
