@@ -70,7 +70,7 @@ def _checksum(path: Path | None) -> int:
     return zlib.crc32(path.read_bytes()) if path is not None and path.is_file() else 0
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
     """What is in the file; None if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
@@ -78,7 +78,7 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix('.unfinished')
     beside.write_text(json.dumps(content, indent=1))
@@ -102,14 +102,14 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
         options=options,
         data=_checksum(ROOT / 'data/digits/manifest.json'),
         pretrained=_checksum(pretrained))
-    if _read_json(folder / 'signature.json') != signature:  # of another config or other data
+    if read_json(folder / 'signature.json') != signature:  # of another config or other data
         shutil.rmtree(folder, ignore_errors=True)
-        _write_json(folder / 'signature.json', signature)
-    if result := _read_json(folder / 'result.json'):
+        write_json(folder / 'signature.json', signature)
+    if result := read_json(folder / 'result.json'):
         return result
 
     start = time.monotonic()
-    spent = _read_json(folder / 'seconds.json') or 0  # by interrupted runs
+    spent = read_json(folder / 'seconds.json') or 0  # by interrupted runs
     try:
         resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
         _run('train', task.config, '--work-dir', folder, *resume, '--cfg-options', *options)
@@ -117,10 +117,10 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
         _run('test', task.config, checkpoint, '--work-dir', folder / 'test', '--cfg-options', options[0])
     finally:
         spent += time.monotonic() - start
-        _write_json(folder / 'seconds.json', spent)
+        write_json(folder / 'seconds.json', spent)
     scores = json.loads((folder / 'test' / 'scores.json').read_text())
     result = dict(scores=scores, seconds=spent, checkpoint=str(checkpoint))
-    _write_json(folder / 'result.json', result)
+    write_json(folder / 'result.json', result)
     return result
 
 

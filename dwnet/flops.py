@@ -42,7 +42,7 @@ def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
     init_default_scope(cfg.default_scope)
     with torch.device('meta'):
         model = MODELS.build(copy.deepcopy(cfg.model)).eval()
-        image = torch.empty(1, 3, *(shape or SHAPES[cfg.default_scope]))
+        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or SHAPES[cfg.default_scope]))
         with torch.no_grad():
             parts, x = _backbone(model.backbone, image)
             if getattr(model, 'neck', None) is not None:

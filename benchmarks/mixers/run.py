@@ -1,0 +1,239 @@
+#!/usr/bin/env python
+"""Trains one body with five token mixers on Fashion-MNIST, at equal depth, width, recipe and epochs, and compares them.
+
+The mixers are static, dynamic and inhomogeneous depth-wise convolution, the local MLP, and window attention from
+mmpretrain. Then the paper's two ablations in small: the size of the kernel, and kernels shared between channels. What
+is finished is not done again, and what was interrupted goes on where it was.
+"""
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # for benchmarks.mixers
+
+import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import MODELS, init_default_scope  # noqa: E402
+from rich.console import Console  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.utils.benchmark import Timer  # noqa: E402
+
+import dwnet  # noqa: E402, F401
+from benchmarks.mixers.report import write_report  # noqa: E402
+from dwnet.demo import read_json, write_json  # noqa: E402
+from dwnet.engine.cli import run_command  # noqa: E402
+from dwnet.errors import UserError  # noqa: E402
+from dwnet.flops import count  # noqa: E402
+
+CONFIG = 'benchmarks/mixers/fashion_mnist.py'
+IMAGE_SIZE = 56
+DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of its package dataset-fashion-mnist
+FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
+
+SIZES = {
+    'nano': dict(embed_dims=32, depths=(1, 1, 2, 1)),
+    'half-tiny': dict(embed_dims=48, depths=(2, 2, 6, 2)),
+    'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2)),
+}
+# Name → what differs from the backbone of the config.
+MIXERS = {
+    'static': dict(token_mixer='static'),
+    'dynamic': dict(token_mixer='dynamic'),
+    'inhomogeneous': dict(token_mixer='inhomogeneous'),
+    'local MLP': dict(token_mixer='local_mlp'),
+    'window attention': dict(type='WindowAttentionBody', image_size=IMAGE_SIZE),
+}
+ABLATIONS = {
+    'static, 3×3': dict(type='KernelBody', kernel_size=3),
+    'static, 5×5': dict(type='KernelBody', kernel_size=5),
+    'static, 9×9': dict(type='KernelBody', kernel_size=9),
+    'static, a kernel for 8 channels': dict(type='KernelBody', share=8),
+    'static, a kernel for all channels': dict(type='KernelBody', share=0),
+}
+
+
+def prepare_data(source: Path, folder: Path) -> None:
+    """Unpacks Fashion-MNIST's four files from ``source`` into ``folder``.
+
+    Raises:
+        UserError: If a file is missing or cannot be unpacked.
+    """
+    for name in FILES:
+        packed, plain, target = source / f'{name}.gz', source / name, folder / name
+        if not packed.is_file() and not plain.is_file():
+            raise UserError(f'{packed} is missing: `apt-get install dataset-fashion-mnist` on Debian, or name the '
+                            'folder of the four files with --data')
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            content = gzip.decompress(packed.read_bytes()) if packed.is_file() else plain.read_bytes()
+        except (OSError, EOFError) as error:
+            raise UserError(f'{packed} cannot be unpacked ({error}); get it again') from error
+        if not target.is_file() or target.stat().st_size != len(content):
+            target.write_bytes(content)
+
+
+def options_of(variant: dict, args: argparse.Namespace) -> dict:
+    """What a variant changes in the config, by the names of ``--cfg-options``."""
+    arch = SIZES[args.size]
+    options = {f'model.backbone.{key}': value for key, value in variant.items()}
+    options |= {f'model.backbone.arch.{key}': value for key, value in arch.items()}
+    options['model.head.in_channels'] = arch['embed_dims'] * 8
+    options |= {f'{split}_dataloader.dataset.data_root': str(args.data_root) for split in ('train', 'val', 'test')}
+    return options | {'train_cfg.max_epochs': args.epochs}
+
+
+def config_of(variant: dict, args: argparse.Namespace) -> Config:
+    cfg = Config.fromfile(str(ROOT / CONFIG))
+    cfg.merge_from_dict(options_of(variant, args))
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+def train(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> dict:
+    """Trains in ``folder``, by ``tools/train.py``, or takes what is finished there.
+
+    Returns:
+        ``top1`` after each epoch, and ``seconds``.
+    """
+    options = options_of(variant, args) | {'randomness.seed': seed, 'log_level': 'ERROR'}
+    signature = dict(config=hashlib.sha256((ROOT / CONFIG).read_bytes()).hexdigest(), bf16=args.bf16,
+                     options={key: str(value) for key, value in options.items()})
+    if read_json(folder / 'signature.json') != signature:  # of other settings
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(folder / 'signature.json', signature)
+    if result := read_json(folder / 'result.json'):
+        return result
+    spent, start = read_json(folder / 'seconds.json') or 0, time.monotonic()
+    given = [f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+             for key, value in options.items()]
+    command = [sys.executable, '-W', 'ignore', 'tools/train.py', CONFIG, '--work-dir', folder,
+               *['--resume'] * (folder / 'last_checkpoint').is_file(), *['--bf16'] * args.bf16, '--cfg-options', *given]
+    try:
+        code = subprocess.run(list(map(str, command)), cwd=ROOT,
+                              env={**os.environ, 'PYTHONPATH': str(ROOT)}).returncode
+    finally:
+        spent += time.monotonic() - start
+        write_json(folder / 'seconds.json', spent)
+    if code:
+        raise UserError(f'the training in {folder} ended with exit code {code}; the same command goes on from there')
+    result = dict(top1=curve_of(folder), seconds=spent)
+    write_json(folder / 'result.json', result)
+    return result
+
+
+def curve_of(folder: Path) -> list[float]:
+    """Top-1 after each epoch, from the log of all runs in ``folder``."""
+    epochs: dict[int, float] = {}
+    for file in sorted(folder.glob('*/vis_data/scalars.json')):
+        for record in map(json.loads, file.read_text().splitlines()):
+            if 'accuracy/top1' in record:
+                epochs[record['step']] = record['accuracy/top1']
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def measure_speed(variants: dict[str, dict], args: argparse.Namespace, rounds: int = 3) -> dict[str, dict]:
+    """Images a second in inference (folded) and in training; the variants take turns, the median counts."""
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    images = torch.randn(128 if device == 'cuda' else 32, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)
+    seconds: dict[str, dict[str, list[float]]] = {name: dict(inference=[], training=[]) for name in variants}
+    steps = {name: _steps(variant, images, args) for name, variant in variants.items()}
+    for turn in range(rounds + 1):
+        for name, (infer, learn) in steps.items():
+            for mode, step in (('inference', infer), ('training', learn)):
+                timer = Timer('step()', globals=dict(step=step), num_threads=torch.get_num_threads())
+                taken = timer.timeit(20 if device == 'cuda' else 1).mean  # after one that is not counted
+                if turn:  # the first round is to warm up
+                    seconds[name][mode].append(taken)
+    return {name: {mode: len(images) / sorted(taken)[len(taken) // 2] for mode, taken in modes.items()}
+            for name, modes in seconds.items()}
+
+
+def _steps(variant: dict, images: torch.Tensor, args: argparse.Namespace) -> tuple[Callable, Callable]:
+    """One step of inference and one of training, both of the classifier on ``images``."""
+    device, half = images.device.type, args.bf16
+    labels = torch.zeros(len(images), dtype=torch.long, device=device)
+
+    def build() -> nn.Module:
+        return MODELS.build(config_of(variant, args).model).to(device)
+
+    folded, learning = build().eval(), build().train()
+    folded.backbone.switch_to_deploy()
+    optimizer = torch.optim.AdamW(learning.parameters())
+
+    def infer() -> None:
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=half):
+            folded.head(folded.extract_feat(images))
+
+    def learn() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            scores = learning.head(learning.extract_feat(images))
+        nn.functional.cross_entropy(scores.float(), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return infer, learn
+
+
+def compare(args: argparse.Namespace) -> dict[str, dict]:
+    """Everything: trainings, then parameters, multiply-adds and speed of each variant."""
+    console = Console()
+    variants = MIXERS | ABLATIONS
+    runs = [(name, seed) for seed in range(args.seeds) for name in variants]
+    results: dict[str, dict] = {name: dict(runs=[]) for name in variants}
+    seconds: list[float] = []
+    for number, (name, seed) in enumerate(runs, 1):
+        left = f', about {sum(seconds) / len(seconds) * (len(runs) - number + 1) / 60:.0f} min left' if seconds else ''
+        console.rule(f'{number} of {len(runs)}: {name}, seed {seed}{left}')
+        folder = args.work_dir / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
+        result = train(variants[name], seed, folder, args)
+        seconds.append(result['seconds'])
+        results[name]['runs'].append(result)
+        console.print(f"top-1 {result['top1'][-1]:.2f} after {result['seconds']:.0f} s")
+    console.rule('speed')
+    speed = measure_speed(variants, args)
+    for name, variant in variants.items():
+        parts = count(config_of(variant, args), (IMAGE_SIZE, IMAGE_SIZE))
+        results[name] |= dict(parameters=sum(part.parameters for part in parts),
+                              macs=sum(part.macs for part in parts), images_per_second=speed[name])
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='example: python benchmarks/mixers/run.py --quick    (nano, one seed, two epochs: 20 minutes on two '
+        'CPU cores)', formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='the reduced form: nano, one seed, two epochs')
+    parser.add_argument('--size', choices=SIZES, default='half-tiny', help='of the body (default: half-tiny)')
+    parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant (default: 3)')
+    parser.add_argument('--epochs', type=int, default=15, help='of each training (default: 15)')
+    parser.add_argument('--bf16', action='store_true', help='train and measure in bfloat16, on a GPU')
+    parser.add_argument('--data', type=Path, default=DEBIAN, help=f'folder of the four files (default: {DEBIAN})')
+    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/mixers/SIZE-EPOCHS')
+    parser.add_argument('--out', type=Path, help='folder of the table and the plots (default: the work dir)')
+    args = parser.parse_args()
+    if args.quick:
+        args.size, args.seeds, args.epochs = 'nano', 1, 2
+    if args.seeds < 1 or args.epochs < 1:
+        raise UserError('--seeds and --epochs have to be 1 or more')
+    args.work_dir = (args.work_dir or ROOT / f'work_dirs/mixers/{args.size}-{args.epochs}').resolve()
+    args.data_root = args.work_dir / 'data'
+    prepare_data(args.data, args.data_root)
+    results = compare(args)
+    settings = dict(size=args.size, seeds=args.seeds, epochs=args.epochs, bf16=args.bf16,
+                    date=time.strftime('%Y-%m-%d'), device=torch.cuda.get_device_name() if torch.cuda.is_available()
+                    else f'{torch.get_num_threads()} CPU threads', torch=torch.__version__)
+    write_report(args.out or args.work_dir, settings, results, list(MIXERS))
+
+
+if __name__ == '__main__':
+    run_command(main)
