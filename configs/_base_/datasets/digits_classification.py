@@ -10,7 +10,7 @@ train_dataloader = dict(
         data_prefix='classification/train',
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='RandomCrop', crop_size=64, padding=6, padding_mode='reflect'),
+            dict(type='RandomCrop', crop_size=64, padding=6),
             dict(type='PackInputs'),
         ]))
 val_dataloader = dict(
