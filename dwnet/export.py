@@ -55,7 +55,8 @@ class Backbone(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.normalise, self.backbone = Normalise(model.data_preprocessor), model.backbone
-        self.outputs = [f'stride{2**(i + 2)}' for i in getattr(model.backbone, 'out_indices', range(4))]
+        strides = [f'stride{2**(i + 2)}' for i in getattr(model.backbone, 'out_indices', range(4))]
+        self.axes = {name: {0: 'batch', 2: f'{name}_height', 3: f'{name}_width'} for name in strides}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.backbone(self.normalise(image))
@@ -63,7 +64,7 @@ class Backbone(nn.Module):
 
 class Classifier(nn.Module):
     """Logits, (B, classes)."""
-    outputs = ['logits']
+    axes = {'logits': {0: 'batch'}}
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Classifier(nn.Module):
 
 class Segmentor(nn.Module):
     """Logits of each pixel, (B, classes, H, W), of the whole image, without sliding windows."""
-    outputs = ['logits']
+    axes = {'logits': {0: 'batch', 2: 'height', 3: 'width'}}
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -139,17 +140,15 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.unfinished')
-    batch = getattr(graph, 'batch', None)
+    batch = getattr(graph, 'batch', None)  # None: any
     axes = {2: 'height', 3: 'width'} | ({0: 'batch'} if batch is None else {})
     try:
         # it warns of every number that stays one, and prints the whole graph where it fails
         with torch.no_grad(), warnings.catch_warnings(action='ignore'), redirect_stdout(io.StringIO()):
             torch.onnx.export(
                 graph, (_photographs(batch or 2, 160, 224), ), str(unfinished), dynamo=False, opset_version=OPSET,
-                input_names=['image'], output_names=graph.outputs,
-                dynamic_axes={'image': axes} | getattr(graph, 'axes', {
-                    name: {0: 'batch'} | ({2: f'{name}_height', 3: f'{name}_width'} if name != 'logits' else {})
-                    for name in graph.outputs}))
+                input_names=['image'], output_names=list(graph.axes),
+                dynamic_axes={'image': axes} | graph.axes)
         _compare(unfinished, graph, reference, backbone_only)
         return unfinished.rename(path)
     except UserError:
@@ -198,13 +197,13 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: 
         outputs = [torch.from_numpy(array) for array in session.run(None, {'image': images.numpy()})]
         with torch.no_grad():
             expected = _reference(reference, graph, images, backbone_only)
-        for name, ours, theirs in zip(graph.outputs, outputs, expected, strict=True):
+        for name, ours, theirs in zip(graph.axes, outputs, expected, strict=True):
             fits = ours.shape == theirs.shape
             error = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)) if fits and ours.numel() else 0
             if not fits or not error <= TOLERANCE:
                 how = f'by {error:.1e} of the largest value' if fits else f'{tuple(ours.shape)}, {tuple(theirs.shape)}'
-                raise UserError(f'onnxruntime and PyTorch disagree on {name} for images of {tuple(images.shape)}: {how}; '
-                                'no file was written')
+                raise UserError(f'onnxruntime and PyTorch disagree on {name} for images of {tuple(images.shape)}: '
+                                f'{how}; no file was written')
 
 
 def _reference(model: nn.Module, graph: nn.Module, images: Tensor, backbone_only: bool) -> Sequence[Tensor]:

@@ -31,14 +31,13 @@ class TwoStageDetector(nn.Module):
             raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: of the '
                             'RoI heads only StandardRoIHead and CascadeRoIHead can, with plain NMS, DeltaXYWHBBoxCoder '
                             'and softmax; the backbone alone can, by --backbone')
-        self.outputs = ['boxes', 'scores', 'labels'] + ['masks'] * head.with_mask
-        self.axes = {name: {0: 'detections'} for name in self.outputs}
+        self.axes = {name: {0: 'detections'} for name in ['boxes', 'scores', 'labels'] + ['masks'] * head.with_mask}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         size = image.shape[2:]
         maps = self.model.extract_feat(self.normalise(image))
         boxes, scores, labels = self._classify(maps, self._propose(maps, size), size)
-        return (boxes, scores, labels, *([self._masks(maps, boxes, labels)] if 'masks' in self.outputs else []))
+        return (boxes, scores, labels, *([self._masks(maps, boxes, labels)] if 'masks' in self.axes else []))
 
     def _propose(self, maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
         """The RPN's boxes, best first, (N, 4)."""
@@ -101,7 +100,7 @@ class TwoStageDetector(nn.Module):
         sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
         found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances
         outputs = [found.bboxes, found.scores, found.labels]
-        if 'masks' in self.outputs:
+        if 'masks' in self.axes:
             maps = self.model.extract_feat(self.normalise(pictures[0].flip(0)[None].float()))
             outputs.append(self._masks(maps, found.bboxes, found.labels))
         return outputs

@@ -104,7 +104,9 @@ def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[T
 
 def recorded_for_others() -> bool:
     """Whether torch.export or torch.jit records a graph for programs without this project, of any batch and size."""
-    # torch.compiler.is_exporting is new in PyTorch 2.7
+    if torch.compiler.is_dynamo_compiling():  # torch.compile, under which is_exporting is true as well
+        return False
+    # new in PyTorch 2.7
     return getattr(torch.compiler, 'is_exporting', bool)() or torch.jit.is_tracing()
 
 
