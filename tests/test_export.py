@@ -55,7 +55,7 @@ def weights_of(config: str, folder):
     return folder / 'weights.pth'
 
 
-@pytest.mark.parametrize('arch', ['nano', pytest.param('base', marks=LONG)])
+@pytest.mark.parametrize('arch', ['nano', pytest.param('tiny', marks=LONG)])
 @EACH_MIXER
 def test_backbone(arch, mixer, tmp_path):
     """Through the function, deployed and not; compared with the network, and with stock operators only."""
@@ -125,7 +125,7 @@ def test_segmentor_by_the_tool(tmp_path):
     from mmseg.structures import SegDataSample
     weights, out = weights_of(SEGMENTATION, tmp_path), tmp_path / 'digits.onnx'
     done = run_tool('tools/export_onnx.py', SEGMENTATION, weights, '--out', out)
-    assert done.returncode == 0 and 'height, width)' in done.stdout.split('logits')[1]
+    assert done.returncode == 0 and done.stdout.count(', height, width)') == 2  # in and out
     model = init_model(SEGMENTATION, weights)
     for batch, _, height, width in SHAPES:
         rgb = torch.randint(0, 256, (batch, 3, height, width))
