@@ -16,11 +16,17 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet, feature_take_indices
+from timm.models._features_fx import register_notrace_module
 from torch import Tensor, nn
 
 from dwnet.checkpoint import OFFICIAL_RELEASE, convert_state_dict, load_backbone, load_weights
 from dwnet.errors import UserError
 from dwnet.models import DWNet
+from dwnet.models.layers import PatchEmbed, PatchMerging
+from dwnet.models.mixers import ConvMixer, LocalMlp
+
+for _module in (PatchEmbed, PatchMerging, ConvMixer, LocalMlp):  # torch.fx cannot look into what asks for sizes
+    register_notrace_module(_module)
 
 
 class DWNetClassifier(DWNet):
@@ -74,6 +80,7 @@ class DWNetClassifier(DWNet):
         """Drops what the maps of ``indices`` do not need."""
         take, last = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[:last + 1]
+        self.out_indices = (last, )
         if prune_norm or last < 3:
             self.norms = nn.ModuleDict()
             self._norm_of_stage = {}

@@ -4,6 +4,7 @@ Paper: "Demystifying Local Vision Transformer: Sparse Connectivity, Weight Shari
 Weight", Han et al., ICLR 2022, arXiv 2106.04263. Official code: Atten4Vis/DemystifyLocalViT (MIT).
 """
 import difflib
+import warnings
 from collections.abc import Collection, Sequence
 
 import torch
@@ -247,6 +248,14 @@ class DWNet(BaseModule):
     def _normalise(self, i: int, x: Tensor) -> Tensor:
         return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script compiles: this network, traced. The trace fits all batches and sizes."""
+        if self.training:
+            raise RuntimeError('call eval() first: TorchScript keeps the mode that a DWNet is in')
+        image = next(self.parameters()).new_zeros(2, self.patch_embed.proj.in_channels, 64, 64)
+        with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # of every int() of a channel number
+            return _Traced(torch.jit.trace(self, image, check_trace=False))
+
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
@@ -262,6 +271,17 @@ class DWNet(BaseModule):
         super().train(mode)
         self._freeze()
         return self
+
+
+class _Traced(nn.Module):
+    """A traced network, for torch.jit.script, which takes no other module in the place of one."""
+
+    def __init__(self, graph: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, x: Tensor):
+        return self.graph(x)
 
 
 def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:

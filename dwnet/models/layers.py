@@ -27,8 +27,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pads (B, C, H, W) right and bottom until H and W are multiples of ``multiple``."""
     height, width = x.shape[-2:]
     pad_h, pad_w = missing_to(multiple, height), missing_to(multiple, width)
-    # compiled, a branch would mean a graph for each remainder
-    return F.pad(x, (0, pad_w, 0, pad_h)) if pad_h or pad_w or torch.compiler.is_compiling() else x
+    # in a graph of any size, a branch would mean one for each remainder
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return F.pad(x, (0, pad_w, 0, pad_h)) if recorded or pad_h or pad_w else x
 
 
 def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:

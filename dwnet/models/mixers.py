@@ -51,7 +51,7 @@ class DynamicDepthwiseConv(nn.Module):
     def predict_kernel(self, x: Tensor) -> Tensor:
         """The kernels that are used for ``x``: (B, C, H, W) → (B, C, 7, 7)."""
         local_norm = isinstance(self.bn, _BatchNorm) and not isinstance(self.bn, nn.SyncBatchNorm)
-        if len(x) == 1 and local_norm and self.bn.training:
+        if x.shape[0] == 1 and local_norm and self.bn.training:
             raise ValueError(
                 'a dynamic kernel needs 2 or more images a process in training: BatchNorm after global '
                 'pooling has one value an image; raise batch_size, or drop the last incomplete batch')
@@ -60,7 +60,7 @@ class DynamicDepthwiseConv(nn.Module):
         hidden = F.linear(z, self.squeeze.weight.flatten(1), self.squeeze.bias)  # (B, C/4)
         hidden = F.relu(self.bn(hidden[:, :, None, None]), inplace=True).flatten(1)
         kernel = F.linear(hidden, self.predict.weight.flatten(1), self.predict.bias)  # (B, 49·C), channel-major
-        return kernel.view(len(x), -1, KERNEL_SIZE, KERNEL_SIZE)
+        return kernel.view(-1, x.shape[1], KERNEL_SIZE, KERNEL_SIZE)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias, relu)
@@ -189,8 +189,11 @@ class LocalMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
-        # a shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones
-        before = WINDOW_SIZE - self.shift if self.shift and min(height, width) > WINDOW_SIZE else 0
+        # A shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones, if there are several windows
+        # each way: as a number of 0 or 1, since a branch would not fit graphs of any size.
+        rows, columns = ((length + WINDOW_SIZE - 1) // WINDOW_SIZE for length in (height, width))
+        several = (1 - 1 // rows) * (1 - 1 // columns)
+        before = (WINDOW_SIZE - self.shift) * several if self.shift else 0
         after_h, after_w = (missing_to(WINDOW_SIZE, before + length) for length in (height, width))
         x = F.pad(x, (before, after_w, before, after_h))
         x = self._mix_windows(x)[:, :, before:before + height, before:before + width]

@@ -83,6 +83,12 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
                          f'got {tuple(weight.shape)}')
     _check_bias(bias, channels)
     x, weight, bias = autocast_to(x, weight, bias)
+    if torch_forms.recorded_for_others():
+        # torch.export can have B·C groups of a B that is open, torch.jit and ONNX cannot
+        y = torch_forms.sum_of_taps(x, weight[..., None, None]) if torch.jit.is_tracing() else \
+            torch_forms.as_one_image(x, weight)
+        y = y if bias is None else y + bias.view(-1, 1, 1)
+        return torch.nn.functional.relu(y) if relu else y
     return _depthwise(x, weight, bias, relu, choose_backend(x, backend)[0])
 
 
@@ -110,6 +116,8 @@ def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'au
         raise ValueError(f'weight must be (B, G, k, k, H, W) = ({batch}, G, k, k, {height}, {width}) with an odd k '
                          f'and a G that divides {channels}, got {tuple(weight.shape)}')
     x, weight, _ = autocast_to(x, weight, None)
+    if torch_forms.recorded_for_others():
+        return torch_forms.sum_of_taps(x, weight)
     return _inhomogeneous(x, weight, choose_backend(x, backend)[0])
 
 
@@ -143,9 +151,11 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
     _check_bias(bias, len(weight))
     x, weight, bias = autocast_to(x, weight, bias)
     hidden = hidden.to(x.dtype)
+    if torch_forms.recorded_for_others():
+        kernels = torch.nn.functional.conv2d(hidden, weight, bias).view(batch, groups, size, size, height, width)
+        return torch_forms.sum_of_taps(x, kernels)
     backend = choose_backend(x, backend)[0]
-    recorded = torch.is_grad_enabled() or torch.jit.is_tracing()
-    if backend == 'torch' and x.device.type == 'cpu' and not recorded:
+    if backend == 'torch' and x.device.type == 'cpu' and not torch.is_grad_enabled():
         return _predicted(x, hidden, weight, bias, size)
     rows_innermost = backend == 'torch' and x.is_cpu and torch_forms.rows_run_innermost(width)
     kernels = torch_forms.predict_in_order(hidden, weight, bias, groups, size, rows_innermost)
@@ -162,6 +172,8 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
         raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
     if backend == 'torch':
         return 'torch', 'asked for'
+    if torch_forms.recorded_for_others():
+        return 'torch', 'a graph is recorded for other programs'
     reason = _no_triton(x.device.type, x.device.index, x.dtype)
     if backend == 'triton':
         if reason:

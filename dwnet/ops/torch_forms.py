@@ -102,6 +102,34 @@ def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[T
     return grad_x, grad_weight
 
 
+def recorded_for_others() -> bool:
+    """Whether torch.export or torch.jit records a graph for programs without this project, of any batch and size."""
+    if torch.compiler.is_dynamo_compiling():  # torch.compile, under which is_exporting is true as well
+        return False
+    # new in PyTorch 2.7
+    return getattr(torch.compiler, 'is_exporting', bool)() or torch.jit.is_tracing()
+
+
+def as_one_image(x: Tensor, weight: Tensor) -> Tensor:
+    """(B, C, H, W) with kernels (B, C, k, k), as one image of B·C channels."""
+    return _conv(_join(x), weight.flatten(0, 1), None).view(x.shape)
+
+
+def sum_of_taps(x: Tensor, weight: Tensor) -> Tensor:
+    """(B, C, H, W) with kernels (B, G, k, k, H, W), or (B, G, k, k, 1, 1): the same for all positions.
+
+    It is for graphs of any batch and size, where a convolution would need B·C groups of a B that is open.
+    """
+    groups, size = (int(length) for length in weight.shape[1:3])  # traced, lengths are tensors
+    height, width = x.shape[2:]
+    padded = F.pad(x, [size // 2] * 4).unflatten(1, (groups, -1))  # (B, G, C/G, H + k - 1, W + k - 1)
+    sums = 0
+    for tap in range(size**2):
+        row, column = divmod(tap, size)
+        sums = sums + weight[:, :, row, column].unsqueeze(2) * padded[..., row:row + height, column:column + width]
+    return sums.flatten(1, 2)
+
+
 def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, size: int) -> Tensor:
     """``inhomogeneous_forward`` with the kernels of a 1×1 convolution of ``hidden``, for inference on a CPU.
 

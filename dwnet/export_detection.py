@@ -1,0 +1,134 @@
+"""A detector of two stages as one graph, non-maximum suppression included: Faster, Mask and Cascade R-CNN.
+
+mmdet's own functions between the heads cannot be recorded: they branch on how many boxes there are and split them by
+counts that a graph would keep. This is what they compute for one image, in operators that ONNX has.
+"""
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+from .errors import UserError
+from .export import Normalise
+
+
+class TwoStageDetector(nn.Module):
+    """(1, 3, H, W) → boxes (N, 4) as x1, y1, x2, y2 in pixels, scores (N,), labels (N,), and, if the detector has a
+    mask head, masks (N, 28, 28): the probability of the object at each cell of its box.
+    """
+    batch = 1
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.model = Normalise(model.data_preprocessor), model
+        head = model.roi_head
+        stages = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
+        coders = [model.rpn_head.bbox_coder, *(stage.bbox_coder for stage in stages)]
+        methods = {model.test_cfg.rpn.nms.type, model.test_cfg.rcnn.nms.type}
+        if (methods != {'nms'} or any(type(coder).__name__ != 'DeltaXYWHBBoxCoder' for coder in coders)
+                or any(stage.custom_activation for stage in stages) or type(head).__name__ not in (
+                    'StandardRoIHead', 'CascadeRoIHead')):
+            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: of the '
+                            'RoI heads only StandardRoIHead and CascadeRoIHead can, with plain NMS, DeltaXYWHBBoxCoder '
+                            'and softmax; the backbone alone can, by --backbone')
+        self.axes = {name: {0: 'detections'} for name in ['boxes', 'scores', 'labels'] + ['masks'] * head.with_mask}
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        size = image.shape[2:]
+        maps = self.model.extract_feat(self.normalise(image))
+        boxes, scores, labels = self._classify(maps, self._propose(maps, size), size)
+        return (boxes, scores, labels, *([self._masks(maps, boxes, labels)] if 'masks' in self.axes else []))
+
+    def _propose(self, maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
+        """The RPN's boxes, best first, (N, 4)."""
+        head, config = self.model.rpn_head, self.model.test_cfg.rpn
+        all_scores, all_deltas = head(maps)
+        all_anchors = head.prior_generator.grid_priors([s.shape[-2:] for s in all_scores], device=maps[0].device)
+        boxes, scores, levels = [], [], []
+        for level, (score, delta, anchors) in enumerate(zip(all_scores, all_deltas, all_anchors)):
+            score = score[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
+            score = score.sigmoid()[:, 0] if head.use_sigmoid_cls else score.softmax(-1)[:, 0]
+            best = score.sort(descending=True)[1][:config.nms_pre]
+            delta = delta[0].permute(1, 2, 0).reshape(-1, 4)[best]
+            boxes.append(_decode(head.bbox_coder, anchors[best], delta, size))
+            scores.append(score[best])
+            levels.append(torch.full_like(score[best], level))
+        boxes, scores, levels = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
+        if config.get('min_bbox_size', -1) >= 0:
+            sides = boxes[:, 2:] - boxes[:, :2]
+            large = (sides > config.min_bbox_size).all(1).nonzero()[:, 0]
+            boxes, scores, levels = boxes[large], scores[large], levels[large]
+        return boxes[_nms_of_kinds(boxes, scores, levels, config.nms.iou_threshold, size)[:config.max_per_img]]
+
+    def _classify(self, maps: tuple[Tensor, ...], boxes: Tensor, size: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes of the last stage, with the mean score of all; what remains of them, best first."""
+        head, config = self.model.roi_head, self.model.test_cfg.rcnn
+        cascade = isinstance(head.bbox_head, nn.ModuleList)
+        stages = list(head.bbox_head) if cascade else [head.bbox_head]
+        extractors = list(head.bbox_roi_extractor) if cascade else [head.bbox_roi_extractor]
+        logits = 0
+        for i, (stage, extractor) in enumerate(zip(stages, extractors)):
+            stage_logits, deltas = stage(_extract(extractor, maps, boxes))
+            logits = logits + stage_logits
+            deltas = deltas.unflatten(1, (-1, 4))  # (N, classes or 1, 4)
+            if i < len(stages) - 1:
+                best = stage_logits[:, :-1].argmax(1)
+                best = torch.zeros_like(best) if stage.reg_class_agnostic else best
+                delta = deltas.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0]
+                boxes = _decode(stage.bbox_coder, boxes, delta, size)
+        scores = (logits / len(stages)).softmax(-1)[:, :-1]  # (N, classes)
+        box, label = (scores > config.score_thr).nonzero().unbind(1)
+        chosen = deltas[box, torch.zeros_like(label) if stages[-1].reg_class_agnostic else label]
+        boxes = _decode(stages[-1].bbox_coder, boxes[box], chosen, size)
+        scores = scores[box, label]
+        kept = _nms_of_kinds(boxes, scores, label.to(scores.dtype), config.nms.iou_threshold, size)[:config.max_per_img]
+        return boxes[kept], scores[kept], label[kept]
+
+    def _masks(self, maps: tuple[Tensor, ...], boxes: Tensor, labels: Tensor) -> Tensor:
+        head = self.model.roi_head
+        cascade = isinstance(head.mask_head, nn.ModuleList)
+        stages = list(head.mask_head) if cascade else [head.mask_head]
+        extractors = list(head.mask_roi_extractor) if cascade else [head.mask_roi_extractor]
+        masks = sum(stage(_extract(e, maps, boxes)).sigmoid() for stage, e in zip(stages, extractors)) / len(stages)
+        labels = torch.zeros_like(labels) if stages[-1].class_agnostic else labels
+        return masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))[:, 0]
+
+    def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
+        """What mmdet makes of one picture, but for the masks, which it pastes: those of this graph for its boxes."""
+        from mmdet.structures import DetDataSample
+        shape = tuple(pictures[0].shape[1:])
+        sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
+        found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances
+        outputs = [found.bboxes, found.scores, found.labels]
+        if 'masks' in self.axes:
+            maps = self.model.extract_feat(self.normalise(pictures[0].flip(0)[None].float()))
+            outputs.append(self._masks(maps, found.bboxes, found.labels))
+        return outputs
+
+
+def _decode(coder, boxes: Tensor, deltas: Tensor, size: torch.Size) -> Tensor:
+    """Moves and stretches boxes, and cuts them off at the image's edge."""
+    boxes = coder.decode(boxes, deltas)
+    if not coder.clip_border:
+        return boxes
+    height, width = (torch.as_tensor(length, dtype=boxes.dtype) for length in size)
+    return boxes.clamp(min=0).minimum(torch.stack([width, height, width, height]))
+
+
+def _nms_of_kinds(boxes: Tensor, scores: Tensor, kinds: Tensor, threshold: float, size: torch.Size) -> Tensor:
+    """Indices, best first. Boxes of different kinds are moved apart, so that they do not meet."""
+    return nms(boxes + (kinds * (size[0] + size[1]))[:, None], scores, threshold)
+
+
+def _extract(extractor: nn.Module, maps: tuple[Tensor, ...], boxes: Tensor) -> Tensor:
+    """What each box sees of the map that its size is for: (N, C, h, w)."""
+    rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)  # of the one image
+    layers = extractor.roi_layers
+    level = extractor.map_roi_levels(rois, len(layers))
+    parts, order = [], []
+    for i, (layer, features) in enumerate(zip(layers, maps)):
+        chosen = (level == i).nonzero()[:, 0]
+        parts.append(roi_align(features, rois[chosen], layer.output_size, layer.spatial_scale, layer.sampling_ratio,
+                               layer.aligned))
+        order.append(chosen)
+    return torch.cat(parts)[torch.cat(order).sort()[1]]
