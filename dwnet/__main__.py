@@ -1,18 +1,31 @@
 """``python -m dwnet COMMAND``."""
 import argparse
+import runpy
 import sys
+from pathlib import Path
+
+TOOLS = Path(__file__).parent / '.mim/tools'  # dwnet.hub says what lies there
+OF_THE_CLONE = {'demo', 'write_model_zoo'}  # work on its files
 
 
 def main() -> None:
+    tools = sorted({path.stem for path in TOOLS.glob('*.py')} - OF_THE_CLONE)
     parser = argparse.ArgumentParser(
         prog='python -m dwnet',
-        epilog='example: python -m dwnet doctor',
+        epilog='example: python -m dwnet doctor; python -m dwnet train dwnet::classification/dwnet-nano_digits.py',
         description='DWNet for OpenMMLab')
     parser.add_argument(
-        'command', choices=['doctor'], help='doctor: what is installed, what is missing, what to do')
-    parser.parse_args()
-    from dwnet.doctor import report
-    sys.exit(1 if report() else 0)
+        'command', choices=['doctor', *tools],
+        help='doctor: what is installed, what is missing, what to do; the others are the tools of this name')
+    parser.add_argument('arguments', nargs=argparse.REMAINDER, help='of the tool; --help lists them')
+    args = parser.parse_args()
+    if args.command == 'doctor':
+        if args.arguments:
+            parser.error(f"doctor takes no arguments, got {' '.join(args.arguments)}")
+        from dwnet.doctor import report
+        sys.exit(1 if report() else 0)
+    sys.argv = [f'python -m dwnet {args.command}', *args.arguments]
+    runpy.run_path(str(TOOLS / f'{args.command}.py'), run_name='__main__')
 
 
 if __name__ == '__main__':
