@@ -17,6 +17,7 @@ NOT_RUN = {
     r'^make ': 'installs, or works for minutes to hours; the Makefile is checked to have it',
     r'^(pip|python -m pip|apt-get) ': 'changes the environment',
     r'tools/dist_(train|test)\.sh .* 8\b': 'needs 8 GPUs',
+    r'-m dwnet doctor': 'finds fault with the small data; test_doctor.py runs it',
     r'tools/benchmark\.py .*--record': 'measures for half an hour',
 }
 
