@@ -3,6 +3,8 @@
 # make chaos   set up, then kill, preempt, starve and poison trainings
 # make oracle  compile mmcv, and keep what its operators return for the tests (10 minutes)
 # make audit   look up known vulnerabilities of the versions in constraints.txt
+# make docs    set up, then build the documentation into build/docs
+# make matrix  the tests on the oldest and the newest PyTorch, NumPy and OpenCV, in environments of their own
 # make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -12,7 +14,7 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-.PHONY: setup demo data test test-all chaos cluster oracle lint audit doctor clean
+.PHONY: setup demo data test test-all docs linkcheck matrix chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +36,17 @@ test: setup
 
 test-all: setup
 	$(RUN) -m pytest
+
+# Warnings are errors; among them links within the documentation that lead nowhere.
+docs: setup
+	$(RUN) -W ignore -m sphinx -q -W --keep-going -b html docs build/docs
+
+# The addresses, too; it takes a network.
+linkcheck: setup
+	$(RUN) -W ignore -m sphinx -q -b linkcheck docs build/linkcheck
+
+matrix:
+	PYTHON=$(PYTHON) bash tests/matrix.sh
 
 chaos: setup
 	$(RUN) -W ignore tests/chaos.py

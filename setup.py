@@ -30,6 +30,8 @@ setup(
     license='MIT',
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['dwnet', 'dwnet.*']),
+    package_data={'dwnet': ['.mim/model-index.yml', '.mim/configs/**', '.mim/tools/*']},  # links to the folders
+    exclude_package_data={'dwnet': ['.mim/**/*.pyc']},
     # mmcv is not here: `pip install dwnet` beside a compiled mmcv must not bring mmcv-lite, which would
     # overwrite its files. The extras bring it.
     install_requires=[

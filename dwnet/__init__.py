@@ -12,7 +12,7 @@ __all__ = ['DWNet', '__version__']
 try:
     from . import compat
     compat.install()
-    from . import schedules  # noqa: F401  registers them
+    from . import hub, schedules  # noqa: F401  registers them
     from .models import DWNet  # imports mmcv, so it comes after compat
     if compat.timm_is_safe():
         from . import timm_models  # noqa: F401  registers them

@@ -11,6 +11,7 @@ from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
+from dwnet.hub import config_path
 from dwnet.models import DWNet
 
 
@@ -19,7 +20,7 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     """Builds the model of a config, in eval mode, ready for ``test_step`` and the toolboxes' inferencers.
 
     Args:
-        config: A config file or a config.
+        config: A config file, the name of one (``'dwnet::classification/dwnet-tiny_in1k.py'``), or a config.
         checkpoint: A ``.pth`` or ``.safetensors`` file or an address, of this project or official; None leaves
             the initialisation, which is random unless the config's ``init_cfg`` says otherwise. A config with
             ``new_heads=True`` takes weights whose heads have other shapes, and leaves those at their
@@ -37,7 +38,7 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         >>> from dwnet.apis import init_model
         >>> model = init_model('configs/classification/dwnet-tiny_in1k.py')
     """
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config))
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config_path(config))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     if checkpoint is not None and cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights

@@ -34,7 +34,7 @@ def table(models: Iterable[dict]) -> str:
                   for result in model.get('Results', []) for metric, value in result['Metrics'].items()}
         meta, weights = model['Metadata'], model.get('Weights')
         lines.append([
-            f"[{model['Name']}]({Path(model['Config']).name})",
+            f"[{model['Name']}](./{Path(model['Config']).name})",
             f"{meta['Parameters'] / 1e6:.1f} M",
             f"{meta['FLOPs'] / 1e9:.3g}" if meta['FLOPs'] < 1e12 else f"{meta['FLOPs'] / 1e9:.0f}",
             *(scores.get(metric, '–') for metric in metrics),

@@ -14,6 +14,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from dwnet.errors import UserError, one_line
+from dwnet.hub import config_path
 
 from .preemption import EXIT_CODE, Preempted
 from .process_group import started_by
@@ -60,7 +61,7 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
         description=description,
         epilog=f'example: {example}',
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file; it says which task and which data')
+    parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; it says which task and which data')
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)')
     parser.add_argument(
@@ -129,6 +130,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     if _ADDRESS.match(args.config):
         raise _address_error(args.config)
+    args.config = config_path(args.config)
     if not Path(args.config).is_file():
         raise UserError(f'{args.config} is missing; the configs are below configs/')
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -121,6 +122,10 @@ def recompute(block: nn.Module, *args, forward: Callable | None = None, **kwargs
         return nullcontext(), _statistics_kept(block) if block.training else nullcontext()
 
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+if Version(torch.__version__) < Version('2.11'):  # the compiled graph of 2.6 updates the statistics twice
+    recompute = torch.compiler.disable(recompute)
 
 
 def turn_on_recomputation(model: nn.Module, names: str | Sequence[str]) -> None:

@@ -22,6 +22,7 @@ def _box_head(*stds):
 
 
 model = dict(
+    _scope_='mmdet',  # for mmengine.hub.get_model, which sets that of this package
     backbone=dict(
         _delete_=True,
         type='dwnet.DWNet',

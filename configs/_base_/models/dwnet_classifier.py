@@ -1,5 +1,6 @@
 """DWNet with a linear head: LayerNorm, mean over the positions, Linear."""
 model = dict(
+    _scope_='mmpretrain',  # for mmengine.hub.get_model, which sets that of this package
     type='ImageClassifier',
     data_preprocessor=dict(
         num_classes=1000,

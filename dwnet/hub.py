@@ -1,0 +1,45 @@
+"""Configs by name, ``'dwnet::TASK/NAME.py'``, wherever the package is installed.
+
+They and the tools lie in ``.mim`` beside this file: in a wheel as copies, in a clone as links to its folders, as
+OpenMMLab's packages have them. In another config ``_base_ = 'dwnet::…'`` names one, and
+``mmengine.hub.get_config('dwnet::…')`` and ``get_model('dwnet::…')`` take them.
+"""
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+
+from dwnet.errors import UserError
+
+MIM = Path(__file__).parent / '.mim'
+
+# mmengine looks for .mim beside this module. Under the package's own name it would look into site-packages, where an
+# editable installation has no folder.
+MODULE2PACKAGE['dwnet'] = 'dwnet.hub'
+
+
+def config_path(config: str | os.PathLike) -> str:
+    """The file of a config that may be named as ``'dwnet::…'``, ``'mmdet::…'`` and the like.
+
+    Args:
+        config: A path, which is returned as it is, or a name with ``::``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: If no package has a config of this name.
+
+    Example:
+        >>> from dwnet.hub import config_path
+        >>> config_path('dwnet::classification/dwnet-tiny_in1k.py').endswith('classification/dwnet-tiny_in1k.py')
+        True
+    """
+    if '::' not in str(config):
+        return str(config)
+    try:
+        return Config._get_cfg_path(str(config), '')[0]
+    except Exception as error:  # assertions, import errors and missing files
+        known = ', '.join(sorted(p.name for p in (MIM / 'configs').glob('*/*.py') if p.parent.parent.name != '_base_'))
+        raise UserError(f'{config} names no config; those of dwnet, behind dwnet::TASK/, are {known}') from error
