@@ -6,7 +6,6 @@ import sys
 import threading
 from collections import Counter, OrderedDict
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -113,11 +112,9 @@ def test_roi_align_in_half_precision(dtype, device):
 
 @stand_in
 def test_what_is_not_covered_says_how_to_get_it():
-    operators = ext_loader.load_ext('_ext', ['deform_conv_forward'])
-    with pytest.raises(NotImplementedError, match='deform_conv_forward.*MMCV_WITH_OPS=1 pip install mmcv'):
-        operators.deform_conv_forward(torch.rand(1))
-    with pytest.raises(NotImplementedError, match="pool_mode='max'"):
-        RoIAlign(3, pool_mode='max')(torch.rand(1, 1, 4, 4), torch.zeros(1, 5))
+    operators = ext_loader.load_ext('_ext', ['prroi_pool_forward'])
+    with pytest.raises(NotImplementedError, match='prroi_pool_forward.*MMCV_WITH_OPS=1 pip install mmcv'):
+        operators.prroi_pool_forward(torch.rand(1))
 
 
 def test_a_compiled_mmcv_wins():
@@ -144,7 +141,6 @@ def test_installing_twice_changes_nothing():
     finders = list(sys.meta_path)
     mmcv_ops.install()
     assert sys.meta_path == finders
-    assert isinstance(mmcv_ops._StandIn('x'), ModuleType)
 
 
 def test_mmengine_checkpoints_load(tmp_path):

@@ -1,0 +1,131 @@
+"""Non-maximum suppression and overlaps of boxes, as of mmcv's ``csrc/pytorch/cpu/nms.cpp``.
+
+Boxes are (N, 4) as x1, y1, x2, y2; ``offset`` is 1 if x2 and y2 lie inside the box (width = x2 - x1 + 1), else 0.
+"""
+from collections.abc import Callable, Iterator
+from ctypes import c_float
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401  registers torch.ops.torchvision
+from torch import Tensor
+
+from .precision import wide
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Indices of the boxes that stay, best score first; see ``torchvision.ops.nms``.
+
+    Args:
+        boxes: (N, 4).
+        scores: (N,).
+        iou_threshold: A box that overlaps a better one by more is dropped.
+        offset: See above.
+    """
+    order = scores.sort(0, descending=True)[1]  # mmcv's call: ties come in the order that this leaves them in
+    boxes = wide(boxes)
+    if offset:
+        # torchvision knows no offset, and boxes that are 1 longer are rounded otherwise
+        groups = _groups(boxes.cpu(), order.cpu(), lambda overlap: overlap > iou_threshold, offset)
+        return torch.tensor([int(best) for best, _ in groups], dtype=torch.long, device=order.device)
+    ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
+    # mmcv's threshold is a float32, and overlaps that equal it stay
+    return order[torch.ops.torchvision.nms(boxes[order], ranks, c_float(iou_threshold).value)]
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Groups of indices: a box that stays, and those that it drops, by falling score.
+
+    Args:
+        dets: (N, 5), boxes and scores.
+        iou_threshold: A box that overlaps a better one by as much, or more, is dropped.
+    """
+    order = dets[:, 4].contiguous().sort(0, descending=True)[1]
+    groups = _groups(wide(dets[:, :4]), order, lambda overlap: overlap >= iou_threshold, offset=0)
+    return [[int(best), *dropped.tolist()] for best, dropped in groups]
+
+
+def _groups(boxes: Tensor, order: Tensor, drops: Callable[[Tensor], Tensor],
+            offset: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """One box that stays after the other, each with those that it drops."""
+    while len(order):
+        best, rest = order[0], order[1:]
+        dropped = drops(_overlap(boxes[best], boxes[rest], offset))
+        yield best, rest[dropped]
+        order = rest[~dropped]
+
+
+def _overlap(box: Tensor, others: Tensor, offset: int) -> Tensor:
+    """Intersection over union in mmcv's order of operations, so that thresholds cut the same boxes."""
+    width, height = (torch.minimum(box[2:], others[:, 2:]) - torch.maximum(box[:2], others[:, :2])
+                     + offset).clamp(min=0).unbind(1)
+    intersection = width * height
+    return intersection / (_area(box, offset) + _area(others, offset) - intersection)
+
+
+def _area(boxes: Tensor, offset: int) -> Tensor:
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x2 - x1 + offset) * (y2 - y1 + offset)
+
+
+def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, sigma: float, min_score: float,
+            method: int, offset: int) -> Tensor:
+    """Lowers the scores of boxes that overlap better ones; returns the indices of those that stay, best first.
+
+    Each step depends on the one before, so the steps are a loop; it runs in NumPy, whose calls cost least.
+
+    Args:
+        boxes: (N, 4) on the CPU.
+        scores: (N,).
+        dets: (N, 5); boxes and lowered scores are written into its first rows.
+        iou_threshold: From which overlap on; not for ``method`` 2.
+        sigma: Width of the Gaussian of ``method`` 2.
+        min_score: Boxes whose score falls below are dropped.
+        method: 0 drops what overlaps, 1 lowers scores linearly, 2 by a Gaussian.
+        offset: See above.
+    """
+    corners, left = wide(boxes.detach()).numpy(), wide(scores.detach()).numpy().copy()
+    x1, y1, x2, y2 = corners.T
+    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
+    order = np.arange(len(corners))  # in mmcv's order of swaps, by which it breaks ties
+    step = 0
+    with np.errstate(all='ignore'):
+        while step < len(order):
+            best = step + int(left[order[step:]].argmax())
+            order[[step, best]] = order[[best, step]]
+            best, rest = order[step], order[step + 1:]
+            width = np.maximum(np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + offset, 0)
+            height = np.maximum(np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + offset, 0)
+            overlap = width * height / (areas[best] + areas[rest] - width * height)
+            if method == 2:
+                left[rest] *= np.exp(-(overlap * overlap) / sigma)
+            else:
+                left[rest] *= np.where(overlap >= iou_threshold, 1 - overlap if method == 1 else 0, 1)
+            step += 1
+            order = np.concatenate([order[:step], _close_gaps(rest, ~(left[rest] < min_score))])
+    kept = torch.from_numpy(order)
+    dets[:len(kept), :4] = boxes[kept]
+    dets[:len(kept), 4] = torch.from_numpy(left)[kept]
+    return kept
+
+
+def _close_gaps(items: np.ndarray, stays: np.ndarray) -> np.ndarray:
+    """The items that stay; the last ones fill the gaps, front to back."""
+    number = int(stays.sum())
+    closed = items[:number].copy()
+    closed[~stays[:number]] = items[number:][stays[number:]][::-1]
+    return closed
+
+
+def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:
+    """Writes the overlaps into ``ious``, (N, M), or (N,) of pairs if ``aligned``.
+
+    ``mode`` 0 is intersection over union; 1, intersection over the area of ``bboxes1``.
+    """
+    first, second = wide(bboxes1), wide(bboxes2)
+    if not aligned:
+        first = first[:, None]
+    width, height = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2])
+                     + offset).clamp(min=0).unbind(-1)
+    intersection, area = width * height, _area(first, offset)
+    ious.copy_(intersection / (area + _area(second, offset) - intersection if mode == 0 else area))
