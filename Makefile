@@ -1,6 +1,7 @@
 # make demo    set up, then train and score all three tasks on embedded data
 # make test    set up, then run the tests
 # make chaos   set up, then kill, preempt, starve and poison trainings
+# make oracle  compile mmcv, and keep what its operators return for the tests (10 minutes)
 # make audit   look up known vulnerabilities of the versions in constraints.txt
 # make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
 SHELL := /bin/bash
@@ -11,7 +12,7 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
-.PHONY: setup demo data test test-all chaos cluster lint audit doctor clean
+.PHONY: setup demo data test test-all chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +40,9 @@ chaos: setup
 
 cluster: setup
 	bash tests/cluster.sh
+
+oracle: setup
+	$(RUN) -W ignore tests/mmcv_oracle.py
 
 lint: setup
 	$(RUN) -m ruff check .

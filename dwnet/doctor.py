@@ -82,10 +82,13 @@ def examine() -> Iterator[Finding]:
         return
     from dwnet import compat
     if compat.mmcv_ops.in_use():
-        covered = ', '.join(compat.mmcv_ops.COVERED)
-        yield Finding('mmcv operators', f"dwnet's stand-in, by torchvision ({covered})")
+        yield Finding('mmcv operators', f"dwnet's stand-in, {len(compat.mmcv_ops.COVERED)} functions "
+                      '(docs/mmcv_operators.md)')
     else:
         yield Finding('mmcv operators', 'compiled, from mmcv')
+    from dwnet.compat.mmcv_ops import hook
+    yield Finding('start-up hook', hook.state(), '' if hook.is_current() or not hook.is_on() else
+                  'written by another version: python -m dwnet hook on')
 
     if torch.cuda.is_available():
         from dwnet.ops import choose_backend

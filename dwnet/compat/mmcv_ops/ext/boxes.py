@@ -86,19 +86,20 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     """
     corners, left = wide(boxes.detach()).numpy(), wide(scores.detach()).numpy().copy()
     x1, y1, x2, y2 = corners.T
-    areas = (x2 - x1 + offset) * (y2 - y1 + offset)
     order = np.arange(len(corners))  # in mmcv's order of swaps, by which it breaks ties
     step = 0
     with np.errstate(all='ignore'):
+        areas = (x2 - x1 + offset) * (y2 - y1 + offset)
         while step < len(order):
-            best = step + int(left[order[step:]].argmax())
+            best = step + _place_of_best(left[order[step:]])
             order[[step, best]] = order[[best, step]]
             best, rest = order[step], order[step + 1:]
             width = np.maximum(np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + offset, 0)
             height = np.maximum(np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + offset, 0)
             overlap = width * height / (areas[best] + areas[rest] - width * height)
             if method == 2:
-                left[rest] *= np.exp(-(overlap * overlap) / sigma)
+                # rounded once, as C does; NumPy's own float32 would break ties that C sees
+                left[rest] *= np.exp(-(overlap * overlap) / np.float32(sigma), dtype=np.float64).astype(left.dtype)
             else:
                 left[rest] *= np.where(overlap >= iou_threshold, 1 - overlap if method == 1 else 0, 1)
             step += 1
@@ -107,6 +108,12 @@ def softnms(boxes: Tensor, scores: Tensor, dets: Tensor, iou_threshold: float, s
     dets[:len(kept), :4] = boxes[kept]
     dets[:len(kept), 4] = torch.from_numpy(left)[kept]
     return kept
+
+
+def _place_of_best(scores: np.ndarray) -> int:
+    """Of the first best. NaN, which zero-area boxes get, is best where it stands first, and passed over elsewhere."""
+    best = int(scores.argmax())
+    return int(np.nanargmax(scores)) if np.isnan(scores[best]) and not np.isnan(scores[0]) else best
 
 
 def _close_gaps(items: np.ndarray, stays: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from .precision import wide
 
+FAR = -1e6  # pixels away, in the place of NaN and infinity: outside every map, as they are to mmcv; torchvision crashes
+
 
 def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
                         kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
@@ -71,6 +73,7 @@ def _arguments(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | Non
                stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int,
                offset_groups: int) -> tuple:
     """In the order of torchvision, which wants a bias and a mask where there is none, too."""
+    offset = wide(offset).nan_to_num(FAR, FAR, FAR)
     masked = mask is not None
     mask = mask if masked else input.new_zeros(len(input), 1)
     bias = bias if bias is not None else weight.new_zeros(len(weight))
@@ -91,7 +94,8 @@ def _convolve_backward(grad_output: Tensor, input: Tensor, weight: Tensor, offse
     # To mmcv a point a whole pixel before the map lies outside and its offset has no gradient. Offsets that start at 0
     # put every point of the padding there, and torchvision gives them the slope towards the map.
     kernel, size = weight.shape[2:], offset.shape[2:]
-    points = wide(offset).unflatten(1, (offset_groups, *kernel, 2))  # (B, groups, kh, kw, 2, h, w)
+    points = wide(offset).nan_to_num(FAR, FAR, FAR)
+    points = points.unflatten(1, (offset_groups, *kernel, 2))  # (B, groups, kh, kw, 2, h, w)
     outside = torch.zeros_like(points[:, :, :, :, 0], dtype=torch.bool)
     for axis in range(2):
         def along(n: int, dim: int) -> Tensor:

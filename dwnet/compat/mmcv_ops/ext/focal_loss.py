@@ -44,7 +44,7 @@ def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, b
     p, is_class = _probability_of_target(input, target)
     slope = alpha * (gamma * (1 - p)**(gamma - 1) * p * p.clamp(min=TINY).log() - (1 - p)**gamma)
     slope = torch.where(is_class, slope, 0) * _of_target(weight, target, input)
-    grad_input.copy_(slope[:, None] * (_is_target(input, target) - wide(input)))
+    grad_input.copy_(slope[:, None] * (_is_target(input, target).to(slope) - wide(input)))
 
 
 def _probabilities(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
     value, place = torch.ops.torchvision.roi_pool(x, cells.flatten(0, 2), 1., 1, 1)
     some = (some_rows[:, :, None] & some_columns[:, None])[:, None]
     # (cells, C, 1, 1) to (N, C, h, w)
-    value, place = (t.view(*shape, -1).permute(0, 3, 1, 2) for t in (value, place))
+    value, place = (t.view(*shape, x.shape[1]).permute(0, 3, 1, 2) for t in (value, place))
     output.copy_(torch.where(some, value, 0))
     argmax.copy_(torch.where(some, place, -1))
     output.masked_fill_(lost, torch.nan), argmax.masked_fill_(lost, -1)
@@ -151,7 +151,7 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
 
 
 def _split(rois: Tensor) -> tuple[Tensor, Tensor]:
-    """The regions, empty ones in the place of those with NaN or infinity, which crash torchvision; and which these are."""
+    """The regions, empty where they had NaN or infinity, which crash torchvision; and which had them."""
     finite = rois.isfinite().all(1)
     return rois.where(finite[:, None], 0), ~finite[:, None, None, None]
 

@@ -1,0 +1,61 @@
+"""``python -m dwnet hook on``: the stand-in in every process of this Python, whether it imports dwnet or not.
+
+So the toolboxes' own tools run with mmcv-lite: they import ``mmcv.ops`` before a config could bring dwnet in. The
+hook is one line in ``site-packages``, which Python runs when it starts. It adds a finder and imports nothing; the
+finder stands last, so a compiled mmcv wins, and finds nothing once dwnet is gone.
+"""
+import sysconfig
+from pathlib import Path
+
+from dwnet.errors import UserError
+
+LINE = (
+    "import sys; sys.meta_path.append(type('DWNetFinder', (), dict(find_spec=staticmethod("
+    "lambda name, path=None, target=None: name == 'mmcv._ext' and (util := __import__('importlib.util').util)"
+    " and (found := util.find_spec('dwnet')) and found.origin and util.spec_from_file_location("
+    "name, found.origin.removesuffix('__init__.py') + 'compat/mmcv_ops/ext/__init__.py') or None))))\n")
+
+
+def place() -> Path:
+    """The hook's file in this Python's site-packages."""
+    return Path(sysconfig.get_path('purelib')) / 'dwnet_mmcv_ops.pth'
+
+
+def is_on() -> bool:
+    return place().is_file()
+
+
+def is_current() -> bool:
+    """Whether the file holds this version's line."""
+    return is_on() and place().read_text() == LINE
+
+
+def turn_on() -> None:
+    """Writes the file.
+
+    Raises:
+        UserError: If site-packages cannot be written to.
+    """
+    try:
+        place().write_text(LINE)
+    except OSError as error:
+        raise UserError(f'{place()} cannot be written: {error.strerror}; take a virtual environment') from error
+
+
+def turn_off() -> None:
+    """Removes the file.
+
+    Raises:
+        UserError: If site-packages cannot be written to.
+    """
+    try:
+        place().unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f'{place()} cannot be removed: {error.strerror}') from error
+
+
+def state() -> str:
+    """On or off, for people."""
+    if not is_on():
+        return 'off: only processes that import dwnet have the operators'
+    return f'on: every process of this Python has the operators ({place()})'

@@ -1,0 +1,165 @@
+"""Cases of mmcv's operators, by ``mmcv.ops`` as a model calls it: the same for compiled mmcv and for the stand-in.
+
+Each function makes a case of a seed: the small seeds hold what is degenerate, the others are random. It returns the
+results, the gradients among them. ``tests/mmcv_oracle.py`` keeps what compiled mmcv returns.
+"""
+from collections.abc import Callable
+
+import torch
+from mmcv import ops
+from torch import Tensor
+
+Case = Callable[[int], list[Tensor]]
+
+
+def _random(seed: int) -> tuple[torch.Generator, Callable]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def choose(*options):
+        return options[int(torch.randint(len(options), (), generator=generator))]
+
+    return generator, choose
+
+
+def boxes(seed: int) -> tuple[Tensor, Tensor]:
+    """(N, 4) and scores (N,): none, one, equal, zero-area, beyond the image, inverted, with ties, random."""
+    generator, choose = _random(seed)
+    number = {0: 0, 1: 1, 2: 2}.get(seed, choose(3, 20, 60, 200))
+    corners = torch.rand(number, 4, generator=generator) * choose(10, 100, 1000)
+    corners[:, 2:] = corners[:, :2] + torch.rand(number, 2, generator=generator) * choose(5, 50, 300)
+    scores = torch.rand(number, generator=generator)
+    if seed == 2:
+        corners[1] = corners[0]
+    if seed in (3, 4) or seed % 5 == 4:  # whole numbers: overlaps that equal the threshold, scores that tie
+        corners, scores = corners.round(), (scores * 8).round() / 8
+    if seed == 5:
+        corners[:, 2:] = corners[:, :2]
+    if seed == 6:
+        corners[::2, 2] = corners[::2, 0]
+        corners -= 50
+    if seed == 7:
+        corners[::3] = corners[::3, [2, 3, 0, 1]]
+    if seed == 8:
+        scores[:] = .5
+    return corners, scores
+
+
+def nms(seed: int) -> list[Tensor]:
+    _, choose = _random(seed)
+    return list(ops.nms(*boxes(seed), choose(.1, .3, .5, .7, 1.), offset=seed % 2, score_threshold=choose(0, 0, .4),
+                        max_num=choose(-1, -1, 5)))
+
+
+def soft_nms(seed: int) -> list[Tensor]:
+    _, choose = _random(seed)
+    arguments = dict(iou_threshold=choose(.1, .3, .5), sigma=choose(.3, .5), min_score=choose(1e-3, .05, .4),
+                     offset=seed % 2)
+    return [t for method in ('naive', 'linear', 'gaussian')
+            for t in ops.soft_nms(*boxes(seed), method=method, **arguments)]
+
+
+def nms_match(seed: int) -> list[Tensor]:
+    _, choose = _random(seed)
+    corners, scores = boxes(seed)
+    groups = ops.nms_match(torch.cat([corners, scores[:, None]], 1), choose(.1, .3, .5, .7))
+    return [torch.tensor([len(group) for group in groups]), torch.cat([torch.zeros(0, dtype=torch.long), *groups])]
+
+
+def batched_nms(seed: int) -> list[Tensor]:
+    """By class, over all classes, in groups when there are many, without NMS; hard and soft."""
+    generator, choose = _random(seed)
+    corners, scores = boxes(max(seed, 1))  # of none, mmcv cannot take the maximum
+    classes = torch.randint(4, (len(corners), ), generator=generator)
+    kind = choose(dict(type='nms'), dict(type='soft_nms', min_score=.05), dict(type='nms', split_thr=10, max_num=9),
+                  dict(type='soft_nms', split_thr=10, method='gaussian'))
+    config = None if seed == 9 else dict(kind, iou_threshold=choose(.3, .5))
+    return list(ops.batched_nms(corners, scores, classes, config, class_agnostic=choose(True, False, False)))
+
+
+def bbox_overlaps(seed: int) -> list[Tensor]:
+    first, second = boxes(seed)[0][:30], boxes(seed + 1000)[0][:20]
+    if seed % 3 == 0:
+        first = second = first[:20]
+    return [ops.bbox_overlaps(first, second, mode, aligned, offset) for mode in ('iou', 'iof') for offset in (0, 1)
+            for aligned in ([False, True] if seed % 3 == 0 else [False])]
+
+
+def rois(seed: int, size: tuple[int, int, int]) -> Tensor:
+    """(N, 5) on (batch, height, width): none, one, of zero area, beyond the map, larger than it, random."""
+    generator, choose = _random(seed)
+    batch, height, width = size
+    number = {0: 0, 1: 1}.get(seed, choose(2, 5, 9))
+    corners = torch.rand(number, 4, generator=generator)
+    corners[:, 2:] = corners[:, :2] + corners[:, 2:] * (1 - corners[:, :2])
+    corners *= torch.tensor([width, height] * 2)
+    if seed == 2:
+        corners[:, 2:] = corners[:, :2]
+    if seed == 3:
+        corners[:, 2] = corners[:, 0]
+    if seed == 4:
+        corners += torch.tensor([width, 0] * 2)
+    if seed == 5:
+        corners -= 3 * torch.tensor([width, height] * 2)
+    if seed == 6:
+        corners = corners * 3 - torch.tensor([width, height] * 2)
+    if seed == 7:
+        corners = corners.round()
+    return torch.cat([torch.randint(batch, (number, 1), generator=generator).float(), corners], 1)
+
+
+def _with_gradients(function: Callable[..., Tensor], inputs: list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    output = function(*inputs)
+    gradient = torch.randn(output.shape, generator=generator).to(output)
+    return [output.detach(), *torch.autograd.grad(output, inputs, gradient)]
+
+
+def roi_align(seed: int) -> list[Tensor]:
+    generator, choose = _random(seed)
+    height, width, scale = choose(5, 8, 11), choose(4, 9), choose(1., .5, .25)
+    align = ops.RoIAlign(choose(1, 3, (2, 3)), scale, sampling_ratio=choose(0, 0, 1, 2), aligned=choose(True, False),
+                         pool_mode=('avg', 'max')[seed // 8 % 2] if seed < 16 else choose('avg', 'max'))
+    regions = rois(seed % 8 if seed < 16 else seed, (2, int(height / scale), int(width / scale)))
+    x = torch.randn(2, 3, height, width, generator=generator)
+    return _with_gradients(lambda x: align(x, regions), [x], generator)
+
+
+def deform_conv2d(seed: int, modulated: bool = False) -> list[Tensor]:
+    generator, choose = _random(seed)
+    groups, offset_groups = choose(1, 2), choose(1, 2, 4)
+    kernel, stride, padding, dilation = choose((1, 1), (3, 3), (3, 2)), choose(1, 2), choose(0, 1, 2), choose(1, 2)
+    batch, height, width = choose(1, 2, 4), choose(5, 7), choose(6, 9)
+    h, w = ((n + 2 * padding - dilation * (k - 1) - 1) // stride + 1 for n, k in zip((height, width), kernel))
+    points = offset_groups * kernel[0] * kernel[1]
+    offset = torch.randn(batch, 2 * points, h, w, generator=generator) * choose(.5, 3)
+    if seed % 4 == 0:
+        offset.zero_()  # as a new layer has it: the points lie on pixels and the border
+    if seed % 4 == 1:
+        offset.round_()
+    inputs = [torch.randn(batch, 4, height, width, generator=generator), offset]
+    inputs += [torch.rand(batch, points, h, w, generator=generator)] * modulated
+    inputs += [torch.randn(6, 4 // groups, *kernel, generator=generator) * .3]
+    if not modulated:
+        step = choose(1, 32)
+        return _with_gradients(lambda *x: ops.deform_conv2d(*x, stride, padding, dilation, groups, offset_groups,
+                                                            False, step), inputs, generator)
+    inputs += [torch.randn(6, generator=generator)] * choose(True, False)
+    return _with_gradients(
+        lambda x, offset, mask, weight, bias=None: ops.modulated_deform_conv2d(
+            x, offset, mask, weight, bias, stride, padding, dilation, groups, offset_groups), inputs, generator)
+
+
+def modulated_deform_conv2d(seed: int) -> list[Tensor]:
+    return deform_conv2d(seed, modulated=True)
+
+
+def psa_mask(seed: int) -> list[Tensor]:
+    generator, choose = _random(seed)
+    height, width, mask = choose(1, 3, 4), choose(2, 4), (choose(1, 3, 7), choose(3, 5, 4))
+    x = torch.randn(2, mask[0] * mask[1], height, width, generator=generator)
+    return _with_gradients(ops.PSAMask(('collect', 'distribute')[seed % 2], mask), [x], generator)
+
+
+# Those that compiled mmcv has on the CPU
+CASES: dict[str, Case] = {function.__name__: function for function in (
+    nms, soft_nms, nms_match, batched_nms, bbox_overlaps, roi_align, deform_conv2d, modulated_deform_conv2d, psa_mask)}
