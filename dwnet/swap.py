@@ -22,9 +22,10 @@ _IMAGE_SIZES = dict(mmdet=512, mmseg=512, mmpretrain=224)  # at which all parts 
 
 
 def swap_backbone(cfg: Config, **arguments) -> Config:
-    """A copy of a config whose backbone is DWNet: ``in_channels`` of what is behind it, and nothing else, is set to fit.
+    """A copy of a config whose backbone is DWNet, and ``in_channels`` of what is behind it are set to fit.
 
-    The weights that the old backbone would have started from are left out. A detector keeps the strides of its
+    The weights that the old backbone would have started from are left out, and so is mmdet's and mmseg's layer-wise
+    learning-rate decay, which refuses other backbones. A detector keeps the strides of its
     feature maps; a classifier or segmentor with n maps, whose heads take any size, gets the last n of DWNet's. In
     the place of a plain vision transformer, the neck that makes a pyramid of its maps is left out; in that of a
     backbone that gives a vector, DWNet's map is pooled.
@@ -53,10 +54,11 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
         raise UserError(f"model.backbone is missing: a {model.get('type')} keeps its network elsewhere "
                         f"({', '.join(key for key in model if key != 'type')}); swap it there by hand")
     if toolbox not in _IMAGE_SIZES:
-        raise UserError(f"default_scope must say whose config it is, one of {', '.join(_IMAGE_SIZES)}; it is {toolbox!r}")
+        raise UserError(f"default_scope must say whose config it is: {', '.join(_IMAGE_SIZES)}; it is {toolbox!r}")
     importlib.import_module(f'{toolbox}.models')
     with DefaultScope.overwrite_default_scope(toolbox), torch.random.fork_rng(devices=[]):
         _swap(model, toolbox, arguments)
+    _leave_out_layer_decay(cfg)
     return cfg
 
 
@@ -79,20 +81,36 @@ def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
         old = _run(necks, tuple(old), f'neck {necks[0].type}')
         necks, model.neck = [], None
 
-    arguments = dict(out_indices=_stages(old, image, name, toolbox), **arguments)
+    arguments.setdefault('out_indices', _stages(old, image, name, toolbox))
     model.backbone = ConfigDict(type=f'dwnet.{DWNet.__name__}', **arguments)
     model.pop('pretrained', None)
     new = _run(model.backbone, image, 'DWNet')
+    if len(old) != len(new):
+        raise UserError(f'out_indices must name {len(old)} stages, as the {name} gives so many maps; got {len(new)}')
     wanted, taken = [_channels(maps) for maps in (old, new)], 0
     for neck in necks:
         old_neck = copy.deepcopy(neck)
         taken += _replace_channels(neck, _channels(old), _channels(new))
-        old, new = (_run(*run, f'neck {neck.type}') for run in ((old_neck, tuple(old)), (neck, tuple(new))))
+        try:
+            old = _run(old_neck, tuple(old), '')
+        except UserError:  # SwAV's takes several images, a few have operators without a meta form: what they give stays
+            old = new = []
+            break
+        new = _run(neck, tuple(new), f'neck {neck.type} behind DWNet')
     heads = [model[key] for key in model if key not in _NOT_BEHIND]
     taken += _replace_channels(heads, _channels(old), _channels(new))
     if wanted[0] != wanted[1] and not taken:
         raise UserError(f'nothing behind the {name} says that it takes its channels, {wanted[0]}, in whose place DWNet '
                         f'has {wanted[1]}: its head is a part of it')
+
+
+def _leave_out_layer_decay(cfg: Config) -> None:
+    """That of mmdet and mmseg stops at any backbone but ConvNeXt and BEiT."""
+    wrapper = cfg.get('optim_wrapper', {})
+    if wrapper.get('constructor') in ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor'):
+        del wrapper.constructor
+        for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers'):
+            (wrapper.get('paramwise_cfg') or {}).pop(key, None)
 
 
 def _channels(maps: list[Tensor]) -> list[int]:
@@ -109,7 +127,7 @@ class _WeightsOnMeta(TorchFunctionMode):
 
 @torch.no_grad()
 def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str) -> list[Tensor]:
-    """What a part gives for the inputs in training, where some have other outputs: shapes alone, nothing is computed."""
+    """What a part gives in training, where some have other outputs: shapes alone, nothing is computed."""
     try:
         with _WeightsOnMeta():
             module = MODELS.build(copy.deepcopy(part)).to('meta')
@@ -151,6 +169,8 @@ def _replace_channels(part, old: list[int], new: list[int]) -> int:
             channels = [new[i] for i in levels]
             part[key] = type(value)(channels) if isinstance(value, (list, tuple)) else channels[0]  # JPU wants tuples
             replaced += 1
+            if part.get('num_convs') == 0 and part.get('channels') == value:  # FCNHead classifies what it takes
+                part.channels = channels[0]
             passed_on = part.get('out_channels')
             if isinstance(passed_on, (list, tuple)) and list(passed_on[:len(levels)]) == list(value):  # SSDNeck
                 part.out_channels = type(passed_on)([*channels, *passed_on[len(levels):]])

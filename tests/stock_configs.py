@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -14,7 +15,6 @@ from mmengine.structures import InstanceData, PixelData
 import dwnet  # noqa: F401  before the toolboxes
 
 TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
-SIDE = 64
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -40,35 +40,51 @@ def first_config(toolbox: str, family: str) -> tuple[Path | None, Config | None]
     return None, None
 
 
+def _preprocessor(cfg: Config) -> dict:
+    return cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+
+
 def train_and_predict(cfg: Config) -> None:
-    """One optimizer step, by the model's own data preprocessor, that reaches the backbone's first layer; then a prediction."""
-    model_cfg = copy.deepcopy(cfg.model)
+    """An optimizer step, by the model's own data preprocessor, down to the backbone's first layer; a prediction."""
+    toolbox, side = cfg.default_scope, _side(cfg)
+    model_cfg, preprocessor = copy.deepcopy(cfg.model), copy.deepcopy(_preprocessor(cfg))
     _leave_out_downloads(model_cfg)
-    preprocessor = model_cfg.get('data_preprocessor') or cfg.get('data_preprocessor', {})
-    for augment in preprocessor.get('batch_augments') or []:
-        if 'size' in augment:
-            augment['size'] = (SIDE, SIDE)
     _few_proposals([model_cfg.get('train_cfg'), model_cfg.get('test_cfg')])
-    model_cfg.setdefault('data_preprocessor', preprocessor or None)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    for part in [preprocessor, *(preprocessor.get('batch_augments') or [])]:
+        if part.get('size'):  # images are padded to it
+            part['size'] = (side, side)
+    if preprocessor:
+        model_cfg.data_preprocessor = preprocessor
+    settings = copy.deepcopy(cfg.optim_wrapper)
+    for key in ('loss_scale', 'dtype', 'use_fp16', 'accumulative_counts'):  # mixed precision is for GPUs
+        settings.pop(key, None)
+    settings.type = OptimWrapper
+    for key, value in dict(iter=0, epoch=0, max_iters=100, max_epochs=10).items():  # some models ask the Runner
+        MessageHub.get_current_instance().update_info(key, value)
+    with DefaultScope.overwrite_default_scope(toolbox):
         model = revert_sync_batchnorm(MODELS.build(model_cfg))
         model.train()
         model.init_weights()
-        settings = copy.deepcopy(cfg.optim_wrapper)
-        settings.update(type=OptimWrapper)
-        for key in ('loss_scale', 'dtype', 'use_fp16', 'accumulative_counts'):
-            settings.pop(key, None)
-        optimizer = build_optim_wrapper(model, settings)
         gradients = []
         model.backbone.patch_embed.proj.weight.register_hook(gradients.append)
-        samples = SAMPLES[cfg.default_scope](cfg)
-        losses = model.train_step(copy.deepcopy(samples), optimizer)
-        assert torch.isfinite(losses['loss']), losses
-        assert gradients and all(g.isfinite().all() for g in gradients) and any(g.any() for g in gradients)
+        data = SAMPLES[toolbox](cfg, side)
+        optimizer = build_optim_wrapper(model, settings)
+        for _ in range(2):
+            losses = model.train_step(copy.deepcopy(data), optimizer)
+            assert torch.isfinite(losses['loss']), losses
+            assert gradients and all(g.isfinite().all() for g in gradients)
+            if any(g.any() for g in gradients):
+                break  # else the head starts at zero, as that of a ViT, and passes gradients from the next step on
+        else:
+            raise AssertionError('no gradient reaches the first layer of the backbone')
+        model.eval()
         with torch.no_grad():
-            model.eval()
-            predictions = model.test_step(copy.deepcopy(samples))
-        CHECKS[cfg.default_scope](predictions)
+            if toolbox == 'mmpretrain' and cfg.model.type != 'ImageClassifier':
+                inputs = model.data_preprocessor(data, False)['inputs']
+                predictions = model.extract_feat(inputs[0])[-1].flatten(1)
+            else:
+                predictions = model.test_step(data)
+    CHECKS[toolbox](predictions, side)
 
 
 def _few_proposals(part) -> None:
@@ -98,68 +114,76 @@ def _leave_out_downloads(part) -> None:
             _leave_out_downloads(item)
 
 
-def _images() -> list[torch.Tensor]:
-    return [torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8) for _ in range(2)]
+def _side(cfg: Config) -> int:
+    """Of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side."""
+    return 256 if cfg.model.get('as_two_stage') else 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 64
 
 
-def _detection(cfg: Config) -> dict:
+def _images(side: int) -> list[torch.Tensor]:
+    return [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(2)]
+
+
+def _detection(cfg: Config, side: int) -> dict:
     from mmdet.structures import DetDataSample, ReIDDataSample
     from mmdet.structures.mask import BitmapMasks
     if cfg.model.type == 'BaseReID':
-        return dict(inputs=_images(), data_samples=[ReIDDataSample().set_gt_label(i) for i in range(2)])
+        return dict(inputs=_images(side), data_samples=[ReIDDataSample().set_gt_label(i) for i in range(2)])
     samples = []
     for _ in range(2):
         boxes = torch.tensor([[4., 4., 36., 40.], [20., 15., 60., 60.]])
-        masks = np.zeros((2, SIDE, SIDE), np.uint8)
+        masks = np.zeros((2, side, side), np.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
             mask[y1:y2, x1:x2] = 1
-        shape = dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE), scale_factor=(1., 1.), img_id=1, img_path='',
-                     text='person . car .', custom_entities=False, tokens_positive=-1)
-        sample = DetDataSample(metainfo=shape)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 0]),
-                                           masks=BitmapMasks(masks, SIDE, SIDE))
-        sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0).long(),
-                                                masks=BitmapMasks(masks[:0], SIDE, SIDE))
+        sample = DetDataSample(metainfo=dict(
+            img_shape=(side, side), ori_shape=(side, side), scale_factor=(1., 1.), img_id=1, img_path='',
+            text='person . car .', custom_entities=False, tokens_positive=-1))
+        sample.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.tensor([0, 0]), masks=BitmapMasks(masks, side, side))
+        sample.ignored_instances = InstanceData(
+            bboxes=boxes[:0], labels=torch.zeros(0).long(), masks=BitmapMasks(masks[:0], side, side))
         sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(masks.max(0)).long()[None])
-        noise = torch.rand(30, 4) * 8 - 4
-        sample.proposals = InstanceData(bboxes=boxes.repeat(15, 1) + noise, scores=torch.rand(30))
+        proposals = boxes.repeat(15, 1) + torch.rand(30, 4) * 8 - 4
+        sample.proposals = InstanceData(bboxes=proposals, scores=torch.rand(30))
         samples.append(sample)
-    return dict(inputs=_images(), data_samples=samples)
+    return dict(inputs=_images(side), data_samples=samples)
 
 
-def _segmentation(cfg: Config) -> dict:
+def _segmentation(cfg: Config, side: int) -> dict:
     from mmseg.structures import SegDataSample
     samples = []
     for _ in range(2):
-        sample = SegDataSample(metainfo=dict(img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE)))
-        target = torch.zeros(1, SIDE, SIDE, dtype=torch.long)
+        target = torch.zeros(1, side, side, dtype=torch.long)
         target[:, 15:45, 15:45] = 1
-        sample.gt_sem_seg = PixelData(data=target)
-        sample.gt_edge_map = PixelData(data=target)
+        sample = SegDataSample(metainfo=dict(img_shape=(side, side), ori_shape=(side, side)))
+        sample.gt_sem_seg = sample.gt_edge_map = PixelData(data=target)
         samples.append(sample)
-    return dict(inputs=_images(), data_samples=samples)
+    return dict(inputs=_images(side), data_samples=samples)
 
 
-def _classification(cfg: Config) -> dict:
+def _classification(cfg: Config, side: int) -> dict:
     from mmpretrain.structures import DataSample
     samples = [DataSample().set_gt_label(i) for i in range(2)]
-    return dict(inputs=_images(), data_samples=samples)
+    if cfg.model.type != 'ImageClassifier':  # self-supervised: views of each image, two or as many as SwAV crops
+        views = sum(cfg.model.head.get('loss', {}).get('num_crops', [2]))
+        return dict(inputs=[torch.stack(_images(side)) for _ in range(views)], data_samples=samples)
+    return dict(inputs=_images(side), data_samples=samples)
 
 
-def _check_detections(predictions: list) -> None:
+def _check_detections(predictions: list, side: int) -> None:
     assert len(predictions) == 2
     for sample in predictions:
-        assert any(key.startswith('pred_') for key in sample.keys()), sample
+        assert any(key.startswith('pred_') for key in sample.all_keys()), sample
 
 
-def _check_segmentations(predictions: list) -> None:
-    assert [tuple(sample.pred_sem_seg.data.shape) for sample in predictions] == [(1, SIDE, SIDE)] * 2
+def _check_segmentations(predictions: list, side: int) -> None:
+    assert [tuple(sample.pred_sem_seg.data.shape) for sample in predictions] == [(1, side, side)] * 2
 
 
-def _check_classes(predictions: list) -> None:
+def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
     assert len(predictions) == 2
     for sample in predictions:
-        assert sample.pred_score.isfinite().all() and sample.pred_label.numel() > 0
+        scores = sample if isinstance(sample, torch.Tensor) else sample.pred_score  # self-supervised: its features
+        assert scores.numel() > 1 and scores.isfinite().all()
 
 
 SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification)
