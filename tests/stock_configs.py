@@ -49,6 +49,7 @@ def train_and_predict(cfg: Config) -> None:
     toolbox, side = cfg.default_scope, _side(cfg)
     model_cfg, preprocessor = copy.deepcopy(cfg.model), copy.deepcopy(_preprocessor(cfg))
     _leave_out_downloads(model_cfg)
+    _one_process(model_cfg)
     _few_proposals([model_cfg.get('train_cfg'), model_cfg.get('test_cfg')])
     for part in [preprocessor, *(preprocessor.get('batch_augments') or [])]:
         if part.get('size'):  # images are padded to it
@@ -87,11 +88,21 @@ def train_and_predict(cfg: Config) -> None:
     CHECKS[toolbox](predictions, side)
 
 
+def _one_process(part) -> None:
+    """mmcv's SyncBN wants a process group when it is built; PyTorch's is left for ``revert_sync_batchnorm``."""
+    if isinstance(part, dict):
+        if part.get('type') == 'MMSyncBN':
+            part['type'] = 'BN'
+        for value in part.values():
+            _one_process(value)
+
+
 def _few_proposals(part) -> None:
     """Of thousands a few dozen, which saves most of the time."""
     if isinstance(part, dict):
         for key, value in part.items():
-            if key in ('max_per_img', 'nms_pre', 'num') and isinstance(value, int):
+            # a max_per_img without NMS is the number of a model's queries
+            if isinstance(value, int) and (key in ('nms_pre', 'num') or key == 'max_per_img' and 'nms' in part):
                 part[key] = min(value, 32)
             else:
                 _few_proposals(value)
@@ -143,7 +154,8 @@ def _detection(cfg: Config, side: int) -> dict:
             bboxes=boxes[:0], labels=torch.zeros(0).long(), masks=BitmapMasks(masks[:0], side, side))
         sample.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(masks.max(0)).long()[None])
         proposals = boxes.repeat(15, 1) + torch.rand(30, 4) * 8 - 4
-        sample.proposals = InstanceData(bboxes=proposals, scores=torch.rand(30))
+        if 'rpn_head' not in cfg.model:
+            sample.proposals = InstanceData(bboxes=proposals, scores=torch.rand(30))
         samples.append(sample)
     return dict(inputs=_images(side), data_samples=samples)
 

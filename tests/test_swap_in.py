@@ -35,6 +35,8 @@ CANNOT = {
     'mmdet/centripetalnet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/cornernet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/detectors': ('the neck has backbones of its own', r'gives 5 maps \(strides \[1, 4, 8, 16, 32\]\)'),
+    'mmdet/dyhead': ('the neck gives deformable convolution the offsets of a map of another size',
+                     'offset output dims'),
     'mmdet/glip': (_BERT, 'transformers is not installed'),
     'mmdet/grounding_dino': (_BERT, 'fairscale|transformers is not installed'),
     'mmdet/mm_grounding_dino': (_BERT, 'fairscale|transformers is not installed'),
@@ -58,8 +60,8 @@ CANNOT = {
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('mae', 'mff', 'mixmim')], (_MASKS, 'and no feature maps')),
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('conformer', 'deit')],
                     (_TOKENS, 'does not give feature maps alone')),
-    **dict.fromkeys([f'mmpretrain/{name}' for name in ('efficientformer', 'mlp_mixer')],
-                    ('tokens instead of a map; by hand it works', 'and no feature maps')),
+    'mmpretrain/efficientformer': ('tokens instead of a map; mmpretrain does not train its head', 'and no feature maps'),
+    'mmpretrain/mlp_mixer': ('tokens instead of a map; by hand it works', 'and no feature maps'),
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('dinov2', 'eva02', 'glip', 'sam')],
                     (_HEADLESS, 'default_scope must say')),
     'mmpretrain/inception_v3': ('the backbone classifies', 'does not give feature maps alone'),
@@ -91,6 +93,23 @@ def test_first_config_of_the_family(toolbox, name, monkeypatch):
         train_and_predict(swap_backbone(cfg, arch=SMALL))
 
 
+BY_HAND = {  # those of CANNOT of which it says so
+    'mmdet/nas_fcos': dict(neck=dict(in_channels=[96, 192, 384, 768])),
+    'mmdet/reid': dict(backbone=dict(out_indices=3), head=dict(in_channels=768), neck=dict(kernel_size=2)),
+    'mmpretrain/mlp_mixer': dict(backbone=dict(out_indices=3), neck=dict(dim=2), head=dict(in_channels=768)),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', BY_HAND)
+def test_by_hand(name):
+    assert set(BY_HAND) == {name for name, (reason, _) in CANNOT.items() if 'by hand' in reason}
+    _, cfg = first_config(*name.split('/'))
+    cfg.model.backbone = dict(type='dwnet.DWNet', arch=SMALL)
+    cfg.merge_from_dict(dict(model=BY_HAND[name]))
+    train_and_predict(cfg)
+
+
 CHANNELS = {  # what is set; another config than the first of its family
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': {'neck.in_channels': [96, 192, 384, 768]},
     'mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py': {'neck.in_channels': [768, 384, 192]},
@@ -107,7 +126,7 @@ CHANNELS = {  # what is set; another config than the first of its family
         'pretrained': None},
     'mmseg::knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512.py': {
         'decode_head.kernel_generate_head.in_channels': [96, 192, 384, 768], 'auxiliary_head.in_channels': 384,
-        'decode_head.kernel_update_head.0.in_channels': 512},  # not a channel of the backbone, though ResNet has 512, too
+        'decode_head.kernel_update_head.0.in_channels': 512},  # not the backbone's, though ResNet has 512, too
     'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py': {
         'neck': None, 'decode_head.in_channels': [96, 192, 384, 768], 'auxiliary_head.in_channels': 768},
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py': {
