@@ -22,15 +22,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
         iou_threshold: A box that overlaps a better one by more is dropped.
         offset: See above.
     """
-    order = scores.sort(0, descending=True)[1]  # mmcv's call: ties come in the order that this leaves them in
+    ranked, order = scores.sort(0, descending=True)  # mmcv's call, which settles the order of ties
     boxes = wide(boxes)
     if offset:
         # torchvision knows no offset, and boxes that are 1 longer are rounded otherwise
         groups = _groups(boxes.cpu(), order.cpu(), lambda overlap: overlap > iou_threshold, offset)
         return torch.tensor([int(best) for best, _ in groups], dtype=torch.long, device=order.device)
-    ranks = torch.arange(len(order), 0, -1, dtype=boxes.dtype, device=boxes.device)
-    # mmcv's threshold is a float32, and overlaps that equal it stay
-    return order[torch.ops.torchvision.nms(boxes[order], ranks, c_float(iou_threshold).value)]
+    # torchvision's sort leaves that order as it is; mmcv's threshold is a float32, and overlaps that equal it stay
+    return order[torch.ops.torchvision.nms(boxes[order], ranked.to(boxes.dtype), c_float(iou_threshold).value)]
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
