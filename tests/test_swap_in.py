@@ -44,7 +44,8 @@ CANNOT = {
     'mmdet/nas_fcos': ('BatchNorm with eps=0, which PyTorch refuses now; by hand it works', 'eps must be positive'),
     'mmdet/pascal_voc': ('C4: the head is the last stage of a ResNet', 'to have 1024 channels, but got 384'),
     'mmdet/reid': ('pools images of 256×128 alone; by hand it works', 'nothing behind the backbone'),
-    'mmdet/tridentnet': ('C4: the head is the last stage of a ResNet', 'to have 1024 channels, but got 384|num_branch'),
+    'mmdet/ssd': ('trains, but mmdet 3.3.0 cannot predict by SSD, whatever the backbone', "no attribute 'loss_cls'"),
+    'mmdet/tridentnet': ('C4: the head is the last stage of a ResNet', "no attribute 'num_branch'"),
     'mmseg/bisenetv2': ('five maps', 'gives 5 maps'),
     'mmseg/ddrnet': ('the head takes two maps in training and a bare one in prediction', 'must be Tensor, not tuple'),
     'mmseg/dpt': (_TOKENS, 'does not give feature maps alone'),
@@ -60,7 +61,8 @@ CANNOT = {
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('mae', 'mff', 'mixmim')], (_MASKS, 'and no feature maps')),
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('conformer', 'deit')],
                     (_TOKENS, 'does not give feature maps alone')),
-    'mmpretrain/efficientformer': ('tokens instead of a map; mmpretrain does not train its head', 'and no feature maps'),
+    'mmpretrain/efficientformer': (
+        'tokens instead of a map; mmpretrain does not train its head', 'and no feature maps'),
     'mmpretrain/mlp_mixer': ('tokens instead of a map; by hand it works', 'and no feature maps'),
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('dinov2', 'eva02', 'glip', 'sam')],
                     (_HEADLESS, 'default_scope must say')),
@@ -115,7 +117,7 @@ CHANNELS = {  # what is set; another config than the first of its family
     'mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py': {'neck.in_channels': [768, 384, 192]},
     'mmdet::ssd/ssd300_coco.py': {
         'neck.in_channels': (192, 384), 'neck.out_channels': (192, 384, 512, 256, 256, 256),
-        'bbox_head.in_channels': [192, 384, 512, 256, 256, 256]},
+        'bbox_head.in_channels': (192, 384, 512, 256, 256, 256)},
     'mmdet::detr/detr_r50_8xb2-150e_coco.py': {'neck.in_channels': [768]},
     'mmdet::faster_rcnn/faster-rcnn_r50-caffe-dc5_1x_coco.py': {
         'rpn_head.in_channels': 384, 'roi_head.bbox_roi_extractor.out_channels': 384,
@@ -126,9 +128,11 @@ CHANNELS = {  # what is set; another config than the first of its family
         'pretrained': None},
     'mmseg::knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512.py': {
         'decode_head.kernel_generate_head.in_channels': [96, 192, 384, 768], 'auxiliary_head.in_channels': 384,
+        'pretrained': None,
         'decode_head.kernel_update_head.0.in_channels': 512},  # not the backbone's, though ResNet has 512, too
     'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py': {
-        'neck': None, 'decode_head.in_channels': [96, 192, 384, 768], 'auxiliary_head.in_channels': 768},
+        'pretrained': None, 'neck': None,
+        'decode_head.in_channels': [96, 192, 384, 768], 'auxiliary_head.in_channels': 768},
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py': {
         'neck.0.type': 'GlobalAveragePooling', 'head.in_channels': 768},
     'mmpretrain::resnet/resnet50_8xb32_in1k.py': {'head.in_channels': 768},
@@ -164,7 +168,7 @@ def test_layer_decay_of_others_is_left_out():
 
 @pytest.mark.parametrize('config, arguments, message', [
     ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', dict(out_indices=(2, 3)), 'out_indices must name 4 stages'),
-    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', dict(arch='tyni'), "did you mean 'tiny'"),
+    ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', dict(arch='tinny'), "did you mean 'tiny'"),
     ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', {},
      'model.backbone is missing: a SoftTeacher keeps its network elsewhere'),
     (Config(dict(model=dict(backbone=dict(type='ResNet', depth=50)))), {}, 'default_scope must say'),
