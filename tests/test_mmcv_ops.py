@@ -37,6 +37,14 @@ def test_deviations_are_seen():
     assert deviations(kept, {}) == dict(a=torch.inf, b=torch.inf, c=torch.inf)
 
 
+@pytest.mark.parametrize('offset', [0, 1])
+def test_an_overlap_that_equals_the_threshold_stays(offset, device):
+    """In float32, in which mmcv has both."""
+    boxes = torch.tensor([[0, 0, 10 - offset, 10 - offset], [0, 0, 10 - offset, 1 - offset]], device=device)
+    for threshold, kept in ((.1, 2), (.0999, 1)):
+        assert len(ops.nms(boxes.float(), torch.tensor([.9, .8], device=device), threshold, offset=offset)[1]) == kept
+
+
 def test_the_page_lists_every_operator():
     """docs/mmcv_operators.md: what is covered in its table, all the rest of mmcv below."""
     page = (ROOT / 'docs/mmcv_operators.md').read_text()
@@ -120,7 +128,7 @@ def naive_roi_pool(x, rois, size, scale):
 
 
 ROIS = [[0, 4., 4., 15., 19.], [1, 5.3, 3.1, 9.7, 6.2], [1, -30., -9., 90., 90.], [0, 6., 6., 6., 6.],
-        [0, 9., 9., 2., 2.], [1, 80., 80., 99., 99.]]
+        [0, 9., 9., 2., 2.], [1, 80., 80., 99., 99.], [0, -60., -60., -20., -20.]]
 
 
 def test_roi_pool(device):
