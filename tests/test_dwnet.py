@@ -244,7 +244,7 @@ def test_every_second_block_of_local_mlp_is_shifted():
 @pytest.mark.parametrize('deploy', [False, True])
 @pytest.mark.parametrize('mixer', ['static', 'dynamic'])
 def test_no_hidden_copies(mixer, deploy):
-    """From the patch embedding to the outputs maps stay channels-last; copied is the image, and in patch merging.
+    """From the patch embedding on maps stay channels-last; copied are the image, what is merged, and the outputs.
 
     Within the operators, which it does not look into, a dynamic map is put together image by image on a CPU.
     """
@@ -260,8 +260,8 @@ def test_no_hidden_copies(mixer, deploy):
     model = DWNet(NANO, mixer, deploy=deploy).eval()
     with torch.no_grad(), Watch():
         maps = model(torch.rand(2, 3, 64, 64))
-    assert copies == ['aten::clone', 'aten::cat', 'aten::cat', 'aten::cat']
-    assert all(y.is_contiguous(memory_format=torch.channels_last) for y in maps)
+    assert copies == ['aten::clone', 'aten::cat', 'aten::cat', 'aten::cat', *['aten::clone'] * 4]
+    assert all(y.is_contiguous() for y in maps), 'as DMNet needs them, whose head takes views'
 
 
 @pytest.mark.parametrize('with_cp', [False, True])

@@ -243,7 +243,8 @@ class DWNet(BaseModule):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return tuple(self._normalise(i, maps[i]) for i in self.out_indices)
+        # inside they are channels-last, outside as all the toolboxes' backbones: some heads take views of them
+        return tuple(self._normalise(i, maps[i]).contiguous() for i in self.out_indices)
 
     def _normalise(self, i: int, x: Tensor) -> Tensor:
         return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x

@@ -1,0 +1,194 @@
+"""DWNet in the place of another backbone of a config.
+
+What the old backbone gives, and what each neck makes of it, is measured, and each ``in_channels``
+behind that names the old channels gets DWNet's: there is no list of models here.
+"""
+import copy
+import importlib
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from dwnet.errors import UserError, one_line
+
+from .models import DWNet
+
+_STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
+_NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
+_IMAGE_SIZES = dict(mmdet=512, mmseg=512, mmpretrain=224)  # at which all parts run; nothing is computed
+
+
+def swap_backbone(cfg: Config, **arguments) -> Config:
+    """A copy of a config whose backbone is DWNet, and ``in_channels`` of what is behind it are set to fit.
+
+    The weights that the old backbone would have started from are left out, and so is mmdet's and mmseg's layer-wise
+    learning-rate decay, which refuses other backbones. A detector keeps the strides of its
+    feature maps; a classifier or segmentor with n maps, whose heads take any size, gets the last n of DWNet's. In
+    the place of a plain vision transformer, the neck that makes a pyramid of its maps is left out; in that of a
+    backbone that gives a vector, DWNet's map is pooled.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain whose model has a ``backbone``. It stays as it is.
+        arguments: Of :class:`dwnet.DWNet`.
+
+    Returns:
+        The new config.
+
+    Raises:
+        UserError: If DWNet cannot stand there: the model has no ``backbone``, or one that gives no feature maps,
+            other strides than DWNet, or more than four maps; or nothing behind it says what channels it takes.
+
+    Example:
+        >>> from mmengine.hub import get_config
+        >>> from dwnet.apis import swap_backbone
+        >>> cfg = swap_backbone(get_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'), arch='tiny')
+        >>> cfg.model.neck.in_channels
+        [96, 192, 384, 768]
+    """
+    cfg = copy.deepcopy(cfg)
+    model, toolbox = cfg.get('model', {}), cfg.get('default_scope')
+    if not isinstance(model.get('backbone'), dict):
+        raise UserError(f"model.backbone is missing: a {model.get('type')} keeps its network elsewhere "
+                        f"({', '.join(key for key in model if key != 'type')}); swap it there by hand")
+    if toolbox not in _IMAGE_SIZES:
+        raise UserError(f"default_scope must say whose config it is: {', '.join(_IMAGE_SIZES)}; it is {toolbox!r}")
+    importlib.import_module(f'{toolbox}.models')
+    with DefaultScope.overwrite_default_scope(toolbox), torch.random.fork_rng(devices=[]):
+        _swap(model, toolbox, arguments)
+    _leave_out_layer_decay(cfg)
+    return cfg
+
+
+def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
+    name = f'backbone {model.backbone.type}'
+    side = model.backbone.get('img_size', _IMAGE_SIZES[toolbox])
+    image = torch.rand(2, 3, *((side, side) if isinstance(side, int) else side), device='meta')
+    from_scratch = {key: value for key, value in model.backbone.items() if key not in ('pretrained', 'init_cfg')}
+    old = _run(from_scratch, image, name)
+    necks = model.get('neck') or []
+    necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
+
+    if all(x.ndim == 2 for x in old) and not necks and toolbox == 'mmpretrain':  # pooled in the backbone
+        necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
+        old = [x[:, :, None, None] for x in old]
+    if any(x.ndim != 4 for x in old):
+        raise UserError(f"the {name} gives {', '.join(str(tuple(x.shape)) for x in old)} and no feature maps, which "
+                        'are all that DWNet has')
+    if len(old) > 1 and necks and len({x.shape for x in old}) == 1:  # a plain one; DWNet is a pyramid by itself
+        old = _run(necks, tuple(old), f'neck {necks[0].type}')
+        necks, model.neck = [], None
+
+    arguments.setdefault('out_indices', _stages(old, image, name, toolbox))
+    model.backbone = ConfigDict(type=f'dwnet.{DWNet.__name__}', **arguments)
+    model.pop('pretrained', None)
+    new = _run(model.backbone, image, 'DWNet')
+    if len(old) != len(new):
+        raise UserError(f'out_indices must name {len(old)} stages, as the {name} gives so many maps; got {len(new)}')
+    wanted, taken = [_channels(maps) for maps in (old, new)], 0
+    for neck in necks:
+        old_neck = copy.deepcopy(neck)
+        taken += _replace_channels(neck, _channels(old), _channels(new))
+        try:
+            old = _run(old_neck, tuple(old), '')
+        except UserError:  # SwAV's takes several images, a few have operators without a meta form: what they give stays
+            old = new = []
+            break
+        new = _run(neck, tuple(new), f'neck {neck.type} behind DWNet')
+    heads = [model[key] for key in model if key not in _NOT_BEHIND]
+    taken += _replace_channels(heads, _channels(old), _channels(new))
+    if wanted[0] != wanted[1] and not taken:
+        raise UserError(f'nothing behind the {name} says that it takes its channels, {wanted[0]}, in whose place DWNet '
+                        f'has {wanted[1]}: its head is a part of it')
+
+
+def _leave_out_layer_decay(cfg: Config) -> None:
+    """That of mmdet and mmseg stops at any backbone but ConvNeXt and BEiT."""
+    wrapper = cfg.get('optim_wrapper', {})
+    if wrapper.get('constructor') in ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor'):
+        del wrapper.constructor
+        for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers'):
+            (wrapper.get('paramwise_cfg') or {}).pop(key, None)
+
+
+def _channels(maps: list[Tensor]) -> list[int]:
+    return [x.shape[1] for x in maps]
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Weights take neither memory nor time; other numbers are real, since constructors read them."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        return function(*args, **(kwargs | dict(device='meta') if function is torch.empty else kwargs))
+
+
+@torch.no_grad()
+def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str) -> list[Tensor]:
+    """What a part gives in training, where some have other outputs: shapes alone, nothing is computed."""
+    try:
+        with _WeightsOnMeta():
+            module = MODELS.build(copy.deepcopy(part)).to('meta')
+        module.train()
+        with torch.device('meta'):
+            outputs = module(inputs)
+    except Exception as error:  # whatever a third party's part raises
+        raise UserError(f'the {name} cannot be run to see what it gives: {one_line(error)}') from error
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    if not isinstance(outputs, (list, tuple)) or not all(isinstance(x, Tensor) for x in outputs):
+        raise UserError(f'the {name} does not give feature maps alone, and that is all that DWNet has')
+    return list(outputs)
+
+
+def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: str) -> tuple[int, ...]:
+    """The stages of DWNet in the place of the old maps."""
+    strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
+    if len(old) > len(_STAGES):
+        raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
+    if toolbox != 'mmdet':  # heads of any size of map
+        return tuple(range(len(_STAGES)))[-len(old):]
+    if sorted(set(strides)) != strides or not _STAGES.keys() >= set(strides):
+        raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32, each once')
+    return tuple(_STAGES[stride] for stride in strides)
+
+
+def _replace_channels(part, old: list[int], new: list[int]) -> int:
+    """Sets each ``in_channels`` in a part of a model's config that is fed by these maps; returns how many."""
+    if old == new:
+        return 0
+    if isinstance(part, (list, tuple)):
+        return sum(_replace_channels(item, old, new) for item in part)
+    if not isinstance(part, dict):
+        return 0
+    replaced = sum(_replace_channels(value, old, new) for value in part.values())
+    for key, value in part.items():
+        levels = _levels(key, part, old)
+        if levels is not None:
+            channels = [new[i] for i in levels]
+            part[key] = type(value)(channels) if isinstance(value, (list, tuple)) else channels[0]  # JPU wants tuples
+            replaced += 1
+            if part.get('num_convs') == 0 and part.get('channels') == value:  # FCNHead classifies what it takes
+                part.channels = channels[0]
+            passed_on = part.get('out_channels')
+            if isinstance(passed_on, (list, tuple)) and list(passed_on[:len(levels)]) == list(value):  # SSDNeck
+                part.out_channels = type(passed_on)([*channels, *passed_on[len(levels):]])
+    return replaced
+
+
+def _levels(key: str, part: ConfigDict, old: list[int]) -> list[int] | None:
+    """Which of the maps a setting of a part gives the channels of; None if of none."""
+    # a RoI extractor's out_channels are those of the maps
+    if not key.endswith('in_channels') and not (key == 'out_channels' and 'roi_layer' in part):
+        return None
+    is_list = isinstance(part[key], (list, tuple))
+    values = list(part[key]) if is_list else [part[key]]
+    levels = part.get('in_index', list(range(len(old))) if is_list else -1)
+    levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
+    if all(-len(old) <= i < len(old) for i in levels) and [old[i] for i in levels] == values:
+        return levels
+    # by value, where that is clear: YOLOv3 takes the maps last to first; DeepLabV3+ has a c1_in_channels
+    if (is_list or key != 'in_channels') and all(old.count(value) == 1 for value in values):
+        return [old.index(value) for value in values]
+    return None
