@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file with the table, the training curves, and predictions beside the truth."""
+"""Reports, of the demo or of a training: an HTML file with scores, curves, and predictions beside the truth."""
 import base64
 import contextlib
 import copy
@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import VISUALIZERS, init_default_scope
 from mmengine.runner import Runner
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
+from dwnet.engine.options import main_metric
 from dwnet.engine.scores import NAMES
 
 _STYLE = """
@@ -38,20 +41,24 @@ def read_curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
     return list(curve), list(curve.values())
 
 
-def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
+def _plot(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
+    """Curves side by side: title → label of the vertical axis, and (steps, values)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3), layout='constrained')
-    for axes, name in zip(figure.subplots(1, len(results)), results):
-        steps, losses = read_curve(work_dir / name, 'loss')
-        axes.plot(steps, losses, color='#c2410c')
-        axes.set(title=name, xlabel='iteration', ylim=(0, None))
+    for axes, (title, (label, (steps, values))) in zip(figure.subplots(1, len(curves), squeeze=False)[0],
+                                                       curves.items()):
+        axes.plot(steps, values, color='#c2410c', marker='o' if len(steps) < 20 else None)
+        axes.set(title=title, ylabel=label, ylim=(0, None))
         axes.spines[['top', 'right']].set_visible(False)
-    figure.axes[0].set_ylabel('training loss')
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
+    return _plot({name: ('training loss', read_curve(work_dir / name, 'loss')) for name in results})
 
 
 def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
@@ -79,10 +86,13 @@ def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 25
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         with torch.no_grad():
             sample = model.test_step(batch)[0].cpu()
-        image = np.asarray(Image.open(sample.img_path).convert('RGB').resize((size, size)))
+        height, width = sample.ori_shape
+        within = (max(1, size * width // max(height, width)), max(1, size * height // max(height, width)))
+        photo = ImageOps.exif_transpose(Image.open(sample.img_path))
+        image = np.asarray(photo.convert('RGB').resize(within))
         for row, truth in enumerate((True, False)):
-            picture = _draw(visualizer, image, sample, truth)
-            sheet.paste(picture.resize((size, size)), (column * size, row * size))
+            picture = _draw(visualizer, image, sample, truth).resize(within)
+            sheet.paste(picture, (column * size + (size - within[0]) // 2, row * size + (size - within[1]) // 2))
     return sheet
 
 
@@ -109,11 +119,41 @@ def _scaled(sample, factor: float, shape: tuple[int, int]):
     for instances in (sample.gt_instances, sample.pred_instances):
         boxes = instances.bboxes
         instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
+        if 'masks' not in instances:
+            continue
         masks = instances.masks
         masks = masks.masks if hasattr(masks, 'masks') else masks
         masks = torch.as_tensor(np.asarray(masks)).float().reshape(-1, 1, *sample.ori_shape)
         instances.masks = torch.nn.functional.interpolate(masks, shape, mode='bilinear')[:, 0] > .5
     return sample
+
+
+def report_training(runner: Runner) -> None:
+    """At the end of a training: ``report.html`` in its work dir, and the lines that say what to do next."""
+    if not is_main_process():
+        return
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    checkpoint = hook.best_ckpt_path or hook.last_ckpt
+    work_dir = Path(runner.work_dir)
+    config = work_dir / Path(runner.cfg.filename).name
+    metric = main_metric(runner.cfg)
+    curve = read_curve(work_dir, metric)
+    name, best = NAMES[metric], max(curve[1], default=float('nan'))
+    length = f'{runner.epoch} epochs' if runner.cfg.train_cfg.get('max_epochs') else f'{runner.iter} iterations'
+    picture = draw_predictions(config, Path(checkpoint), number=6)
+    picture.save(work_dir / 'predictions.png')
+    curves = _plot({'training loss': ('loss, by iteration', read_curve(work_dir, 'loss')),
+                    'validation': (name, curve)})
+    curves.save(work_dir / 'curves.png')
+    path = work_dir / 'report.html'
+    path.write_text(f"""<!doctype html><meta charset=utf-8><title>{html.escape(config.stem)}</title>
+<style>{_STYLE}</style><h1>{html.escape(config.stem)}</h1>
+<p>{length}; the best validation: <b>{name} {best:g}</b>, of {html.escape(Path(checkpoint).name)}.</p>
+<h2>Training</h2>{_embed(curves)}
+<h2>Predictions</h2><p class=hint>Above the truth, below the prediction, on images that were not trained with.</p>
+{_embed(picture)}
+""", encoding='utf-8')
+    print(f'best {name}: {best:g}\nreport: {path}\ntest with: python tools/test.py {config} {checkpoint}')
 
 
 def _embed(image: Image.Image) -> str:

@@ -204,6 +204,13 @@ class Runner(MMEngineRunner):
             raise UserError(f'{out_dir}/{filename} cannot be written ({error.strerror or error}); earlier checkpoints '
                             'are intact: make room, then --resume') from error
 
+    def dump_config(self) -> None:
+        """Into the work dir; beside the log where the config comes from there, so that a test does not overwrite it."""
+        name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
+        own = Path(self.work_dir, name)
+        taken = own.is_file() and self.cfg.filename and own.samefile(self.cfg.filename)
+        self.cfg.dump(Path(self.log_dir, name) if taken else own)
+
     def train(self) -> nn.Module:
         return self._with_progress_closed(super().train)
 

@@ -247,6 +247,27 @@ class DWNet(BaseModule):
     def _normalise(self, i: int, x: Tensor) -> Tensor:
         return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """How deep a parameter lies, as mmpretrain's backbones tell it, for layer-wise learning-rate decay.
+
+        Args:
+            param_name: Its name in the whole model.
+            prefix: What the backbone's own names begin with there, such as ``'backbone.'``.
+
+        Returns:
+            The depth and the number of depths: 0 is the patch embedding; each block has its own, which is also that of
+            a patch merging in front of it; the last one is of the output norms, and of all beyond the backbone.
+        """
+        blocks = [len(stage.blocks) for stage in self.stages]
+        depths = sum(blocks) + 2
+        name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix) or not name.startswith(('patch_embed.', 'stages.')):
+            return depths - 1, depths
+        if name.startswith('patch_embed.'):
+            return 0, depths
+        _, stage, part, block, *_ = name.split('.')
+        return 1 + sum(blocks[:int(stage)]) + (int(block) if part == 'blocks' else 0), depths
+
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:
             return []
