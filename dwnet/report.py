@@ -42,15 +42,14 @@ def read_curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
 
 
 def _plot(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
-    """Curves side by side: title → label of the vertical axis, and (steps, values)."""
+    """Curves side by side: title → label of the horizontal axis, and (steps, values)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3), layout='constrained')
-    for axes, (title, (label, (steps, values))) in zip(figure.subplots(1, len(curves), squeeze=False)[0],
-                                                       curves.items()):
-        axes.plot(steps, values, color='#c2410c', marker='o' if len(steps) < 20 else None)
-        axes.set(title=title, ylabel=label, ylim=(0, None))
+    for axes, (title, (label, curve)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        axes.plot(*curve, color='#c2410c', marker='o' if len(curve[0]) < 20 else None)
+        axes.set(title=title, xlabel=label, ylim=(0, None))
         axes.spines[['top', 'right']].set_visible(False)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -58,7 +57,7 @@ def _plot(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
 
 
 def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
-    return _plot({name: ('training loss', read_curve(work_dir / name, 'loss')) for name in results})
+    return _plot({f'{name}: training loss': ('iteration', read_curve(work_dir / name, 'loss')) for name in results})
 
 
 def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
@@ -101,7 +100,9 @@ def _draw(visualizer, image: np.ndarray, sample, truth: bool) -> Image.Image:
     height, width = image.shape[:2]
     options = dict(draw_gt=truth, draw_pred=not truth)
     if hasattr(visualizer, 'visualize_cls'):
-        drawn = visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=16), **options)
+        letters = 22 + max(map(len, visualizer.dataset_meta['classes']))  # "Prediction: 0, 0.99 (NAME)"
+        drawn = visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=1.2 * width / letters),
+                                         **options)
     elif 'pred_sem_seg' in sample:
         small = np.asarray(Image.fromarray(image).resize(sample.ori_shape[::-1]))
         visualizer.add_datasample('', small, sample, with_labels=False, **options)
@@ -139,11 +140,12 @@ def report_training(runner: Runner) -> None:
     metric = main_metric(runner.cfg)
     curve = read_curve(work_dir, metric)
     name, best = NAMES[metric], max(curve[1], default=float('nan'))
-    length = f'{runner.epoch} epochs' if runner.cfg.train_cfg.get('max_epochs') else f'{runner.iter} iterations'
     picture = draw_predictions(config, Path(checkpoint), number=6)
     picture.save(work_dir / 'predictions.png')
-    curves = _plot({'training loss': ('loss, by iteration', read_curve(work_dir, 'loss')),
-                    'validation': (name, curve)})
+    by_epoch = 'max_epochs' in runner.cfg.train_cfg
+    length = f'{runner.epoch} epochs' if by_epoch else f'{runner.iter} iterations'
+    curves = _plot({'training loss': ('iteration', read_curve(work_dir, 'loss')),
+                    f'validation: {name}': ('epoch' if by_epoch else 'iteration', curve)})
     curves.save(work_dir / 'curves.png')
     path = work_dir / 'report.html'
     path.write_text(f"""<!doctype html><meta charset=utf-8><title>{html.escape(config.stem)}</title>

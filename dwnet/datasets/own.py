@@ -206,9 +206,10 @@ def _images_below(folder: Path) -> list[str]:
     return images
 
 
-def _palette(number: int) -> list[list[int]]:
+def _palette(number: int) -> list[tuple[int, ...]]:
     """Colours that are easily told apart."""
-    return [[round(255 * c) for c in colorsys.hsv_to_rgb(i * .618 % 1, .75, 1 - .25 * (i % 2))] for i in range(number)]
+    colours = [colorsys.hsv_to_rgb(i * .618 % 1, .75, 1 - .25 * (i % 2)) for i in range(number)]
+    return [tuple(round(255 * part) for part in colour) for colour in colours]
 
 
 # --- Classification --------------------------------------------------------------------------------------

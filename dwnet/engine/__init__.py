@@ -9,7 +9,8 @@ from .progress import ProgressHook
 from .reproducible import SeedHook
 from .runner import Runner
 from .speed import BFloat16Hook, BFloat16OptimWrapper, ChannelsLastHook, CompileHook, DeployHook
+from .waiting import WaitingHook
 
 __all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'ChannelsLastHook', 'CompileHook', 'DeployHook', 'EpochLoop',
            'GatheredGradientsHook', 'GuardHook', 'IterLoop', 'LayerDecayConstructor', 'PreemptionHook', 'ProgressHook',
-           'ResumableEarlyStoppingHook', 'Runner', 'SafeCheckpointHook', 'SeedHook']
+           'ResumableEarlyStoppingHook', 'Runner', 'SafeCheckpointHook', 'SeedHook', 'WaitingHook']

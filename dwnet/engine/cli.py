@@ -156,7 +156,7 @@ def _toolbox_error(toolbox: str, reason: str = 'it is not installed') -> UserErr
 def _merge_options(cfg: Config, options: dict) -> None:
     known = {*cfg, *inspect.signature(MMEngineRunner.__init__).parameters, 'sync_bn', 'runner_type',
              'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing', 'compile', 'tta_model',
-             'tta_pipeline', 'new_heads'}
+             'tta_pipeline', 'new_heads', 'keep_seg_logits'}
     for key in options:
         top = key.split('.')[0]
         if top not in known:

@@ -284,7 +284,7 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
     if patience < 1:
         raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
     keep_best(cfg)
-    _add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule='greater', min_delta=0.,
+    _add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule='greater', min_delta=1e-6,
               patience=patience)
 
 
