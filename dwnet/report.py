@@ -101,7 +101,7 @@ def _draw(visualizer, image: np.ndarray, sample, truth: bool) -> Image.Image:
     options = dict(draw_gt=truth, draw_pred=not truth)
     if hasattr(visualizer, 'visualize_cls'):
         letters = 22 + max(map(len, visualizer.dataset_meta['classes']))  # "Prediction: 0, 0.99 (NAME)"
-        drawn = visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=1.2 * width / letters),
+        drawn = visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=1.08 * width / letters),
                                          **options)
     elif 'pred_sem_seg' in sample:
         small = np.asarray(Image.fromarray(image).resize(sample.ori_shape[::-1]))

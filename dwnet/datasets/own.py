@@ -353,8 +353,9 @@ def _find_masks(root: Path, split: Path) -> OwnData:
         all='.')
     pairs = {part: _pairs(images / name, masks / name) for part, name in parts.items()}
     classes = _class_names(root, [(masks / name, pairs[part]) for part, name in parts.items()])
-    common = dict(type='BaseSegDataset', data_root=str(root), metainfo=dict(
-        classes=classes, palette=_palette(len(classes))), reduce_zero_label=False)
+    palette = [(0, 0, 0), *_palette(len(classes) - 1)]  # the first is nearly always the background
+    common = dict(type='BaseSegDataset', data_root=str(root), metainfo=dict(classes=classes, palette=palette),
+                  reduce_zero_label=False)
     datasets, sizes = {}, {}
     for part, name in parts.items():
         stems, suffix, mask_suffix = pairs[part]

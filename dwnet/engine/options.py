@@ -90,7 +90,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     """
     data = use_own_data(cfg, args.data_root)
     loader, given = cfg.train_dataloader, args.cfg_options or {}
-    processes, samples = world_size(cfg.launcher), data.sizes['train']
+    processes, samples = world_size(cfg.get('launcher', 'none')), data.sizes['train']
     batch = given.get('train_dataloader.batch_size') or max(2, min(
         loader.batch_size, 2 ** int(math.log2(max(1, samples / 8 / processes)))))
     base = cfg.get('auto_scale_lr', {}).get('base_batch_size', loader.batch_size * processes)
@@ -218,7 +218,7 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
     if epochs < 1:
         raise UserError(f'--epochs {epochs}: one epoch at least')
     loader, loop = cfg.train_dataloader, cfg.train_cfg
-    batch = loader.batch_size * world_size(cfg.launcher)
+    batch = loader.batch_size * world_size(cfg.get('launcher', 'none'))
     drop_last = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
     steps = max(1, samples // batch if drop_last else math.ceil(samples / batch))
     by_epoch = 'max_epochs' in loop
@@ -267,8 +267,9 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
     wrapper.paramwise_cfg = {**(wrapper.get('paramwise_cfg') or {}), 'layer_decay_rate': rate}
     schedule = cfg.get('param_scheduler') or []
     for scheduler in schedule if isinstance(schedule, list) else [schedule]:
-        if scheduler.get('eta_min') is not None:  # one end for all would raise the rate of the first layers
-            scheduler.eta_min_ratio = scheduler.pop('eta_min') / wrapper.optimizer.lr
+        end = scheduler.pop('eta_min', None)  # one for all would raise the rate of the first layers
+        if end and str(scheduler.type).startswith('Cosine'):
+            scheduler.eta_min_ratio = end / wrapper.optimizer.lr
 
 
 def enable_ema(cfg: Config) -> None:
