@@ -210,7 +210,7 @@ def names(*lines):
      'val has classes that .*train lacks: c; name the folders alike'),
     ('detection', lambda r: folders(r, images=2), None, 'has no annotations: a COCO file'),
     ('detection', lambda r: coco_root(r, annotations=[]), None, 'all.json has no annotations; export it again'),
-    ('detection', lambda r: coco_root(r, images=[]), None, 'all.json has no images'),
+    ('detection', lambda r: coco_root(r, images=[], annotations=[]), None, 'all.json has no images'),
     ('detection', coco_root, lambda r: (r / 'annotations/all.json').write_text('{"images": ['),
      'is no whole COCO annotation file'),
     ('detection', coco_root, lambda r: shutil.rmtree(r / 'images'), 'names images that are not below .*: 0.jpg'),

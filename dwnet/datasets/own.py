@@ -13,6 +13,7 @@ segmentation     ``ROOT/images/{train,val}`` and label images in ``ROOT/masks/{t
 import colorsys
 import json
 import os
+import sys
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 from dwnet.engine.data_checks import some
@@ -403,7 +405,8 @@ def _class_names(root: Path, masks: Iterable[tuple[Path, tuple[list[str], str, s
         classes = [line.strip() for line in listed.read_text(encoding='utf-8').splitlines() if line.strip()]
         files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, 100).astype(int))]
     values: Counter = Counter()
-    for file in track(files, 'reading label images', transient=True):
+    for file in track(files, 'reading label images', console=Console(stderr=True), transient=True,
+                      disable=not sys.stderr.isatty()):
         values.update(_values(file))
     labels = sorted(set(values) - {_IGNORED})
     if listed is None:
