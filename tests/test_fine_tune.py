@@ -1,4 +1,5 @@
 """Own data in three forms, and the options of a fine-tuning; as a newcomer would type them."""
+import copy
 import functools
 import json
 import shutil
@@ -86,8 +87,11 @@ def masks_root(root: Path, values=(0, 1, 2, 255), parts=('.', ), number: int = 6
     return root
 
 
+_read = functools.cache(read_config)
+
+
 def own(task: str, root: Path, configs: dict = NANO):
-    cfg = read_config(configs[task])
+    cfg = copy.deepcopy(_read(configs[task]))
     cfg.work_dir = str(root.parent / 'work')
     return cfg, use_own_data(cfg, str(root))
 
@@ -489,3 +493,25 @@ def test_one_command_from_own_data_to_a_tested_model(task, own_digits, tmp_path)
             assert scores[name] == pytest.approx(max(record[name] for record in validated if name in record))
         assert Path(config).read_text() == text  # a test leaves the config of the training as it is
     assert 'coco/segm_mAP' not in scores
+
+
+@pytest.mark.long
+def test_a_training_that_counts_iterations(own_digits, tmp_path):
+    (tmp_path / 'by_iteration.py').write_text(f"""
+_base_ = '{Path(NANO['segmentation']).resolve()}'
+train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
+log_processor = dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=16000))
+param_scheduler = [dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1501),
+                   dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin=0, end=160001)]
+""")
+    done = run_tool('tools/train.py', tmp_path / 'by_iteration.py', '--data-root', own_digits / 'segmentation',
+                    '--epochs', 3, '--early-stopping', 9, '--lr', '1e-3', '--work-dir', tmp_path, '--cfg-options',
+                    f'experiment_name={tmp_path.name}', 'log_level=ERROR',
+                    *(f'{part}_dataloader.{key}' for part in ('train', 'val')
+                      for key in ('num_workers=0', 'persistent_workers=False')))
+    assert done.returncode == 0, done.stderr
+    assert '3 epochs of about 10 steps of 2 images, learning rate 0.001' in done.stdout
+    assert sorted(path.name for path in tmp_path.glob('iter_*.pth')) == ['iter_20.pth', 'iter_30.pth']
+    assert len(list(tmp_path.glob('best_mIoU_iter_?0.pth'))) == 1 and 'best mIoU' in done.stdout
