@@ -36,7 +36,8 @@ def _hook(arguments: list[str]) -> None:
     from dwnet.compat.mmcv_ops import hook
     from dwnet.errors import UserError
     parser = argparse.ArgumentParser(
-        prog='python -m dwnet hook', description="mmcv's operators in every process of this Python, import dwnet or not",
+        prog='python -m dwnet hook',
+        description="mmcv's operators in every process of this Python, import dwnet or not",
         epilog="example: python -m dwnet hook on, then the toolboxes' own tools run with mmcv-lite")
     parser.add_argument('action', nargs='?', default='status', choices=['on', 'off', 'status'])
     action = parser.parse_args(arguments).action

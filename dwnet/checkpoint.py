@@ -273,7 +273,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
         weights: Tensors by official names, by ours, or by those of any other model.
         source: Where they come from, for messages.
         new_heads: Leave the tensors of heads (all but ``backbone.`` and ``neck.``) that have another shape, as
-            they do for other classes, at their initialisation. The log lists them.
+            they do for other classes, at their initialisation, and those of heads that the model lacks unused. The
+            log lists them.
         dry_run: Only see whether they fit.
 
     Returns:
@@ -289,7 +290,8 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
     # a backbone, bare or with a head of its own, has no prefix; a model that starts from one has
     strip, add = ('', 'backbone.') if nested and not in_file else ('' if nested else 'backbone.', '')
     keys = _keys_by_name(names, source, strip, add)
-    new = {name for name in own if new_heads and name in keys and weights[keys[name]].shape != own[name].shape
+    new = {name for name, key in keys.items() if new_heads
+           and (name not in own or weights[key].shape != own[name].shape)
            and not (name.startswith(('backbone.', 'neck.')) or _OURS.fullmatch(name))}
     return _load(model, weights, keys, source, new, dry_run)
 

@@ -144,7 +144,8 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     axes = {2: 'height', 3: 'width'} | ({0: 'batch'} if batch is None else {})
     try:
         # it warns of every number that stays one, and prints the whole graph where it fails
-        with torch.no_grad(), warnings.catch_warnings(action='ignore'), redirect_stdout(io.StringIO()):
+        with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
             torch.onnx.export(
                 graph, (_photographs(batch or 2, 160, 224), ), str(unfinished), dynamo=False, opset_version=OPSET,
                 input_names=['image'], output_names=list(graph.axes),

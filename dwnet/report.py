@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file with the table, the training curves, and predictions beside the truth."""
+"""Reports, of the demo or of a training: an HTML file with scores, curves, and predictions beside the truth."""
 import contextlib
 import html
 import io
@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
+from dwnet.engine.options import main_metric
 from dwnet.engine.scores import NAMES
 from dwnet.visual.curves import read_curve
 from dwnet.visual.figure import COLOURS, new_figure
@@ -20,17 +23,20 @@ from dwnet.visual.page import STYLE, embed
 from dwnet.visual.samples import draw, make_visualizer
 
 
-def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
+def _plot(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
+    """Curves side by side: title → label of the horizontal axis, and (steps, values)."""
     figure = new_figure(11, 3)
-    for axes, name in zip(figure.subplots(1, len(results)), results):
-        steps, losses = read_curve(work_dir / name, 'loss')
-        axes.plot(steps, losses, color=COLOURS[1])
-        axes.set(title=name, xlabel='iteration', ylim=(0, None))
+    for axes, (title, (label, curve)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        axes.plot(*curve, color=COLOURS[1], marker='o' if len(curve[0]) < 20 else None)
+        axes.set(title=title, xlabel=label, ylim=(0, None))
         axes.spines[['top', 'right']].set_visible(False)
-    figure.axes[0].set_ylabel('training loss')
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
+    return _plot({f'{name}: training loss': ('iteration', read_curve(work_dir / name, 'loss')) for name in results})
 
 
 def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
@@ -56,11 +62,41 @@ def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 25
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         with torch.no_grad():
             sample = model.test_step(batch)[0].cpu()
-        image = np.asarray(Image.open(sample.img_path).convert('RGB'))
+        image = np.asarray(ImageOps.exif_transpose(Image.open(sample.img_path)).convert('RGB'))
         for row, truth in enumerate((True, False)):
-            picture = Image.fromarray(draw(visualizer, image, sample, truth, threshold=.5))
-            sheet.paste(picture.resize((size, size)), (column * size, row * size))
+            picture = Image.fromarray(draw(visualizer, image, sample, truth, threshold=.5, side=size))
+            left, top = (size - picture.width) // 2, (size - picture.height) // 2
+            sheet.paste(picture, (column * size + left, row * size + top))
     return sheet
+
+
+def report_training(runner: Runner) -> None:
+    """At the end of a training: ``report.html`` in its work dir, and the lines that say what to do next."""
+    if not is_main_process():
+        return
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    checkpoint = hook.best_ckpt_path or hook.last_ckpt
+    work_dir = Path(runner.work_dir)
+    config = work_dir / Path(runner.cfg.filename).name
+    metric = main_metric(runner.cfg)
+    curve = read_curve(work_dir, metric)
+    name, best = NAMES[metric], max(curve[1], default=float('nan'))
+    picture = draw_predictions(config, Path(checkpoint), number=6)
+    picture.save(work_dir / 'predictions.png')
+    by_epoch = 'max_epochs' in runner.cfg.train_cfg
+    length = f'{runner.epoch} epochs' if by_epoch else f'{runner.iter} iterations'
+    curves = _plot({'training loss': ('iteration', read_curve(work_dir, 'loss')),
+                    f'validation: {name}': ('epoch' if by_epoch else 'iteration', curve)})
+    curves.save(work_dir / 'curves.png')
+    path = work_dir / 'report.html'
+    path.write_text(f"""<!doctype html><meta charset=utf-8><title>{html.escape(config.stem)}</title>
+<style>{STYLE}</style><h1>{html.escape(config.stem)}</h1>
+<p>{length}; the best validation: <b>{name} {best:g}</b>, of {html.escape(Path(checkpoint).name)}.</p>
+<h2>Training</h2>{embed(curves)}
+<h2>Predictions</h2><p class=hint>Above the truth, below the prediction, on images that were not trained with.</p>
+{embed(picture)}
+""", encoding='utf-8')
+    print(f'best {name}: {best:g}\nreport: {path}\ntest with: python tools/test.py {config} {checkpoint}')
 
 
 def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> Path:

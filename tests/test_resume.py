@@ -73,7 +73,7 @@ class Stop(Hook):
 
 
 def runner_for(folder, by_epoch=True, sampler='DefaultSampler', workers=2, seed=0, name='', hooks=(), data=None,
-               accumulate=1, **options) -> Runner:
+               accumulate=1, ema=None, **options) -> Runner:
     steps = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=17)
     return Runner(
         model=dict(type='NoisyNet'), work_dir=str(folder), experiment_name=f'{folder.name}{name}{random.random()}',
@@ -84,7 +84,7 @@ def runner_for(folder, by_epoch=True, sampler='DefaultSampler', workers=2, seed=
         param_scheduler=[dict(type='LinearLR', start_factor=.1, by_epoch=False, end=7),
                          dict(type='CosineAnnealingLR', by_epoch=by_epoch, T_max=3 if by_epoch else 17)],
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5, max_keep_ckpts=2)),
-        custom_hooks=[dict(type='EMAHook'), *hooks], **options)
+        custom_hooks=[ema or dict(type='EMAHook'), *hooks], **options)
 
 
 def state_of(runner: Runner) -> dict:

@@ -2,20 +2,24 @@
 """Trains any config: classification, detection or segmentation."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
-from dwnet.engine.cli import add_speed_options, load_config, make_parser, run_command
+from dwnet.engine.cli import add_fine_tuning_options, add_speed_options, load_config, make_parser, run_command
 from dwnet.engine.options import (
     enable_amp,
     enable_auto_scale_lr,
     enable_bf16_training,
+    enable_fine_tuning,
     enable_fsdp,
     enable_log_to,
+    enable_own_data,
     enable_resume,
     enable_resume_after_restart,
     enable_speed,
     start_from,
+    start_with_new_heads,
 )
 from dwnet.engine.preflight import check_data, preflight
 from dwnet.errors import UserError
+from dwnet.report import report_training
 
 
 def main() -> None:
@@ -41,13 +45,19 @@ def main() -> None:
     parser.add_argument(
         '--log-to', nargs='+', choices=('tensorboard', 'wandb'), default=[],
         help='write the curves for TensorBoard or Weights & Biases as well (without a network: WANDB_MODE=offline)')
+    add_fine_tuning_options(parser)
     add_speed_options(parser)
     args = parser.parse_args()
 
     cfg = load_config(args)
+    if args.data_root:
+        enable_own_data(cfg, args)
     check_data(cfg, 'train', 'val')
-    if cfg.get('load_from'):
+    if args.load_from:
+        (start_with_new_heads if args.data_root else start_from)(cfg, args.load_from)
+    elif cfg.get('load_from'):
         start_from(cfg, cfg.load_from)
+    enable_fine_tuning(cfg, args)
     if args.resume:
         enable_resume(cfg, args.resume)
     enable_resume_after_restart(cfg)
@@ -70,6 +80,8 @@ def main() -> None:
         print('nothing was found that would stop this training')
     else:
         runner.train()
+        if args.data_root:
+            report_training(runner)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ is finished is not done again, and what was interrupted goes on where it was.
 import argparse
 import gzip
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ from dwnet.demo import read_json, write_json  # noqa: E402
 from dwnet.engine.cli import run_command  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
 from dwnet.flops import count  # noqa: E402
+from dwnet.visual.curves import read_curve  # noqa: E402
 
 CONFIG = 'benchmarks/mixers/fashion_mnist.py'
 IMAGE_SIZE = 56
@@ -125,19 +125,9 @@ def train(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> d
         write_json(folder / 'seconds.json', spent)
     if code:
         raise UserError(f'the training in {folder} ended with exit code {code}; the same command goes on from there')
-    result = dict(top1=curve_of(folder), seconds=spent)
+    result = dict(top1=read_curve(folder, 'accuracy/top1')[1], seconds=spent)  # after each epoch
     write_json(folder / 'result.json', result)
     return result
-
-
-def curve_of(folder: Path) -> list[float]:
-    """Top-1 after each epoch, from the log of all runs in ``folder``."""
-    epochs: dict[int, float] = {}
-    for file in sorted(folder.glob('*/vis_data/scalars.json')):
-        for record in map(json.loads, file.read_text().splitlines()):
-            if 'accuracy/top1' in record:
-                epochs[record['step']] = record['accuracy/top1']
-    return [epochs[epoch] for epoch in sorted(epochs)]
 
 
 def measure_speed(variants: dict[str, dict], args: argparse.Namespace, rounds: int = 3) -> dict[str, dict]:

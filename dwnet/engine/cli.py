@@ -121,6 +121,26 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
 
 
+def add_fine_tuning_options(parser: argparse.ArgumentParser) -> None:
+    """Those of train; ``enable_own_data`` and ``enable_fine_tuning`` do what they say."""
+    group = parser.add_argument_group('fine-tuning')
+    group.add_argument(
+        '--data-root', metavar='ROOT',
+        help="own data in the place of the config's: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS; COCO files in "
+        'ROOT/annotations; or ROOT/images and ROOT/masks. Classes, heads, batches and epochs are set to suit them')
+    group.add_argument('--load-from', metavar='FILE', help='weights to start from; with --data-root heads for other '
+                       'classes begin anew')
+    group.add_argument('--epochs', type=int, metavar='N', help='another length, the schedule stretched with it '
+                       "(default with --data-root: the config's, at most 50)")
+    group.add_argument('--lr', type=float, help='the peak of the learning rate')
+    group.add_argument('--layer-decay', type=float, metavar='RATE',
+                       help='learning rate × RATE from block to block towards the image, such as 0.8')
+    group.add_argument('--freeze', type=int, metavar='N', help='keep the stem and the first N of the four stages')
+    group.add_argument('--ema', action='store_true', help='validate and keep a moving average of the weights')
+    group.add_argument('--early-stopping', type=int, metavar='N',
+                       help='stop when N validations in a row were no better than the best')
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """The config of the command line, with its options merged and its toolbox imported.
 
@@ -173,7 +193,7 @@ def _toolbox_error(toolbox: str, reason: str = 'it is not installed') -> UserErr
 def _merge_options(cfg: Config, options: dict) -> None:
     known = {*cfg, *inspect.signature(MMEngineRunner.__init__).parameters, 'sync_bn', 'runner_type',
              'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing', 'compile', 'tta_model',
-             'tta_pipeline', 'new_heads'}
+             'tta_pipeline', 'new_heads', 'keep_seg_logits'}
     for key in options:
         top = key.split('.')[0]
         if top not in known:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .reproducible import begin_at, build_train_loader
+from .waiting import Waiting
 
 
 def validate_when_due(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int, last: int) -> None:
@@ -23,6 +24,7 @@ class EpochLoop(EpochBasedTrainLoop):
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         super().__init__(runner, build_train_loader(runner, dataloader, endless=False), *args, **kwargs)
         self._first = 0  # batch to begin with
+        self.waiting = Waiting()
 
     def go_on(self, meta: dict) -> None:
         """Finds the place in the epoch of a checkpoint's ``meta``."""
@@ -49,7 +51,7 @@ class EpochLoop(EpochBasedTrainLoop):
         begin_at(self.dataloader, self._epoch, first)
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for i, batch in enumerate(self.dataloader, start=first):
+        for i, batch in enumerate(self.waiting.during(self.dataloader), start=first):
             self.run_iter(i, batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -67,6 +69,7 @@ class IterLoop(IterBasedTrainLoop):
         self.val_begin, self.val_interval = val_begin, val_interval
         self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
         self.stop_training = False
+        self.waiting = Waiting()
         runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
 
     def run(self) -> nn.Module:
@@ -75,7 +78,7 @@ class IterLoop(IterBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         if self._iter:
             validate_when_due(self, self._iter, self._max_iters)
-        batches = iter(self.dataloader) if self._iter < self._max_iters else None
+        batches = self.waiting.during(self.dataloader) if self._iter < self._max_iters else None
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(batches))

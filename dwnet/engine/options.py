@@ -1,6 +1,7 @@
 """Each command-line option as a change of the config, the same for the three toolboxes."""
 import copy
 import importlib.util
+import math
 import os
 import shutil
 from argparse import Namespace
@@ -8,10 +9,19 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, init_default_scope
 
+from dwnet.checkpoint import read_checkpoint
+from dwnet.datasets.loading import with_checks
+from dwnet.datasets.own import use_own_data
 from dwnet.errors import UserError
 
 from .checkpoints import checkpoints_in, pointed_at
+from .data_checks import some
+from .process_group import world_size
+
+_OWN_EPOCHS = 50  # most that a training on own data has unless it is told
+_PURPOSES = dict(train='to train', val='to validate', test='to test')
 
 
 def enable_resume(cfg: Config, checkpoint: str) -> None:
@@ -39,7 +49,7 @@ def enable_resume_after_restart(cfg: Config) -> None:
 
 def set_checkpoint(cfg: Config, checkpoint: str) -> None:
     """The checkpoint to test."""
-    cfg.resume = False
+    cfg.resume = cfg.new_heads = False
     start_from(cfg, checkpoint)
 
 
@@ -53,6 +63,61 @@ def start_from(cfg: Config, checkpoint: str) -> None:
 def _leave_out_pretrained(cfg: Config) -> None:
     if cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None
+
+
+def start_with_new_heads(cfg: Config, checkpoint: str) -> None:
+    """``--load-from`` with own data: heads for other classes begin anew, and weights without the heads of this model,
+    of a classifier say, are what its backbone starts from."""
+    _must_exist(checkpoint)
+    weights = read_checkpoint(checkpoint)['state_dict']
+    heads = dict(mmdet=('rpn_head.', 'roi_head.', 'bbox_head.', 'mask_head.'), mmseg=('decode_head.', ))
+    wanted = heads.get(cfg.default_scope)
+    if wanted and not any(name.startswith(wanted) for name in weights):
+        cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        cfg.load_from = None
+    else:
+        cfg.new_heads = True
+        start_from(cfg, checkpoint)
+
+
+def enable_own_data(cfg: Config, args: Namespace) -> None:
+    """``--data-root ROOT``: own data in folders, in COCO's form or as label images, and a training that suits them.
+
+    The data sets, evaluators and heads are set. Batches are as the config says, or smaller where an epoch would have
+    fewer than eight; the learning rate follows by the square root, which suits Adam. The training has the config's
+    epochs, or 50 if it has more, is validated behind each, and keeps the best checkpoint. ``--epochs``, ``--lr`` and
+    ``--cfg-options`` say otherwise.
+    """
+    data = use_own_data(cfg, args.data_root)
+    loader, given = cfg.train_dataloader, args.cfg_options or {}
+    processes, samples = world_size(cfg.get('launcher', 'none')), data.sizes['train']
+    batch = given.get('train_dataloader.batch_size') or max(2, min(
+        loader.batch_size, 2 ** int(math.log2(max(1, samples / 8 / processes)))))
+    base = cfg.get('auto_scale_lr', {}).get('base_batch_size', loader.batch_size * processes)
+    loader.batch_size = batch
+    for part in ('train', 'val', 'test'):  # more workers than cores do not help a small data set
+        part = cfg[f'{part}_dataloader']
+        part.num_workers = min(part.get('num_workers', 0), os.cpu_count() or 1)
+        part.persistent_workers = part.num_workers > 0
+    optimizer = cfg.optim_wrapper.optimizer
+    if args.lr is None and not args.auto_scale_lr:
+        set_lr(cfg, float(f'{optimizer.lr * math.sqrt(batch * processes / base):.2g}'))
+    if args.epochs is None:
+        args.epochs = min(cfg.train_cfg.get('max_epochs', _OWN_EPOCHS), _OWN_EPOCHS)
+    if 'max_epochs' in cfg.train_cfg:
+        cfg.train_cfg.val_interval = 1
+    set_epochs(cfg, args.epochs, samples)
+    steps = max(1, samples // (batch * processes))
+    logger = cfg.default_hooks.setdefault('logger', dict(type='LoggerHook'))
+    logger.interval = min(logger.get('interval', 10), steps)  # each epoch says something
+    keep_best(cfg)
+    cfg.default_hooks.checkpoint.setdefault('max_keep_ckpts', 2)
+    cfg.merge_from_dict(given)
+    classes = f'{len(data.classes)} classes ({some(data.classes, 20)})'
+    sizes = ', '.join(f'{size} {_PURPOSES[part]}' for part, size in data.sizes.items())
+    print(f'{args.data_root}: {classes}; images: {sizes}')
+    print(f'{args.epochs} epochs of about {steps} steps of {loader.batch_size * processes} images, learning rate '
+          f'{optimizer.lr if args.lr is None else args.lr:g}')
 
 
 def enable_amp(cfg: Config) -> None:
@@ -114,8 +179,131 @@ def enable_compile(cfg: Config) -> None:
     _add_hook(cfg, 'CompileHook')
 
 
-def _add_hook(cfg: Config, name: str) -> None:
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name)]
+def _add_hook(cfg: Config, name: str, **arguments) -> None:
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **arguments)]
+
+
+def enable_fine_tuning(cfg: Config, args: Namespace) -> None:
+    """``--epochs``, ``--lr``, ``--layer-decay``, ``--freeze``, ``--ema`` and ``--early-stopping``."""
+    if args.epochs is not None and not args.data_root:
+        set_epochs(cfg, args.epochs, _count_samples(cfg))
+    if args.lr is not None:
+        set_lr(cfg, args.lr)
+    if args.layer_decay is not None:
+        enable_layer_decay(cfg, args.layer_decay)
+    if args.freeze is not None:
+        enable_freeze(cfg, args.freeze)
+    if args.ema:
+        enable_ema(cfg)
+    if args.early_stopping is not None:
+        enable_early_stopping(cfg, args.early_stopping)
+
+
+def _count_samples(cfg: Config) -> int:
+    init_default_scope(cfg.default_scope)
+    return len(DATASETS.build(with_checks(copy.deepcopy(cfg.train_dataloader.dataset))))
+
+
+def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
+    """``--epochs``: another length, the schedule stretched or shortened with it.
+
+    Trainings that count in iterations get those of so many epochs, are validated behind each, and save then. A warm-up
+    that counts iterations in a training that counts epochs lasts at most a tenth of it.
+
+    Args:
+        cfg: The config.
+        epochs: Passes over the training data.
+        samples: Training samples.
+    """
+    if epochs < 1:
+        raise UserError(f'--epochs {epochs}: one epoch at least')
+    loader, loop = cfg.train_dataloader, cfg.train_cfg
+    batch = loader.batch_size * world_size(cfg.get('launcher', 'none'))
+    drop_last = loader.get('drop_last') or (loader.get('batch_sampler') or {}).get('drop_last')
+    steps = max(1, samples // batch if drop_last else math.ceil(samples / batch))
+    by_epoch = 'max_epochs' in loop
+    length, unit = ('max_epochs', 1) if by_epoch else ('max_iters', steps)
+    factor = epochs * unit / loop[length]
+    loop[length] = epochs * unit
+    loop.pop('dynamic_intervals', None)
+    if not by_epoch:
+        loop.val_interval = steps
+        cfg.default_hooks.setdefault('checkpoint', {}).interval = steps
+    loop.val_interval = min(loop.get('val_interval', 1), loop[length])
+    schedule = cfg.get('param_scheduler') or []
+    for scheduler in schedule if isinstance(schedule, list) else [schedule]:
+        share = factor
+        if by_epoch and not scheduler.get('by_epoch', True) and str(scheduler.type).startswith(('Linear', 'Constant')):
+            share = min(1., .1 * epochs * steps / max(1, scheduler.get('end', 1)))
+        for key in ('begin', 'end', 'T_max', 'warmup', 'step_size', 'milestones'):
+            value = scheduler.get(key)
+            if isinstance(value, (list, tuple)):
+                scheduler[key] = [max(1, round(share * each)) for each in value]
+            elif value:
+                scheduler[key] = max(1, round(share * value))
+
+
+def set_lr(cfg: Config, lr: float) -> None:
+    """``--lr``: the peak of the learning rate."""
+    optimizer = cfg.optim_wrapper.get('optimizer')
+    if optimizer is None:
+        raise UserError('--lr needs a config with optim_wrapper.optimizer')
+    optimizer.lr = lr
+
+
+def enable_freeze(cfg: Config, stages: int) -> None:
+    """``--freeze N``: the stem and the first N stages of the backbone stay as they are."""
+    if stages not in range(5):
+        raise UserError(f'--freeze {stages}: 0 freezes the stem, 1 to 4 also so many stages')
+    cfg.model.backbone.frozen_stages = stages
+
+
+def enable_layer_decay(cfg: Config, rate: float) -> None:
+    """``--layer-decay RATE``: the nearer a layer is to the image, the slower it learns."""
+    if not 0 < rate <= 1:
+        raise UserError(f'--layer-decay {rate}: a factor above 0, at most 1, such as 0.8')
+    wrapper = cfg.optim_wrapper
+    wrapper.constructor = 'LayerDecayConstructor'
+    wrapper.paramwise_cfg = {**(wrapper.get('paramwise_cfg') or {}), 'layer_decay_rate': rate}
+    schedule = cfg.get('param_scheduler') or []
+    for scheduler in schedule if isinstance(schedule, list) else [schedule]:
+        end = scheduler.pop('eta_min', None)  # one for all would raise the rate of the first layers
+        if end and str(scheduler.type).startswith('Cosine'):
+            scheduler.eta_min_ratio = end / wrapper.optimizer.lr
+
+
+def enable_ema(cfg: Config) -> None:
+    """``--ema``: the weights that are validated and kept are averages over about the last tenth of the steps."""
+    if any(hook['type'] == 'EMAHook' for hook in cfg.get('custom_hooks') or []):
+        raise UserError('--ema: this config averages the weights already (custom_hooks)')
+    # mmengine's fixed momentum of 0.0002 would keep, over the few steps of a small data set, where it started from
+    _add_hook(cfg, 'EMAHook', ema_type='MomentumAnnealingEMA', gamma=10, update_buffers=True)
+
+
+def enable_early_stopping(cfg: Config, patience: int) -> None:
+    """``--early-stopping N``: the training ends when N validations in a row were no better than the best."""
+    if patience < 1:
+        raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
+    keep_best(cfg)
+    _add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule='greater', min_delta=1e-6,
+              patience=patience)
+
+
+def keep_best(cfg: Config) -> None:
+    """The checkpoint that validates best is kept, too."""
+    checkpoint = cfg.default_hooks.setdefault('checkpoint', {})
+    if not checkpoint.get('save_best'):
+        checkpoint.update(save_best=main_metric(cfg), rule='greater')
+
+
+def main_metric(cfg: Config) -> str:
+    """What papers quote first, by the toolbox's name."""
+    for metric in _metrics(cfg.get('val_evaluator') or []):
+        name = str(metric.get('type')).rpartition('.')[2]
+        if name in ('Accuracy', 'CocoMetric', 'IoUMetric'):
+            return {'Accuracy': 'accuracy/top1', 'CocoMetric': 'coco/bbox_mAP', 'IoUMetric': 'mIoU'}[name]
+    raise UserError('val_evaluator of this config has none of Accuracy, CocoMetric and IoUMetric: say by '
+                    '--cfg-options default_hooks.checkpoint.save_best=… which score counts')
 
 
 def enable_log_to(cfg: Config, places: list[str]) -> None:
@@ -161,17 +349,44 @@ def enable_out(cfg: Config, out: str) -> None:
         return
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out}: the predictions are written as .pkl')
-    metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
-    cfg.test_evaluator = [*metrics, dict(type=dump, out_file_path=out)]
+    cfg.test_evaluator = [*_metrics(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
+
+
+def _metrics(evaluator: dict | list) -> list:
+    return evaluator if isinstance(evaluator, list) else [evaluator]
 
 
 def enable_tta(cfg: Config) -> None:
-    """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``."""
+    """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``; by default each image and
+    its mirror image, and of detections the boxes alone, since mmdet merges no masks."""
     if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
-        raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
+        _add_mirrored_view(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=copy.deepcopy(cfg.model))
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def _add_mirrored_view(cfg: Config) -> None:
+    model = dict(mmpretrain='AverageClsScoreTTA', mmdet='BoxTTAModel', mmseg='SegTTAModel').get(cfg.default_scope)
+    pipeline = cfg.test_dataloader.dataset.get('pipeline')
+    if model is None or not pipeline:
+        raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
+    cfg.tta_model = dict(type=model)
+    # the truth stays as it is: it is loaded behind the mirror, and the predictions are mirrored back
+    names = [str(step['type']).rpartition('.')[2] for step in pipeline]
+    here = next(i for i, name in enumerate(names) if name.startswith(('LoadAnnotations', 'Pack')))
+    packing = copy.deepcopy(pipeline[-1])
+    if 'meta_keys' in packing:
+        packing.meta_keys = [*packing.meta_keys, *{'flip', 'flip_direction'}.difference(packing.meta_keys)]
+    views = [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)]
+    if cfg.default_scope == 'mmdet':
+        importlib.import_module('dwnet.engine.tta')
+        cfg.tta_model.tta_cfg = dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100)
+        for metric in _metrics(cfg.test_evaluator):
+            if metric.get('type') == 'CocoMetric':
+                metric.metric = 'bbox'
+    cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
+        views, *([step] for step in pipeline[here:-1]), [packing]])]
 
 
 def enable_deploy(cfg: Config) -> None:

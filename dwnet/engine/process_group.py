@@ -29,6 +29,12 @@ def started_by() -> str:
     return 'mpi' if 'OMPI_COMM_WORLD_SIZE' in os.environ else 'none'
 
 
+def world_size(launcher: str) -> int:
+    """How many processes the launcher has started, before they have joined."""
+    name = _VARIABLES.get(launcher, {}).get('WORLD_SIZE', 'WORLD_SIZE')
+    return 1 if launcher == 'none' else int(os.environ.get(name, 1))
+
+
 def set_environment(launcher: str) -> None:
     """Turns the variables of any launcher into those of torchrun: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and others.
 

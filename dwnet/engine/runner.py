@@ -15,6 +15,7 @@ from mmengine.dist import (
     is_main_process,
     master_only,
 )
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper
@@ -46,7 +47,8 @@ _HOOKS = dict(
     gradients=dict(type='GatheredGradientsHook'),
     guard=dict(type='GuardHook'),
     preemption=dict(type='PreemptionHook'),
-    progress=dict(type='ProgressHook'))
+    progress=dict(type='ProgressHook'),
+    waiting=dict(type='WaitingHook'))
 
 
 @RUNNERS.register_module(name='DWNetRunner')
@@ -68,7 +70,9 @@ class Runner(MMEngineRunner):
     * ``activation_checkpointing`` is of the non-reentrant form; mmengine's leaves modules without a gradient whose
       input needs none (mmengine#1425).
     * ``strategy='fsdp'`` spreads the parameters over the processes.
-    * A progress bar shows the time left.
+    * Segmentors are validated without logits of all pixels and classes: :mod:`dwnet.engine.lean_segmentation`.
+      ``keep_seg_logits=True`` in the config keeps them, for a metric that wants them.
+    * A progress bar shows the time left, and a line tells when the training waits for its data.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -98,6 +102,23 @@ class Runner(MMEngineRunner):
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
         return super().wrap_model({**cfg, **(model_wrapper_cfg or {})}, model)
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        built = super().build_model(model)
+        if self._is_lean:
+            from .lean_segmentation import make_lean
+            make_lean(built)
+        return built
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        if self._is_lean:
+            from .lean_segmentation import lean_evaluator
+            evaluator = lean_evaluator(evaluator)
+        return super().build_evaluator(evaluator)
+
+    @property
+    def _is_lean(self) -> bool:
+        return self.cfg.get('default_scope') == 'mmseg' and not self.cfg.get('keep_seg_logits')
 
     def build_optim_wrapper(self, optim_wrapper):
         if (isinstance(optim_wrapper, dict) and is_of(optim_wrapper, AmpOptimWrapper)
@@ -203,6 +224,13 @@ class Runner(MMEngineRunner):
             Path(out_dir, unfinished).unlink(missing_ok=True)
             raise UserError(f'{out_dir}/{filename} cannot be written ({error.strerror or error}); earlier checkpoints '
                             'are intact: make room, then --resume') from error
+
+    def dump_config(self) -> None:
+        """Into the work dir; beside the log where the config comes from there, so that a test does not overwrite it."""
+        name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
+        own = Path(self.work_dir, name)
+        taken = own.is_file() and self.cfg.filename and own.samefile(self.cfg.filename)
+        self.cfg.dump(Path(self.log_dir, name) if taken else own)
 
     def train(self) -> nn.Module:
         return self._with_progress_closed(super().train)

@@ -254,8 +254,30 @@ class DWNet(BaseModule):
         if self.training:
             raise RuntimeError('call eval() first: TorchScript keeps the mode that a DWNet is in')
         image = next(self.parameters()).new_zeros(2, self.patch_embed.proj.in_channels, 64, 64)
-        with torch.no_grad(), warnings.catch_warnings(action='ignore'):  # of every int() of a channel number
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of every int() of a channel number
             return _Traced(torch.jit.trace(self, image, check_trace=False))
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """How deep a parameter lies, as mmpretrain's backbones tell it, for layer-wise learning-rate decay.
+
+        Args:
+            param_name: Its name in the whole model.
+            prefix: What the backbone's own names begin with there, such as ``'backbone.'``.
+
+        Returns:
+            The depth and the number of depths: 0 is the patch embedding; each block has its own, which is also that of
+            a patch merging in front of it; the last one is of the output norms, and of all beyond the backbone.
+        """
+        blocks = [len(stage.blocks) for stage in self.stages]
+        depths = sum(blocks) + 2
+        name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix) or not name.startswith(('patch_embed.', 'stages.')):
+            return depths - 1, depths
+        if name.startswith('patch_embed.'):
+            return 0, depths
+        _, stage, part, block, *_ = name.split('.')
+        return 1 + sum(blocks[:int(stage)]) + (int(block) if part == 'blocks' else 0), depths
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

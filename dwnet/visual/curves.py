@@ -89,8 +89,9 @@ def _drop_from(curves: dict[str, Curve], step: int) -> None:
 
 
 def read_curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
-    """The steps and values of one key of the training; both empty if it was not logged."""
-    curve = read_run(folder).training.get(key, {})
+    """The steps and values of one key, of the training or else the validation; both empty if it was not logged."""
+    run = read_run(folder)
+    curve = run.training.get(key) or run.validation.get(key, {})
     return list(curve), list(curve.values())
 
 

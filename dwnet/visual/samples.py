@@ -31,7 +31,8 @@ def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
     return visualizer
 
 
-def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, threshold: float = .3) -> np.ndarray:
+def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, threshold: float = .3,
+         side: int | None = None) -> np.ndarray:
     """An image with either its annotation or what was predicted for it.
 
     Args:
@@ -40,33 +41,36 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
         sample: The toolbox's data sample.
         truth: Draw ``gt_…``, else ``pred_…``.
         threshold: Detections of a lower score are not drawn.
+        side: The longer side of the picture, pixels; by default an image is enlarged by the least whole number that
+            makes its smaller side 256 pixels, and left as it is if it is larger.
 
     Returns:
-        (n·H, n·W, 3), uint8, RGB: n is the least that makes the smaller side 256 pixels.
+        The picture, (h, w, 3), uint8, RGB.
     """
-    factor = max(1, math.ceil(MIN_SIDE / min(image.shape[:2])))
-    height, width = image.shape[0] * factor, image.shape[1] * factor
-    if factor > 1:
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    factor = side / max(image.shape[:2]) if side else max(1, math.ceil(MIN_SIDE / min(image.shape[:2])))
+    height, width = (max(1, round(length * factor)) for length in image.shape[:2])
+    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
     options: dict[str, Any] = dict(draw_gt=truth, draw_pred=not truth)
     if hasattr(visualizer, 'visualize_cls'):
-        visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=16), **options)
+        letters = 22 + max(map(len, visualizer.dataset_meta.get('classes') or ['']))  # "Prediction: 0, 0.99 (NAME)"
+        visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=min(16, 1.08 * width / letters)),
+                                 **options)
     else:
-        sample = _enlarged(sample, factor, (height, width))
+        sample = _scaled(sample, factor, (height, width))
         if 'gt_instances' in sample or 'pred_instances' in sample:
             options['pred_score_thr'] = threshold
         visualizer.add_datasample('', image, sample, **options)
     return np.ascontiguousarray(visualizer.get_image())
 
 
-def _enlarged(sample: Any, factor: int, shape: tuple[int, int]) -> Any:
+def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
     """A copy whose boxes and masks fit an image of ``shape``, (height, width)."""
     sample = copy.deepcopy(sample)
     for name in ('gt_sem_seg', 'pred_sem_seg'):
         if name in sample:
             labels = torch.as_tensor(getattr(sample, name).data)
-            labels = labels.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
-            sample.set_field(PixelData(data=labels), name, dtype=PixelData)
+            scaled = torch.nn.functional.interpolate(labels[None].float(), shape)[0].to(labels.dtype)  # nearest
+            sample.set_field(PixelData(data=scaled), name, dtype=PixelData)
     for name in ('gt_instances', 'pred_instances'):
         if name not in sample:
             continue
@@ -78,7 +82,7 @@ def _enlarged(sample: Any, factor: int, shape: tuple[int, int]) -> Any:
             masks = instances.masks
             masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks
             masks = torch.as_tensor(np.asarray(masks)).float()[:, None]
-            if len(masks) and factor > 1:
+            if len(masks):
                 masks = torch.nn.functional.interpolate(masks, shape, mode='bilinear')
             instances.masks = masks.reshape(-1, *shape) > .5
     return sample

@@ -1,0 +1,148 @@
+"""Validation of segmentors whose memory does not grow with the number of classes × pixels.
+
+mmseg resizes the logits of an image, one map a class, to the size of the network's input and then to that of the image,
+keeps the last ones in the result, and moves its counts to the CPU image by image (mmsegmentation#2015, #2108): 1.8 GB
+for 150 classes and 2000×1500 pixels, and as much again on the way. All that a score needs is the best class of each
+pixel. So here the classes are resized a few at a time, with the best one so far remembered, which is exact, since
+interpolation knows no other class; and pairs of prediction and truth are counted where the prediction is.
+"""
+import types
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.registry import METRICS
+from mmengine.structures import PixelData
+from mmseg.evaluation.metrics import IoUMetric
+from mmseg.models import BaseSegmentor, EncoderDecoder
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+# Maps that are resized at a time. At least as many as a SIMD vector holds, so that all are computed alike.
+_CLASSES_AT_A_TIME = 16
+
+
+def make_lean(model: nn.Module) -> None:
+    """Lets a segmentor keep no logits, where its class computes its results as mmseg's base classes do.
+
+    mmseg has no place to say so in a config, so methods of this one model are replaced: ``postprocess_result``, and
+    where whole images go through an ordinary head, ``decode_head.predict_by_feat``.
+    """
+    if not isinstance(model, BaseSegmentor) or type(model).postprocess_result is not BaseSegmentor.postprocess_result:
+        return
+    model.postprocess_result = types.MethodType(_postprocess_result, model)
+    head = getattr(model, 'decode_head', None)
+    whole = (model.test_cfg or {}).get('mode', 'whole') == 'whole'
+    if (whole and isinstance(head, BaseDecodeHead) and isinstance(model, EncoderDecoder)
+            and type(model).predict is EncoderDecoder.predict
+            and type(model).encode_decode is EncoderDecoder.encode_decode
+            and type(head).predict is BaseDecodeHead.predict
+            and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat):
+        head.predict_by_feat = types.MethodType(_predict_by_feat, head)
+
+
+class _Unresized(NamedTuple):
+    """Logits of a head, (B, C, h, w), and the size that mmseg would resize them to at once."""
+    logits: Tensor
+    size: tuple[int, int]
+
+
+def _predict_by_feat(self: BaseDecodeHead, seg_logits: Tensor, batch_img_metas: list[dict]) -> _Unresized:
+    meta = batch_img_metas[0]
+    return _Unresized(seg_logits, tuple(meta['pad_shape' if 'pad_shape' in meta else 'img_shape'][:2]))
+
+
+def _postprocess_result(self: BaseSegmentor, seg_logits: Tensor | _Unresized,
+                        data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+    """As mmseg's, less ``seg_logits``: ``pred_sem_seg`` (1, H, W), int64; of a single output 0. and 1."""
+    if not isinstance(seg_logits, _Unresized):
+        seg_logits = _Unresized(seg_logits, tuple(seg_logits.shape[-2:]))
+    of_image = data_samples is not None
+    data_samples = data_samples or [SegDataSample() for _ in seg_logits.logits]
+    for logits, sample in zip(seg_logits.logits, data_samples):
+        to_image = _ToImage(sample.metainfo if of_image else None, seg_logits.size, self.align_corners)
+        if len(logits) == 1:
+            prediction = to_image(logits).sigmoid()
+            prediction = (prediction > self.decode_head.threshold).to(prediction)
+        else:
+            prediction = _best_class(logits, to_image)
+        sample.set_data(dict(pred_sem_seg=PixelData(data=prediction)))
+    return data_samples
+
+
+class _ToImage:
+    """What mmseg does to the logits of an image, class by class: resize, crop the padding, mirror back, resize."""
+
+    def __init__(self, meta: dict | None, size: tuple[int, int], align_corners: bool) -> None:
+        self.meta, self.size, self.align_corners = meta, size, align_corners
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(C, h, w) → (C, H, W)."""
+        x, meta = self._resized(logits[None], self.size), self.meta
+        if meta is not None:
+            left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', [0] * 4))
+            x = x[:, :, top:x.shape[2] - bottom, left:x.shape[3] - right]
+            if meta.get('flip'):
+                x = x.flip(dims=(3 if meta['flip_direction'] == 'horizontal' else 2, ))
+            x = self._resized(x, meta['ori_shape'])
+        return x[0]
+
+    def _resized(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        if x.shape[-2:] == tuple(size):
+            return x
+        return resize(x, size=tuple(size), mode='bilinear', align_corners=self.align_corners, warning=False)
+
+
+def _best_class(logits: Tensor, to_image: _ToImage) -> Tensor:
+    """The first of the largest at each pixel, (1, H, W), as ``argmax`` of all resized logits would find it."""
+    best = index = None
+    for first in range(0, len(logits), _CLASSES_AT_A_TIME):
+        largest, where = to_image(logits[first:first + _CLASSES_AT_A_TIME]).max(dim=0, keepdim=True)
+        if best is None:
+            best, index = largest, where
+        else:
+            better = largest > best
+            best = torch.where(better, largest, best)
+            index = torch.where(better, where + first, index)
+    return index
+
+
+@METRICS.register_module(name='LeanIoUMetric')
+class LeanIoUMetric(IoUMetric):
+    """mmseg's ``IoUMetric``, its counts made by one pass over each image on the device, and brought over at the end.
+
+    The counts are whole numbers. mmseg's are float32, which cannot tell 16,777,217 pixels from 16,777,216.
+    """
+
+    @staticmethod
+    def intersect_and_union(pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+        """Pixels of each class, (4, classes): in both, in either one, predicted, and in truth."""
+        valid = label != ignore_index
+        truth, prediction = label[valid].long(), pred_label[valid].long()
+        truth = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes)  # of none: a row of its own
+        pairs = torch.bincount(truth * num_classes + prediction, minlength=(num_classes + 1) * num_classes)
+        confusion = pairs.view(num_classes + 1, num_classes)
+        both, predicted, true = confusion.diagonal(), confusion.sum(0), confusion[:num_classes].sum(1)
+        return torch.stack([both, predicted + true - both, predicted, true])
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        if self.results:
+            self.results = list(torch.stack(self.results).cpu())
+        return super().evaluate(size)
+
+    def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
+        return super().compute_metrics([tuple(areas.double()) for areas in results])
+
+
+def lean_evaluator(evaluator: Any) -> Any:
+    """A copy of an evaluator's config in which the metric above counts in the place of mmseg's."""
+    if isinstance(evaluator, (list, tuple)):
+        return [lean_evaluator(metric) for metric in evaluator]
+    if isinstance(evaluator, dict) and evaluator.get('type') in ('IoUMetric', 'mmseg.IoUMetric', IoUMetric):
+        return {**evaluator, 'type': 'LeanIoUMetric'}
+    if isinstance(evaluator, dict) and evaluator.get('type') in ('Evaluator', Evaluator):
+        return {**evaluator, 'metrics': lean_evaluator(evaluator['metrics'])}
+    return evaluator
