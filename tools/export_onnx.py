@@ -3,7 +3,7 @@
 
 The file takes RGB images, (B, 3, H, W), float32 of 0 to 255: the normalisation is inside.
 """
-import onnx
+from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import init_model
@@ -14,14 +14,18 @@ from dwnet.export import SHAPES, export_onnx
 def main() -> None:
     parser = make_parser(
         __doc__, 'python tools/export_onnx.py configs/classification/dwnet-nano_digits.py '
-        'work_dirs/dwnet-nano_digits/epoch_10.pth --out digits.onnx')
+        'work_dirs/dwnet-nano_digits/epoch_10.pth')
     parser.add_argument('checkpoint', nargs='?', help='.pth or .safetensors file (default: random weights, for a try)')
-    parser.add_argument('--out', required=True, metavar='FILE', help='the .onnx file to write')
+    parser.add_argument('--out', metavar='FILE',
+                        help='the .onnx file to write (default: WORK_DIR/NAME_OF_THE_CONFIG.onnx)')
     parser.add_argument('--backbone', action='store_true', help='the backbone alone: its feature maps')
     parser.add_argument('--no-deploy', action='store_true', help='leave the BatchNorms of the backbone unfolded')
     args = parser.parse_args()
-    model = init_model(load_config(args), args.checkpoint)
-    path = export_onnx(model, args.out, args.backbone, deploy=not args.no_deploy)
+    cfg = load_config(args)
+    model = init_model(cfg, args.checkpoint)
+    out = args.out or Path(cfg.work_dir, f'{Path(args.config).stem}.onnx')
+    path = export_onnx(model, out, args.backbone, deploy=not args.no_deploy)
+    import onnx  # late: export_onnx says what to do where it is missing
     graph = onnx.load(path).graph
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {len(graph.node)} nodes')
     for direction, values in (('in', graph.input), ('out', graph.output)):
