@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, run_python, run_tool
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
@@ -35,7 +35,7 @@ def test_make_targets_exist():
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_options_exist(tool):
     described = re.search(rf'`{tool}\.py`\s+takes(.*?)[;.]\s', README, re.S)[1]
-    usage = run_python(f'tools/{tool}.py', '--help').stdout
+    usage = usage_of(f'tools/{tool}.py')
     options = re.findall(r'--[\w-]+', described)
     assert options and [o for o in options if o not in usage] == []
 
@@ -44,7 +44,7 @@ def test_options_exist(tool):
 def test_commands_name_tools_configs_and_options_that_exist(document):
     commands = re.findall(r'(?:python|bash) (tools/[\w.]+) ([^`#|\n]*)', document.read_text())
     commands += [(f'tools/{tool}.py', arguments) for tool, arguments in re.findall(
-        r'-m dwnet (?!doctor|TOOL)(\w+) ([^`#|\n]*)', document.read_text())]
+        r'-m dwnet (?!doctor|hook|TOOL)(\w+) ([^`#|\n]*)', document.read_text())]
     for tool, arguments in commands:
         assert (ROOT / tool).is_file()
         for config in re.findall(r'configs/\S+\.py', arguments):
@@ -56,7 +56,7 @@ def test_commands_name_tools_configs_and_options_that_exist(document):
 
 @functools.cache
 def usage_of(tool: str) -> str:
-    return run_python(tool, '--help').stdout
+    return run_tool(tool, '--help').stdout
 
 
 def test_settings_of_the_migration_page_exist():

@@ -231,7 +231,7 @@ def test_a_base_is_not_fetched_either(name, kind, tmp_path, monkeypatch):
         assert done.returncode == 2 and f'a _base_ of {config} is an address, and none is fetched' in last_line(done)
 
 
-@pytest.mark.parametrize('harm', ['missing', 'other model', 'truncated', 'hostile', 'no tta', 'bad out'])
+@pytest.mark.parametrize('harm', ['missing', 'other model', 'truncated', 'hostile', 'bad out'])
 def test_mistakes_in_testing_end_in_one_line(train_once, harm, tmp_path):
     config = CLASSIFICATION
     options, work_dir = train_once(config)
@@ -247,8 +247,6 @@ def test_mistakes_in_testing_end_in_one_line(train_once, harm, tmp_path):
         from test_compat import Hostile
         torch.save(dict(state_dict=Hostile(__import__('os').system, (f'touch {mark}', ))), tmp_path / 'x.pth')
         checkpoint, message = tmp_path / 'x.pth', 'holds more than weights'
-    elif harm == 'no tta':
-        extra, message = ['--tta'], '--tta needs tta_model and tta_pipeline'
     else:
         extra, message = ['--out', 'x.txt'], '--out x.txt: the predictions are written as .pkl'
     options = [*options, f'experiment_name={harm.replace(" ", "_")}']  # mmengine knows Runners by it
