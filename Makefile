@@ -14,6 +14,9 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
+# Two processes of one thread each: most tests have little to compute and much to set up.
+IN_TWO := -n 2 --dist worksteal
+
 .PHONY: setup demo data test test-all docs linkcheck matrix chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
@@ -32,10 +35,10 @@ data: setup
 	$(RUN) -W ignore -m dwnet.datasets.digits
 
 test: setup
-	$(RUN) -m pytest -m 'not long'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO) -m 'not long'
 
 test-all: setup
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO)
 
 # Warnings are errors; among them links within the documentation that lead nowhere.
 docs: setup
