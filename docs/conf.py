@@ -43,7 +43,7 @@ html_theme_options = {
     'footer_start': ['copyright'],
     'footer_end': [],
 }
-copyright = 'MIT licence'
+copyright = 'the authors of this project, MIT licence'
 html_math_renderer = 'mathml'
 
 
