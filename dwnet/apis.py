@@ -15,7 +15,7 @@ from dwnet.hub import config_path
 from dwnet.models import DWNet
 from dwnet.swap import swap_backbone
 
-__all__ = ['init_model', 'swap_backbone', 'switch_to_deploy']
+__all__ = ['inferencer', 'init_model', 'swap_backbone', 'switch_to_deploy']
 
 
 def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None = None,

@@ -25,6 +25,7 @@ from dwnet.models import DWNet
 from dwnet.models.layers import pad_to_multiple
 
 OPSET = 17  # the first with LayerNormalization
+SIDE = 256  # of the image on which the strides of a backbone are measured
 TOLERANCE = 1e-4  # of the largest value of an output, or of 1 where that is less
 # (batch, height, width) of the images on which PyTorch and onnxruntime are compared
 SHAPES = ((1, 224, 224), (2, 160, 256), (3, 131, 203))
@@ -55,8 +56,12 @@ class Backbone(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.normalise, self.backbone = Normalise(model.data_preprocessor), model.backbone
-        strides = [f'stride{2**(i + 2)}' for i in getattr(model.backbone, 'out_indices', range(4))]
-        self.axes = {name: {0: 'batch', 2: f'{name}_height', 3: f'{name}_width'} for name in strides}
+        with torch.no_grad():
+            maps = model.backbone(torch.zeros(1, 3, SIDE, SIDE))
+        strides = [f'stride{SIDE // x.shape[-1]}' for x in ([maps] if isinstance(maps, Tensor) else maps)]
+        names = [name if name not in strides[:i] else f'{name}_{strides[:i].count(name) + 1}'
+                 for i, name in enumerate(strides)]
+        self.axes = {name: {0: 'batch', 2: f'{name}_height', 3: f'{name}_width'} for name in names}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return self.backbone(self.normalise(image))
@@ -116,8 +121,8 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     Args:
         model: A classifier, segmentor or detector of :func:`dwnet.apis.init_model`, on the CPU. It stays as it is.
         path: The file. It takes ``image``, (B, 3, H, W), RGB of 0 to 255 as float32, and gives ``logits``; of a
-            backbone ``stride4`` … ``stride32``; of a detector, whose B is 1, ``boxes``, ``scores``, ``labels`` and
-            ``masks``.
+            backbone ``stride4`` … ``stride32``, or what its strides are; of a detector, whose B is 1, ``boxes``,
+            ``scores``, ``labels`` and ``masks``.
         backbone_only: Leave out neck and heads.
         deploy: Fold the BatchNorms of a DWNet first.
 
@@ -136,21 +141,19 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     reference, model = model, copy.deepcopy(model).eval()
     if deploy and any(isinstance(module, DWNet) for module in model.modules()):
         switch_to_deploy(model)
-    graph = _graph_of(model, backbone_only)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.unfinished')
-    batch = getattr(graph, 'batch', None)  # None: any
-    axes = {2: 'height', 3: 'width'} | ({0: 'batch'} if batch is None else {})
+    unfinished, trial = (path.with_name(f'.{path.name}.{state}') for state in ('unfinished', 'trial'))
     try:
-        # it warns of every number that stays one, and prints the whole graph where it fails
-        with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter('ignore')
-            torch.onnx.export(
-                graph, (_photographs(batch or 2, 160, 224), ), str(unfinished), dynamo=False, opset_version=OPSET,
-                input_names=['image'], output_names=list(graph.axes),
-                dynamic_axes={'image': axes} | graph.axes)
-        _compare(unfinished, graph, reference, backbone_only)
+        graph = _graph_of(model, backbone_only)
+        _write(graph, unfinished)
+        if not _compare(unfinished, graph, reference, backbone_only):  # no box to compare: the same graph with boxes
+            reference = copy.deepcopy(reference)
+            graph.find_more(reference, [_pictures(_photographs(1, *size))[0] for _, *size in SHAPES])
+            _write(graph, trial)
+            if not _compare(trial, graph, reference, backbone_only):
+                raise UserError(f'{type(reference).__name__} finds nothing on photographs, whatever the threshold, so '
+                                'the file cannot be tried out; are the weights whole?')
         return unfinished.rename(path)
     except UserError:
         raise
@@ -159,6 +162,18 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
                         'backbone alone can, by --backbone') from error
     finally:
         unfinished.unlink(missing_ok=True)
+        trial.unlink(missing_ok=True)
+
+
+def _write(graph: nn.Module, path: Path) -> None:
+    batch = getattr(graph, 'batch', None)  # None: any
+    axes = {2: 'height', 3: 'width'} | ({0: 'batch'} if batch is None else {})
+    # it warns of every number that stays one, and prints the whole graph where it fails
+    with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            graph, (_photographs(batch or 2, 160, 224), ), str(path), dynamo=False, opset_version=OPSET,
+            input_names=['image'], output_names=list(graph.axes), dynamic_axes={'image': axes} | graph.axes)
 
 
 def _graph_of(model: nn.Module, backbone_only: bool) -> nn.Module:
@@ -182,8 +197,16 @@ def _photographs(batch: int, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
 
 
-def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: bool) -> None:
+def _pictures(images: Tensor) -> list[Tensor]:
+    """As the toolboxes take them: (3, H, W), BGR, uint8."""
+    return list(images.flip(1).byte())
+
+
+def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: bool) -> bool:
     """The file in onnxruntime against the model as it was, behind its own preprocessor.
+
+    Returns:
+        Whether there was something to compare on every photograph: a detector may find nothing.
 
     Raises:
         UserError: If they differ.
@@ -193,6 +216,7 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: 
     except ImportError as error:
         raise UserError("onnxruntime is missing, which tries out the file: pip install 'dwnet[export]'") from error
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    compared = True
     for batch, height, width in SHAPES:
         images = _photographs(getattr(graph, 'batch', batch), height, width)
         outputs = [torch.from_numpy(array) for array in session.run(None, {'image': images.numpy()})]
@@ -205,13 +229,16 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: 
                 how = f'by {error:.1e} of the largest value' if fits else f'{tuple(ours.shape)}, {tuple(theirs.shape)}'
                 raise UserError(f'onnxruntime and PyTorch disagree on {name} for images of {tuple(images.shape)}: '
                                 f'{how}; no file was written')
+            compared &= ours.numel() > 0
+    return compared
 
 
 def _reference(model: nn.Module, graph: nn.Module, images: Tensor, backbone_only: bool) -> Sequence[Tensor]:
     """What the toolbox's own model gives for the same images, which it takes as BGR."""
-    pictures = list(images.flip(1).byte())
+    pictures = _pictures(images)
     if backbone_only:
-        return model.backbone(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
+        maps = model.backbone(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
+        return [maps] if isinstance(maps, Tensor) else maps
     if hasattr(graph, 'reference'):
         return graph.reference(model, pictures)
     if isinstance(graph, Classifier):

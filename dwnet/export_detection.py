@@ -94,16 +94,41 @@ class TwoStageDetector(nn.Module):
         return masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))[:, 0]
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """What mmdet makes of one picture, but for the masks, which it pastes: those of this graph for its boxes."""
+        """What mmdet makes of one picture; of the masks, what it has before it pastes them."""
         from mmdet.structures import DetDataSample
+        from mmdet.structures.bbox import bbox2roi
         shape = tuple(pictures[0].shape[1:])
         sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
         found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances
         outputs = [found.bboxes, found.scores, found.labels]
         if 'masks' in self.axes:
-            maps = self.model.extract_feat(self.normalise(pictures[0].flip(0)[None].float()))
-            outputs.append(self._masks(maps, found.bboxes, found.labels))
+            head, rois = model.roi_head, bbox2roi([found.bboxes])
+            maps = model.extract_feat(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
+            stages = range(head.num_stages) if isinstance(head.mask_head, nn.ModuleList) else None
+            given = ([head._mask_forward(maps, rois)] if stages is None else
+                     [head._mask_forward(i, maps, rois) for i in stages])
+            masks = torch.stack([stage['mask_preds'].sigmoid() for stage in given]).mean(0)
+            kinds = torch.zeros_like(found.labels) if masks.shape[1] == 1 else found.labels
+            outputs.append(masks[torch.arange(len(masks)), kinds])
         return outputs
+
+    def find_more(self, model: nn.Module, photographs: list[Tensor]) -> None:
+        """Lowers the score threshold of this graph and of ``model`` until there are boxes on each photograph.
+
+        It goes into the widest gap of the scores there, so that rounding does not move a box across it.
+        """
+        self._set_threshold(model, 0.)
+        found = [self.reference(model, [picture])[1] for picture in photographs]
+        scores = torch.cat(found).sort(descending=True)[0]
+        scores = scores[scores <= min((best.max() for best in found if len(best)), default=0)][:20]
+        scores = torch.cat([scores, scores.new_zeros(1)])
+        widest = int((scores[:-1] - scores[1:]).argmax()) if len(scores) > 1 else 0
+        for each in (self.model, model):
+            self._set_threshold(each, float(scores[widest:widest + 2].mean()))
+
+    @staticmethod
+    def _set_threshold(model: nn.Module, threshold: float) -> None:
+        model.test_cfg.rcnn.score_thr = model.roi_head.test_cfg.score_thr = threshold
 
 
 def _decode(coder, boxes: Tensor, deltas: Tensor, size: torch.Size) -> Tensor:

@@ -31,7 +31,7 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
     Raises:
         UserError: If there is nothing of that name.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for argument in arguments:
         if os.path.isdir(argument):
             files = [p for p in sorted(Path(argument).rglob('*')) if p.suffix.lower() in IMAGES and p.is_file()]
@@ -43,8 +43,9 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
             files = [Path(name) for name in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(name)]
             if not files:
                 raise UserError(f'{argument} is missing: no file or folder has this name, and none matches it')
-        found.update(dict.fromkeys(files))
-    return list(found)
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
 
 
 def predict(inferencer: Any, images: Sequence[np.ndarray]) -> list:
@@ -75,13 +76,16 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
         pictures: Draw pictures.
 
     Returns:
-        What could not be read, and why. The rest is complete, also where this is interrupted.
+        What could not be read, or not as a whole, and why. The rest is complete, also where this is interrupted.
+
+    Raises:
+        UserError: If ``out`` is a file, or predictions are of a kind that has no form here.
     """
     writer = _Writer(inferencer, files, out, threshold, pictures)
     any_size = _has_one_size(inferencer)
     left_out: dict[str, str] = {}
     entries: list[dict] = []
-    stills = [file for file in files if file.suffix.lower() not in VIDEOS]
+    stills = [file for file in files if not _is_video(file)]
     try:
         with ProgressLine() as progress:
             if stills:
@@ -91,7 +95,7 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
                     entries.append(dict(image=str(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
             for file in files:
-                if file not in stills:
+                if _is_video(file):
                     entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
     finally:
         lines = ',\n'.join(json.dumps(entry) for entry in entries)  # a file a line
@@ -99,6 +103,10 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             f'{{"classes": {json.dumps(writer.names)},\n"predictions": [\n{lines}\n],\n'
             f'"left_out": {json.dumps(left_out)}}}\n')
     return left_out
+
+
+def _is_video(file: Path) -> bool:
+    return file.suffix.lower() in VIDEOS
 
 
 def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
@@ -120,13 +128,13 @@ def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int
                  left_out: dict[str, str]) -> list[dict]:
     """Its frames go to JSON lines as they come, drawn ones into a video."""
     video = cv2.VideoCapture(str(file))
-    rate = video.get(cv2.CAP_PROP_FPS) or 25.
-    progress.add(file.name, max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT))))
+    rate, expected = video.get(cv2.CAP_PROP_FPS) or 25., max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    progress.add(file.name, expected)
     lines, drawn, number = writer.place('videos', file, '.jsonl'), None, 0
     with open(lines, 'w') as stream:
         for batch in _batches(_read_frames(video), batch_size, True):
             for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
-                entry, picture = writer.describe(sample, writer.relative(file).with_suffix('') / f'{index:06d}'), None
+                entry, picture = writer.describe(sample, writer.relative(file) / f'{index:06d}'), None
                 if writer.pictures:
                     picture = writer.draw(image, sample)[..., ::-1]
                     if drawn is None:
@@ -143,6 +151,8 @@ def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int
         lines.unlink()
         left_out[str(file)] = 'it has no frame that OpenCV can read'
         return []
+    if number < expected - 1:  # containers miscount by one
+        left_out[str(file)] = f'it ends or is damaged after {number} of {expected} frames; these are predicted'
     entry = dict(video=str(file), frames=number, predictions=str(lines.relative_to(writer.out)))
     if drawn is not None:
         entry['picture'] = str(lines.with_suffix('.mp4').relative_to(writer.out))
@@ -181,7 +191,10 @@ class _Writer:
         self.visualizer = make_visualizer(cfg, meta, 'infer')
         self._root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
         self._taken: set[Path] = set()
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f'{out} cannot be a folder: there is a file of this name; take another') from error
 
     def write(self, file: Path, image: np.ndarray, sample: Any) -> dict:
         """Draws an image, and returns what is predicted for it."""
@@ -201,6 +214,9 @@ class _Writer:
             return dict(objects=self._objects(sample.pred_instances))
         if 'pred_sem_seg' in sample:
             return self._segments(sample.pred_sem_seg.data[0].numpy(), name)
+        if 'pred_score' not in sample:
+            kinds = ', '.join(name for name, _ in sample.items() if name.startswith('pred_')) or 'none'
+            raise UserError(f'predictions of the kind {kinds} cannot be written: only classes, objects and segments')
         scores = sample.pred_score
         best = scores.topk(min(BEST, len(scores)))
         return dict(classes=[dict(self._class(label), score=round(score, 6))

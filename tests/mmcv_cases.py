@@ -155,6 +155,18 @@ def modulated_deform_conv2d(seed: int) -> list[Tensor]:
     return deform_conv2d(seed, modulated=True)
 
 
+def modulated_deform_conv2d_of_a_larger_map(seed: int) -> list[Tensor]:
+    """Offsets and masks of another size than the output, of which the start of each image's memory is read."""
+    generator, choose = _random(seed)
+    batch, groups, height, width = choose(1, 2, 3), choose(1, 2), choose(3, 5), choose(4, 6)
+    more = choose((1, 0), (0, 2), (height, width), (0, 0))
+    inputs = [torch.randn(batch, 4, height, width, generator=generator),
+              torch.randn(batch, 18 * groups, height + more[0], width + more[1], generator=generator),
+              torch.rand(batch, 9 * groups, height + more[1], width + more[0], generator=generator),
+              torch.randn(6, 4, 3, 3, generator=generator) * .3, torch.randn(6, generator=generator)]
+    return _with_gradients(lambda *x: ops.modulated_deform_conv2d(*x, 1, 1, 1, 1, groups), inputs, generator)
+
+
 def psa_mask(seed: int) -> list[Tensor]:
     generator, choose = _random(seed)
     height, width, mask = choose(1, 3, 4), choose(2, 4), (choose(1, 3, 7), choose(3, 5, 4))
@@ -164,4 +176,5 @@ def psa_mask(seed: int) -> list[Tensor]:
 
 # Those that compiled mmcv has on the CPU
 CASES: dict[str, Case] = {function.__name__: function for function in (
-    nms, soft_nms, nms_match, batched_nms, bbox_overlaps, roi_align, deform_conv2d, modulated_deform_conv2d, psa_mask)}
+    nms, soft_nms, nms_match, batched_nms, bbox_overlaps, roi_align, deform_conv2d, modulated_deform_conv2d,
+    modulated_deform_conv2d_of_a_larger_map, psa_mask)}

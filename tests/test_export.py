@@ -7,14 +7,16 @@ import onnxruntime
 import pytest
 import torch
 from conftest import read_config, run_tool
+from mmengine.config import Config
 from reference import fill
 from torch import nn
 from torch.export import Dim
 
-from dwnet import DWNet
+from dwnet import DWNet, export
 from dwnet.apis import init_model
 from dwnet.errors import UserError
 from dwnet.export import AdaptiveAvgPool, export_onnx
+from dwnet.export_detection import TwoStageDetector
 from dwnet.models.dwnet import TOKEN_MIXERS
 
 NANO = dict(embed_dims=32, depths=(1, 1, 2, 1))
@@ -155,6 +157,42 @@ def test_detector_by_the_tool(tmp_path, small_digits):
         assert torch.allclose(boxes, expected.bboxes, atol=1e-2) and torch.allclose(scores, expected.scores, atol=1e-4)
         found += len(boxes)
     assert found
+
+
+@pytest.mark.parametrize('cascade', [False, pytest.param(True, marks=LONG)])
+def test_a_detector_is_compared_where_it_finds_nothing(cascade, tmp_path, monkeypatch):
+    """An untrained one: boxes and masks are seen to agree in a second file, and wrong masks to disagree."""
+    cfg = read_config(DETECTION)
+    cfg.model.backbone.arch = NANO
+    cfg.model.train_cfg, cfg.model.test_cfg.rpn.nms_pre = None, 50
+    cfg.model.test_cfg.rcnn.score_thr = .9
+    if not cascade:
+        cfg.model.type, head = 'MaskRCNN', cfg.model.roi_head
+        head.type, head.bbox_head = 'StandardRoIHead', head.bbox_head[0]
+        del head.num_stages, head.stage_loss_weights
+    torch.manual_seed(1)
+    model = init_model(cfg)
+    if cascade:
+        seen, compare = [], export._compare
+        monkeypatch.setattr(export, '_compare', lambda *args: seen.append(compare(*args)) or seen[-1])
+        path = export_onnx(model, tmp_path / 'detector.onnx')
+        assert seen == [False, True] and list(tmp_path.iterdir()) == [path]
+        assert model.test_cfg.rcnn.score_thr == model.roi_head.test_cfg.score_thr == .9
+        assert len(run_onnx(path, torch.rand(1, 3, 96, 96))[0]) == 0, 'the file has the threshold of the config'
+    masks = TwoStageDetector._masks
+    monkeypatch.setattr(TwoStageDetector, '_masks', lambda *args: masks(*args) + .01)
+    with pytest.raises(UserError, match='disagree on masks'):
+        export_onnx(model, tmp_path / 'wrong.onnx')
+
+
+def test_the_strides_of_other_backbones_are_measured(tmp_path):
+    cfg = Config(dict(
+        default_scope='mmpretrain', model=dict(
+            type='ImageClassifier', data_preprocessor=dict(num_classes=2),
+            backbone=dict(type='ResNet', depth=18, base_channels=8, stem_channels=8, out_indices=(1, 2, 3),
+                          strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)))))
+    path = export_onnx(init_model(cfg), tmp_path / 'backbone.onnx', backbone_only=True)
+    assert [output.name for output in onnx.load(path).graph.output] == ['stride8', 'stride8_2', 'stride8_3']
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 6])

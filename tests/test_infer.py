@@ -12,7 +12,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dwnet.apis import inferencer, init_model
+from dwnet.errors import UserError
 from dwnet.inference import find_files, predict
+from dwnet.inference import infer as infer_files
 
 CONFIGS = {
     'classification': 'configs/classification/dwnet-nano_digits.py',
@@ -60,7 +62,7 @@ def test_what_is_written_is_what_the_model_predicts(task, weights, photos, tmp_p
     done, content = infer(task, weights, tmp_path, photos, **{'batch-size': 3})
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-2:] == [
-        'error: 1 of 7 files were left out:', f'- {photos}/more/broken.jpg: its end is missing']
+        'error: 1 of 7 files could not be read as a whole:', f'- {photos}/more/broken.jpg: its end is missing']
     assert content['left_out'] == {f'{photos}/more/broken.jpg': 'its end is missing'}
     found = {Path(entry['image']).relative_to(photos): entry for entry in content['predictions']}
     assert [str(p) for p in found] == ['0.jpg', '1.jpg', '1.png', '2.jpg', 'more/3.jpg', 'more/4.jpg']
@@ -112,6 +114,54 @@ def test_frames_of_a_video(weights, photos, tmp_path):
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and drawn.get(cv2.CAP_PROP_FPS) == 4
 
 
+def write_clip(path: Path, pictures, code='mp4v') -> Path:
+    path.parent.mkdir(exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*code), 4, (64, 64))
+    for picture in pictures:
+        writer.write(picture)
+    writer.release()
+    return path
+
+
+def test_label_images_of_namesakes_are_kept_apart(weights, tmp_path):
+    frames = [np.full((64, 64, 3), value, np.uint8) for value in (0, 255)]
+    files = [write_clip(tmp_path / 'v.mp4', frames), write_clip(tmp_path / 'v.avi', frames, 'MJPG'),
+             tmp_path / 'v/000000.jpg']
+    files[2].parent.mkdir()
+    cv2.imwrite(str(files[2]), frames[0])
+    assert infer_files(inferencer(CONFIGS['segmentation'], weights / 'segmentation.pth'), files, tmp_path / 'out',
+                       pictures=False) == {}
+    assert sorted(str(path.relative_to(tmp_path / 'out/labels')) for path in (tmp_path / 'out/labels').rglob('*.png')) \
+        == [f'v.{kind}/00000{i}.png' for kind in ('avi', 'mp4') for i in range(2)] + ['v/000000.png']
+
+
+def test_a_cut_video_is_named(weights, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    clip = write_clip(tmp_path / 'clip.avi', noise, 'MJPG')
+    clip.write_bytes(clip.read_bytes()[:clip.stat().st_size // 2])
+    done, content = infer('classification', weights, tmp_path / 'out', clip)
+    video, = content['predictions']
+    assert 5 < video['frames'] < 15 and len((tmp_path / 'out' / video['predictions']).read_text().splitlines()) > 5
+    assert content['left_out'] == {
+        str(clip): f"it ends or is damaged after {video['frames']} of 20 frames; these are predicted"}
+    assert done.returncode == 2 and f"after {video['frames']} of 20 frames" in done.stderr
+    assert '1 of 1 files predicted' in done.stdout
+
+
+def test_what_cannot_be_written_is_an_error_of_one_line(weights, photos, tmp_path, monkeypatch):
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import PixelData
+    classify = inferencer(CONFIGS['classification'], weights / 'classification.pth')
+    panoptic = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=torch.zeros(1, 8, 8)))
+    monkeypatch.setattr('dwnet.inference.predict', lambda *_: [panoptic])
+    with pytest.raises(UserError, match='of the kind pred_panoptic_seg cannot be written: only classes, objects and s'):
+        infer_files(classify, [photos / '0.jpg'], tmp_path / 'out')
+    (tmp_path / 'taken').touch()
+    for out in (tmp_path / 'taken', tmp_path / 'taken/below'):
+        with pytest.raises(UserError, match='cannot be a folder: there is a file of this name'):
+            infer_files(classify, [photos / '0.jpg'], out)
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['nowhere/*.jpg', '--checkpoint', 'x.pth'], 'nowhere/*.jpg is missing'),
     (['dwnet', '--checkpoint', 'x.pth'], 'dwnet is a folder without images'),
@@ -125,7 +175,9 @@ def test_mistakes_end_in_one_line(arguments, message, tmp_path):
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr
 
 
-def test_files_are_found_once(photos):
+def test_files_are_found_once(photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert find_files(['0.jpg', './more/../0.jpg', str(photos / '0.jpg')]) == [Path('0.jpg')]
     files = find_files([f'{photos}/*.jpg', str(photos), f'{photos}/**/4.jpg'])
     assert [str(f.relative_to(photos)) for f in files] == [
         '0.jpg', '1.jpg', '2.jpg', '1.png', 'more/3.jpg', 'more/4.jpg', 'more/broken.jpg']

@@ -193,6 +193,12 @@ def test_sound_annotations_are_all_read(read, small_digits):
     assert not lines and len(images) == 24 and sum(map(len, images.values())) == len(coco['annotations'])
 
 
+def test_annotations_that_are_counted_from_0_are_named_once(read):
+    """COCO's evaluation takes an object of id 0 for none."""
+    images, (line, ) = read(lambda coco: [a.update(id=a['id'] - 1) for a in coco['annotations']] and None)
+    assert len(images) == 24 and "annotation ids start at 0, which COCO's evaluation takes for 'no match'" in line
+
+
 SQUARE = [10, 10, 30, 10, 30, 30]
 BROKEN = {
     'without \'bbox\'': lambda a: a.pop('bbox'),

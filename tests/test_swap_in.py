@@ -35,8 +35,6 @@ CANNOT = {
     'mmdet/centripetalnet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/cornernet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/detectors': ('the neck has backbones of its own', r'gives 5 maps \(strides \[1, 4, 8, 16, 32\]\)'),
-    'mmdet/dyhead': ('the neck gives deformable convolution the offsets of a map of another size',
-                     'offset output dims'),
     'mmdet/glip': (_BERT, 'transformers is not installed'),
     'mmdet/grounding_dino': (_BERT, 'fairscale|transformers is not installed'),
     'mmdet/mm_grounding_dino': (_BERT, 'fairscale|transformers is not installed'),

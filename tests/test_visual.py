@@ -25,6 +25,7 @@ from dwnet.engine.options import enable_log_to
 from dwnet.errors import UserError
 from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 from dwnet.visual import cam, coco_errors, confusion, curves, kernels, precision_recall, receptive_field, schedule
+from dwnet.visual.figure import new_figure, save
 from dwnet.visual.samples import draw, make_visualizer, to_picture
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
@@ -73,6 +74,9 @@ def test_curves_are_drawn_as_logged(tmp_path):
     assert drawn['training loss'] == [[[10, 10]], [[10, 10], [20, 5]]]
     assert drawn['mIoU'] == [[[1, 30]], []]
     assert drawn['time of an iteration (filled: waiting for data)'][0] == [[10, .3]], 'not that of the validation'
+    write_log(tmp_path / 'c/t', [dict(pck=30., step=1), dict(pck=40., step=2)])  # scores of another kind
+    axes, = curves.plot([curves.read_run(tmp_path / 'c')]).axes
+    assert axes.get_title() == 'pck' and axes.lines[0].get_xydata().tolist() == [[1, 30], [2, 40]]
 
 
 def test_mistakes_with_logs_end_in_one_line(tmp_path):
@@ -377,6 +381,40 @@ def test_grad_cam_is_its_formula():
         cam.class_activation(model, image, (), 10)
     with pytest.raises(UserError, match='the model has no layer backbone.nothing; it has .*backbone.stages.0'):
         cam.class_activation(model, image, ['backbone.nothing'])
+
+
+def test_grad_cam_of_frozen_stages():
+    cfg = read_config(CLASSIFICATION)
+    cfg.model.backbone.frozen_stages = 2
+    model = init_model(cfg)
+    model.train()
+    model.eval()
+    assert not any(p.requires_grad for p in model.backbone.stages[0].parameters())
+    image = torch.randn(1, 3, 64, 64)
+    maps, category = cam.class_activation(model, image, ['backbone.stages.0'])
+    model.requires_grad_(True)
+    expected, _ = cam.class_activation(model, image, ['backbone.stages.0'], category)
+    assert np.allclose(maps['backbone.stages.0'], expected['backbone.stages.0'], atol=1e-5)
+
+
+def test_an_image_that_cannot_be_read_costs_no_other(small_digits, tmp_path):
+    whole = sorted((small_digits / 'classification/test').rglob('*.jpg'))[0]
+    (tmp_path / 'broken.jpg').write_bytes(whole.read_bytes()[:40])
+    look = ['tools/look.py', 'cam', '--config', CLASSIFICATION, '--device', 'cpu']
+    done = run_tool(*look, whole, tmp_path / 'broken.jpg', '--out', tmp_path / 'some')
+    assert done.returncode == 2 and f'- {tmp_path}/broken.jpg: ' in done.stderr
+    assert (tmp_path / 'some/cam.png').stat().st_size > 5_000
+    done = run_tool(*look, tmp_path / 'broken.jpg', '--out', tmp_path / 'none')
+    assert done.returncode == 2 and 'images could not be read:' in done.stderr and 'Traceback' not in done.stderr
+    assert not (tmp_path / 'none').exists()
+    done = run_tool(*look, whole, '--number', 0)
+    assert done.returncode == 2 and '--number 0: it has to be 1 or more' in done.stderr
+
+
+def test_a_picture_has_the_name_that_is_returned(tmp_path):
+    for name, expected in (('curve', 'curve.png'), ('curve.svg', 'curve.svg')):
+        assert save(new_figure(1, 1), tmp_path / name) == tmp_path / expected
+        assert (tmp_path / expected).is_file()
 
 
 @pytest.mark.long

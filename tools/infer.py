@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Predicts images and videos: classes, boxes and masks, or the class of each pixel, as JSON and as pictures."""
 import argparse
+import json
 from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
@@ -33,9 +34,10 @@ def main() -> None:
     device = chosen_device(args.device)
     left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
                      not args.no_pictures)
-    print(f'{len(files) - len(left_out)} of {len(files)} files predicted: {out}/predictions.json')
+    predicted = len(json.loads((out / 'predictions.json').read_text())['predictions'])
+    print(f'{predicted} of {len(files)} files predicted: {out}/predictions.json')
     if left_out:
-        raise UserError(f'{len(left_out)} of {len(files)} files were left out:',
+        raise UserError(f'{len(left_out)} of {len(files)} files could not be read as a whole:',
                         *(f'{name}: {reason}' for name, reason in left_out.items()))
 
 

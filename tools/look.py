@@ -42,6 +42,8 @@ def main() -> None:
         '--shape', nargs=2, type=int, default=(224, 224), metavar=('H', 'W'),
         help='receptive-field: size of the noise that is taken where no image is named (default: 224 224)')
     args = parser.parse_intermixed_args()
+    if args.number < 1:
+        raise UserError(f'--number {args.number}: it has to be 1 or more')
     if not args.images and args.what != 'receptive-field':
         raise UserError(f'{args.what} needs images: files, folders or patterns')
 
@@ -50,21 +52,27 @@ def main() -> None:
     if args.checkpoint is None:
         print('no --checkpoint: the network is as it is initialised')
     infer = inferencer(cfg, args.checkpoint, chosen_device(args.device))
-    figure = DRAW[args.what](args, infer, files)
-    print(f"{args.what}: {save(figure, Path(args.out or cfg.work_dir, args.what.replace('-', '_') + '.png'))}")
-
-
-def _inputs(infer, files: list[Path]) -> Iterator[tuple[str, Tensor, np.ndarray]]:
-    """Name, what the network gets, and that as a picture."""
     left_out: dict[str, str] = {}
+    figure = DRAW[args.what](args, infer, files, left_out)
+    print(f"{args.what}: {save(figure, Path(args.out or cfg.work_dir, args.what.replace('-', '_') + '.png'))}")
+    if left_out:
+        raise _unread(left_out)
+
+
+def _inputs(infer, files: list[Path], left_out: dict[str, str]) -> Iterator[tuple[str, Tensor, np.ndarray]]:
+    """Name, what the network gets, and that as a picture; files that cannot be read go to ``left_out``."""
     for file, image in read_images(files, left_out):
         inputs = as_input(infer, image)
         yield file.name, inputs, to_picture(inputs[0], infer.model.data_preprocessor)
-    if left_out:
-        raise UserError('images could not be read:', *(f'{name}: {reason}' for name, reason in left_out.items()))
+    if len(left_out) == len(files):
+        raise _unread(left_out)
 
 
-def draw_cam(args: argparse.Namespace, infer, files: list[Path]):
+def _unread(left_out: dict[str, str]) -> UserError:
+    return UserError('images could not be read:', *(f'{name}: {reason}' for name, reason in left_out.items()))
+
+
+def draw_cam(args: argparse.Namespace, infer, files: list[Path], left_out: dict[str, str]):
     names = list(infer.model.dataset_meta.get('classes', ()))
     category = None
     if args.category is not None:
@@ -74,7 +82,7 @@ def draw_cam(args: argparse.Namespace, infer, files: list[Path]):
     pictures, captions = [], []
     with ProgressLine() as progress:
         progress.add('images', len(files))
-        for name, inputs, picture in _inputs(infer, files):
+        for name, inputs, picture in _inputs(infer, files, left_out):
             maps, shown = cam.class_activation(infer.model, inputs, args.layers, category)
             pictures += [picture, *(cam.lay_over(picture, heat) for heat in maps.values())]
             captions += [name, *(layer.removeprefix('backbone.') for layer in maps)]
@@ -85,16 +93,16 @@ def draw_cam(args: argparse.Namespace, infer, files: list[Path]):
     return contact_sheet(pictures, captions, len(maps) + 1, title, side=2)
 
 
-def draw_kernels(args: argparse.Namespace, infer, files: list[Path]):
-    shown = list(_inputs(infer, files))
+def draw_kernels(args: argparse.Namespace, infer, files: list[Path], left_out: dict[str, str]):
+    shown = list(_inputs(infer, files, left_out))
     found = [kernels.kernels(infer.model, inputs) for _, inputs, _ in shown]
     mixer = infer.model.cfg.model.backbone.get('token_mixer', 'static')
     return kernels.plot(found, [picture for _, _, picture in shown], [name for name, _, _ in shown], mixer)
 
 
-def draw_receptive_field(args: argparse.Namespace, infer, files: list[Path]):
+def draw_receptive_field(args: argparse.Namespace, infer, files: list[Path], left_out: dict[str, str]):
     if files:
-        inputs = [inputs for _, inputs, _ in _inputs(infer, files)]
+        inputs = [inputs for _, inputs, _ in _inputs(infer, files, left_out)]
         if len({image.shape for image in inputs}) > 1:
             raise UserError('these images come to the network in several sizes; take images of one size')
     else:

@@ -48,6 +48,9 @@ def read_coco(path: str) -> dict[str, Any]:
         return fault or (_fault_of_mask(annotation.get('segmentation'), *size) if masks else None)
 
     annotations = _sound(annotations, fault_of_annotation, f'annotations of {path}')
+    if any(annotation['id'] == 0 for annotation in annotations):
+        print_log(f"{path}: annotation ids start at 0, which COCO's evaluation takes for 'no match'; number them "
+                  'from 1', logger='current', level=logging.WARNING)
     return {**content, 'images': images, 'annotations': annotations, 'categories': categories}
 
 

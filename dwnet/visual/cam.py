@@ -71,7 +71,7 @@ def class_activation(model: nn.Module, inputs: Tensor, layers: Sequence[str] = (
 
     kind = EigenCAM if is_detector(model) else GradCAM
     with torch.enable_grad():
-        return {name: kind(scores, [layer])(inputs, [target])[0]
+        return {name: kind(scores, [layer])(inputs.clone().requires_grad_(), [target])[0]
                 for name, layer in find_layers(model, layers).items()}, category
 
 

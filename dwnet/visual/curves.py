@@ -109,7 +109,7 @@ def plot(runs: Sequence[Run], keys: Sequence[str] = ()) -> Figure:
     if missing := [key for key in keys if key not in known]:
         raise UserError(f"no log has {', '.join(missing)}; they have {', '.join(known)}")
     panels = list(keys) or ['loss', 'lr', *(key for key in NAMES if key in known and key != 'accuracy/top5'), 'time']
-    panels = [key for key in panels if key in known]
+    panels = [key for key in panels if key in known] or known
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = -(-len(panels) // columns)
     figure = new_figure(4.2 * columns, 3 * rows + .3)

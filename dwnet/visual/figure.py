@@ -19,6 +19,7 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, path: str | Path) -> Path:
     """Writes a picture, PNG or what the name says, and its folder."""
     path = Path(path)
+    path = path if path.suffix else path.with_name(f'{path.name}.png')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path

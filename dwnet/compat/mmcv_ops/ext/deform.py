@@ -50,6 +50,8 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
                                   stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int,
                                   dilation_w: int, group: int, deformable_group: int, with_bias: bool) -> None:
     """The same with a factor for each point, ``mask``, (B, deformable_group * kh * kw, h, w) (arXiv:1811.11168)."""
+    offset = _as_read(offset, 2, weight, deformable_group, output.shape[2:])
+    mask = _as_read(mask, 1, weight, deformable_group, output.shape[2:])
     output.copy_(_convolve(input, weight, offset, mask, bias if with_bias else None, (stride_h, stride_w),
                            (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group))
 
@@ -61,12 +63,34 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
                                    dilation_h: int, dilation_w: int, group: int, deformable_group: int,
                                    with_bias: bool) -> None:
     """Writes the gradients of :func:`modulated_deform_conv_forward`."""
+    offset = _as_read(offset, 2, weight, deformable_group, grad_output.shape[2:])
+    mask = _as_read(mask, 1, weight, deformable_group, grad_output.shape[2:])
     gradients = _convolve_backward(grad_output, input, weight, offset, mask, bias if with_bias else None,
                                    (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group,
                                    deformable_group)
     outputs = (grad_input, grad_weight, grad_offset, grad_mask, *[grad_bias] * with_bias)
     for written, gradient in zip(outputs, gradients, strict=False):
-        written.copy_(gradient)
+        _write(written, gradient)
+
+
+def _as_read(points: Tensor, each: int, weight: Tensor, groups: int, size: torch.Size) -> Tensor:
+    """mmcv does not look at the size of this map: it reads what it needs from the start of each image's memory.
+
+    mmdet's DyHead counts on it: it gives the offsets of a larger map.
+    """
+    channels = each * groups * weight.shape[2] * weight.shape[3]
+    needed = channels * size[0] * size[1]
+    if points.shape[1:] == (channels, *size) or points.shape[1:].numel() < needed:
+        return points  # torchvision says what is missing
+    return points.flatten(1)[:, :needed].view(-1, channels, *size)
+
+
+def _write(written: Tensor, gradient: Tensor) -> None:
+    if written.shape != gradient.shape:  # of a larger map, whose rest had no part
+        whole = gradient.new_zeros(written.shape).flatten(1)
+        whole[:, :gradient.shape[1:].numel()] = gradient.flatten(1)
+        gradient = whole.view(written.shape)
+    written.copy_(gradient)
 
 
 def _arguments(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None,
