@@ -84,7 +84,7 @@ def report_training(runner: Runner) -> None:
     try:
         print(f'report: {_write_training_report(runner, Path(checkpoint))}')
     except Exception as error:  # the training has ended well, whatever a picture lacks
-        runner.logger.error(f'no report could be drawn: {type(error).__name__}: {one_line(error)}')
+        runner.logger.error(f'no report could be drawn: {one_line(error)}')
 
 
 def _test_command() -> str:
