@@ -41,5 +41,5 @@ def config_path(config: str | os.PathLike) -> str:
     try:
         return Config._get_cfg_path(str(config), '')[0]
     except Exception as error:  # assertions, import errors and missing files
-        known = ', '.join(sorted(p.name for p in (MIM / 'configs').glob('*/*.py') if p.parent.parent.name != '_base_'))
+        known = ', '.join(sorted(p.name for p in (MIM / 'configs').glob('*/*.py')))
         raise UserError(f'{config} names no config; those of dwnet, behind dwnet::TASK/, are {known}') from error

@@ -1,7 +1,10 @@
 """Reports, of the demo or of a training: an HTML file with scores, curves, and predictions beside the truth."""
 import contextlib
+import copy
 import html
 import io
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image, ImageOps
 from dwnet.apis import init_model
 from dwnet.engine.options import main_metric
 from dwnet.engine.scores import NAMES
+from dwnet.errors import one_line
 from dwnet.visual.curves import read_curve
 from dwnet.visual.figure import COLOURS, new_figure
 from dwnet.visual.page import STYLE, embed
@@ -39,16 +43,16 @@ def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
     return _plot({f'{name}: training loss': ('iteration', read_curve(work_dir / name, 'loss')) for name in results})
 
 
-def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
+def draw_predictions(config: Path | Config, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
     """The first test images with the truth above and the prediction below, by the toolbox's visualizer.
 
     Args:
-        config: A config of this project.
+        config: A config, or its file.
         checkpoint: Its weights.
         number: Pictures in the row.
         size: Width and height of each, pixels.
     """
-    cfg = Config.fromfile(str(config))
+    cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
     model = init_model(cfg, checkpoint, 'cuda' if torch.cuda.is_available() else 'cpu')
     init_default_scope(cfg.default_scope)
     loader = dict(cfg.test_dataloader, batch_size=1, num_workers=0, persistent_workers=False)
@@ -71,17 +75,34 @@ def draw_predictions(config: Path, checkpoint: Path, number: int, size: int = 25
 
 
 def report_training(runner: Runner) -> None:
-    """At the end of a training: ``report.html`` in its work dir, and the lines that say what to do next."""
+    """At the end of a training: the lines that say what to do next, and ``report.html`` in its work dir."""
     if not is_main_process():
         return
     hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
     checkpoint = hook.best_ckpt_path or hook.last_ckpt
-    work_dir = Path(runner.work_dir)
-    config = work_dir / Path(runner.cfg.filename).name
-    metric = main_metric(runner.cfg)
+    print(f'test with: {_test_command()} {shlex.join(map(str, (runner.dumped_config, checkpoint)))}')
+    try:
+        print(f'report: {_write_training_report(runner, Path(checkpoint))}')
+    except Exception as error:  # the training has ended well, whatever a picture lacks
+        runner.logger.error(f'no report could be drawn: {one_line(error)}')
+
+
+def _test_command() -> str:
+    """As the training was called: by ``python -m dwnet train``, or the tool of a clone."""
+    if sys.argv[0].startswith('python -m dwnet'):
+        return 'python -m dwnet test'
+    tool = Path(sys.argv[0])
+    return f"python {shlex.quote(str(tool.with_name('test.py') if tool.name == 'train.py' else 'tools/test.py'))}"
+
+
+def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
+    work_dir, metric = Path(runner.work_dir), main_metric(runner.cfg)
     curve = read_curve(work_dir, metric)
-    name, best = NAMES[metric], max(curve[1], default=float('nan'))
-    picture = draw_predictions(config, Path(checkpoint), number=6)
+    name, best = NAMES.get(metric, metric), max(curve[1], default=float('nan'))
+    print(f'best {name}: {best:g}')
+    cfg = copy.deepcopy(runner.cfg)
+    cfg.new_heads = False  # the checkpoint has those of this training
+    picture = draw_predictions(cfg, checkpoint, number=6)
     picture.save(work_dir / 'predictions.png')
     by_epoch = 'max_epochs' in runner.cfg.train_cfg
     length = f'{runner.epoch} epochs' if by_epoch else f'{runner.iter} iterations'
@@ -89,14 +110,15 @@ def report_training(runner: Runner) -> None:
                     f'validation: {name}': ('epoch' if by_epoch else 'iteration', curve)})
     curves.save(work_dir / 'curves.png')
     path = work_dir / 'report.html'
-    path.write_text(f"""<!doctype html><meta charset=utf-8><title>{html.escape(config.stem)}</title>
-<style>{STYLE}</style><h1>{html.escape(config.stem)}</h1>
-<p>{length}; the best validation: <b>{name} {best:g}</b>, of {html.escape(Path(checkpoint).name)}.</p>
+    title = html.escape(runner.dumped_config.stem)
+    path.write_text(f"""<!doctype html><meta charset=utf-8><title>{title}</title>
+<style>{STYLE}</style><h1>{title}</h1>
+<p>{length}; the best validation: <b>{name} {best:g}</b>, of {html.escape(checkpoint.name)}.</p>
 <h2>Training</h2>{embed(curves)}
 <h2>Predictions</h2><p class=hint>Above the truth, below the prediction, on images that were not trained with.</p>
 {embed(picture)}
 """, encoding='utf-8')
-    print(f'best {name}: {best:g}\nreport: {path}\ntest with: python tools/test.py {config} {checkpoint}')
+    return path
 
 
 def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> Path:

@@ -4,23 +4,30 @@ import functools
 import json
 import shutil
 import types
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import read_config, run_tool
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from PIL import Image
 from test_resume import Noise, Stop, runner_for, same, state_of
 
 from dwnet import DWNet
 from dwnet.datasets.own import use_own_data
+from dwnet.engine import Runner
 from dwnet.engine.data_checks import find_heads
 from dwnet.engine.options import (
     enable_early_stopping,
     enable_ema,
+    enable_freeze,
     enable_layer_decay,
+    enable_own_data,
+    enable_tta,
+    main_metric,
     set_epochs,
     start_with_new_heads,
 )
@@ -198,8 +205,25 @@ def as_jpeg(root):
         path.rename(path.with_suffix('.jpg'))
 
 
-def names(*lines):
-    return lambda root: (root / 'classes.txt').write_text('\n'.join(lines))
+def names(*lines, encoding='utf-8'):
+    return lambda root: (root / 'classes.txt').write_text('\n'.join(lines), encoding=encoding)
+
+
+def boxes_alone(number):
+    """CVAT's rectangles, beside its polygons."""
+    def spoil(root):
+        content = json.loads((root / 'annotations/all.json').read_text())
+        for annotation in content['annotations'][:number]:
+            annotation['segmentation'] = []
+        (root / 'annotations/all.json').write_text(json.dumps(content))
+    return spoil
+
+
+def turned(root):
+    """A photograph on its side: 40 × 30 pixels in the file, 30 × 40 for whoever looks at it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (40, 30)).save(root / 'images/2.jpg', exif=exif)
 
 
 @pytest.mark.parametrize('task, make, spoil, message', [
@@ -212,6 +236,8 @@ def names(*lines):
     ('classification', lambda r: folders(r, train__a=1, train__b=1), None, 'none to validate with: name a part'),
     ('classification', lambda r: folders(r, train__a=1, train__b=1, val__c=1), None,
      'val has classes that .*train lacks: c; name the folders alike'),
+    ('classification', lambda r: folders(r, train__a=1, train__b=1), lambda r: picture(r / 'val/1.jpg'),
+     'val has no folders of classes, as .*train has them: a, b'),
     ('detection', lambda r: folders(r, images=2), None, 'has no annotations: a COCO file'),
     ('detection', lambda r: coco_root(r, annotations=[]), None, 'all.json has no annotations; export it again'),
     ('detection', lambda r: coco_root(r, images=[], annotations=[]), None, 'all.json has no images'),
@@ -220,6 +246,7 @@ def names(*lines):
     ('detection', coco_root, lambda r: shutil.rmtree(r / 'images'), 'names images that are not below .*: 0.jpg'),
     ('detection', coco_root, lambda r: shutil.copy(r / 'annotations/all.json', r / 'annotations/more.json'),
      'names do not tell which one trains: leave train.json and val.json'),
+    ('detection', coco_root, boxes_alone(12), '12 of 20 annotations of .*all.json have a box and no mask, the others'),
     ('detection', lambda r: coco_root(r, number=1), None, 'has one image with objects'),
     ('segmentation', lambda r: folders(r, images=2), None, 'needs the folders images and masks'),
     ('segmentation', masks_root, colour, r'masks/0.png is a colour image \(RGB\): each pixel'),
@@ -228,6 +255,10 @@ def names(*lines):
     ('segmentation', masks_root, names('a', 'b'), 'values 0, 1, 2, 255, and .*classes.txt names 2 classes, 0 to 1'),
     ('segmentation', masks_root, lambda r: (r / 'masks/3.png').unlink(), '1 of 6 images in .*masks lacks 3.png'),
     ('segmentation', masks_root, lambda r: (r / 'masks/3.png').write_bytes(b'x'), 'masks/3.png cannot be read'),
+    ('segmentation', masks_root, lambda r: Image.new('L', (20, 15)).save(r / 'masks/3.png'),
+     '3.png has 20 × 15 pixels and .*3.jpg has 40 × 30: a label image needs the size of its image'),
+    ('segmentation', masks_root, turned, '2.png has 40 × 30 pixels and .*2.jpg has 30 × 40: '),
+    ('segmentation', masks_root, names('a', 'b', 'c', encoding='utf-16'), 'classes.txt is no text in UTF-8'),
     ('segmentation', masks_root, as_jpeg, 'are JPEG, which changes labels: write them as PNG'),
     ('segmentation', masks_root, lambda r: picture(r / 'images/9.png'), 'end in .jpg, .png: mmseg takes one ending'),
 ])
@@ -238,6 +269,59 @@ def test_mistakes_in_own_data_are_one_line(task, make, spoil, message, tmp_path)
     with pytest.raises(UserError, match=message) as error:
         own(task, root)
     assert '\n' not in str(error.value)
+
+
+def test_classes_with_a_mark_of_the_byte_order(tmp_path):
+    root = masks_root(tmp_path / 'my')
+    names('ground', 'road', 'car', encoding='utf-8-sig')(root)
+    assert own('segmentation', root)[1].classes == ['ground', 'road', 'car']
+
+
+def test_all_label_images_are_read_though_the_classes_have_names(tmp_path):
+    root = masks_root(tmp_path / 'my', number=120)
+    names('ground', 'road', 'car')(root)
+    mask(root / 'masks/102.png', 0, 7)  # none of a hundred that lie evenly in between
+    with pytest.raises(UserError, match='values 0, 1, 2, 7, 255, and .* names 3 classes'):
+        own('segmentation', root)
+
+
+def test_a_flat_test_folder_is_left_out(tmp_path, capsys):
+    """Kaggle's form: the classes of the test images are secret."""
+    root = folders(tmp_path / 'my', train__cat=10, train__dog=5)
+    picture(root / 'test/1.jpg')
+    _, data = own('classification', root)
+    assert data.classes == ['cat', 'dog'] and data.sizes == dict(train=12, val=3)
+    assert Path(data.datasets['val']['ann_file']).read_text().startswith('train/cat/')
+    assert 'test has no folders of classes and is left out; a fifth of ' in capsys.readouterr().out
+    assert own('classification', folders(root, val__cat=1, val__dog=1))[1].sizes == dict(train=15, val=2)
+
+
+def test_hidden_folders_are_no_data(tmp_path):
+    root = folders(tmp_path / 'my', cat=5, dog=5)
+    picture(root / 'cat/.ipynb_checkpoints/0-checkpoint.jpg')
+    assert own('classification', root)[1].sizes == dict(train=8, val=2)
+
+
+def test_images_without_objects_are_trained_with(tmp_path):
+    from mmengine.registry import DATASETS, init_default_scope
+
+    from dwnet.datasets.loading import with_checks
+    root = coco_root(tmp_path / 'my')
+    content = json.loads((root / 'annotations/all.json').read_text())
+    content['annotations'] = [each for each in content['annotations'] if each['image_id'] < 5]
+    (root / 'annotations/all.json').write_text(json.dumps(content))
+    cfg, data = own('detection', root)
+    init_default_scope('mmdet')
+    dataset = DATASETS.build(with_checks(cfg.train_dataloader.dataset))
+    marked = [bool(info['instances']) for info in map(dataset.get_data_info, range(len(dataset)))]
+    assert len(dataset) == data.sizes['train'] == 8 and marked.count(False) == 4
+    cfg.model.backbone.init_cfg = None
+    model, image = MODELS.build(cfg.model), dataset[marked.index(False)]
+    batch = dict(inputs=[image['inputs']], data_samples=[image['data_samples']])
+    losses = model(**model.data_preprocessor(batch, True), mode='loss')
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert loss > 0 and model.rpn_head.rpn_cls.weight.grad.abs().sum() > 0
 
 
 def test_no_folder():
@@ -276,7 +360,108 @@ def test_weights_of_classes_do_not_outlive_the_classes(tmp_path):
         _set_num_classes(dict(head=dict(num_things_classes=80, num_stuff_classes=53)), 3)
 
 
+def test_classes_that_mmpretrains_own_configs_tell_the_preprocessor(tmp_path):
+    cfg = copy.deepcopy(_read(NANO['classification']))
+    cfg.data_preprocessor, cfg.work_dir = dict(num_classes=1000, to_rgb=True), str(tmp_path)
+    use_own_data(cfg, str(folders(tmp_path / 'my', a=2, b=2)))
+    assert cfg.data_preprocessor == dict(num_classes=2, to_rgb=True)
+
+
+@pytest.mark.parametrize('model, metric', [
+    (dict(mask_head=dict(type='SOLOHead', num_classes=80)), ['segm']),
+    (dict(panoptic_head=dict(type='Mask2FormerHead', num_things_classes=80)), ['bbox', 'segm']),
+    (dict(bbox_head=dict(num_classes=80), mask_head=dict(num_classes=80)), ['bbox', 'segm']),
+    (dict(bbox_head=dict(num_classes=80)), ['bbox'])], ids=['SOLO', 'Mask2Former', 'CondInst', 'RetinaNet'])
+def test_what_a_model_predicts_is_scored(model, metric, tmp_path):
+    cfg = copy.deepcopy(_read(NANO['detection']))
+    cfg.model, cfg.work_dir = model, str(tmp_path)
+    use_own_data(cfg, str(coco_root(tmp_path / 'my')))
+    assert cfg.val_evaluator.metric == cfg.test_evaluator.metric == metric
+    assert main_metric(cfg) == f'coco/{metric[0]}_mAP'
+
+
+def test_the_main_metric_is_one_that_is_measured():
+    def of(**evaluator) -> str:
+        return main_metric(Config(dict(val_evaluator=evaluator)))
+
+    assert of(type='CocoMetric') == of(type='mmdet.CocoMetric', metric=['segm', 'bbox']) == 'coco/bbox_mAP'
+    assert of(type='CocoMetric', metric='segm') == of(type='CocoMetric', metric=['segm']) == 'coco/segm_mAP'
+    assert of(type='IoUMetric') == 'mIoU' and of(type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
+    with pytest.raises(UserError, match="val_evaluator measures proposal, and none of bbox, segm: say by"):
+        of(type='CocoMetric', metric='proposal')
+
+
 # --- Options ---------------------------------------------------------------------------------------------
+
+
+def arguments(root: Path, **options) -> Namespace:
+    return Namespace(**dict(data_root=str(root), epochs=None, lr=None, auto_scale_lr=False, cfg_options=None) | options)
+
+
+def with_own_data(tmp_path: Path, config: str = NANO['classification'], *, sgd: bool = False, **options):
+    cfg = copy.deepcopy(_read(config))
+    cfg.work_dir = str(tmp_path / 'work')
+    if sgd:
+        cfg.optim_wrapper.optimizer = ConfigDict(type='SGD', lr=cfg.optim_wrapper.optimizer.lr)
+    if options.get('cfg_options'):  # as load_config does
+        cfg.merge_from_dict(options['cfg_options'])
+    enable_own_data(cfg, arguments(folders(tmp_path / 'my', a=10, b=10), **options))
+    return cfg
+
+
+def test_a_length_by_cfg_options_is_that_of_the_schedule_too(tmp_path):
+    by_epochs = with_own_data(tmp_path, TINY['classification'], epochs=30)
+    by_options = with_own_data(tmp_path, TINY['classification'], cfg_options={'train_cfg.max_epochs': 30})
+    assert by_options.train_cfg == by_epochs.train_cfg and by_options.train_cfg.max_epochs == 30
+    assert by_options.param_scheduler == by_epochs.param_scheduler and by_options.param_scheduler.warmup == 2
+    with pytest.raises(UserError, match='--epochs 2 and train_cfg.max_epochs=3: leave one of them out'):
+        with_own_data(tmp_path, epochs=2, cfg_options={'train_cfg.max_epochs': 3})
+    for key in ('max_iters', 'max_epochs'):
+        with pytest.raises(UserError, match='with --data-root say --epochs'):
+            with_own_data(tmp_path, TINY['segmentation'], cfg_options={f'train_cfg.{key}': 9})
+
+
+def test_what_is_said_is_what_is_trained(tmp_path, capsys, monkeypatch):
+    options = {'optim_wrapper.optimizer.lr': .125, 'train_dataloader.batch_size': 4}
+    with_own_data(tmp_path, cfg_options=options, epochs=3)
+    assert capsys.readouterr().out.endswith('3 epochs of about 4 steps of 4 images, learning rate 0.125\n')
+    adam, sgd = with_own_data(tmp_path), with_own_data(tmp_path, sgd=True)
+    before = read_config(NANO['classification']).optim_wrapper.optimizer.lr
+    share = adam.train_dataloader.batch_size / read_config(NANO['classification']).train_dataloader.batch_size
+    assert share < 1 and adam.optim_wrapper.optimizer.lr == pytest.approx(before * share**.5, rel=.05)
+    assert sgd.optim_wrapper.optimizer.lr == pytest.approx(before * share, rel=.05)
+    capsys.readouterr()
+    monkeypatch.setenv('RANK', '1')
+    with_own_data(tmp_path, cfg_options=dict(launcher='pytorch'))
+    assert capsys.readouterr().out == ''
+
+
+def test_freezing_needs_weights_and_a_backbone_that_can(tmp_path):
+    def frozen(cfg, resume=None) -> int:
+        cfg.work_dir = str(tmp_path)
+        enable_freeze(cfg, 2, resume)
+        return cfg.model.backbone.frozen_stages
+
+    cfg = read_config(NANO['classification'])
+    for resume in (None, 'auto'):  # where there is nothing to resume
+        with pytest.raises(UserError, match='--freeze 2 would keep random weights: name those to start from by'):
+            frozen(cfg, resume)
+    assert frozen(cfg, 'epoch_1.pth') == 2
+    (tmp_path / 'epoch_1.pth').touch()
+    assert frozen(cfg, 'auto') == 2
+    cfg.load_from = 'weights.pth'
+    assert frozen(cfg) == 2
+    cfg.load_from, cfg.model.backbone.init_cfg = None, dict(type='Pretrained', checkpoint='weights.pth')
+    assert frozen(cfg) == 2
+    cfg.model.backbone = dict(type='ResNetV1d', depth=50)  # has it from ResNet
+    cfg.load_from = 'weights.pth'
+    assert frozen(cfg) == 2
+    cfg.model.backbone = dict(type='HRNet')
+    with pytest.raises(UserError, match='--freeze needs a backbone with frozen_stages, and HRNet has none'):
+        frozen(cfg)
+    cfg.model.pop('backbone')
+    with pytest.raises(UserError, match='and this model has none'):
+        frozen(cfg)
 
 
 def test_epochs_of_a_training_that_counts_iterations():
@@ -434,6 +619,87 @@ def test_weights_without_heads_are_for_the_backbone(tmp_path):
         if not load_from:
             assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint=str(tmp_path / 'classifier.pth'))
             MODELS.build(cfg.model).init_weights()
+
+
+def test_weights_of_a_classifier_start_any_backbone(tmp_path):
+    """mmengine's loads nothing, and goes on, where all names begin with 'backbone.'."""
+    backbone = dict(type='ResNet', depth=18, num_stages=1, strides=(1, ), dilations=(1, ), out_indices=(0, ))
+    cfg = read_config(NANO['detection'])
+    cfg.model.backbone = backbone
+    weights = MODELS.build(backbone).state_dict()
+    weights = {f'backbone.{name}': torch.full_like(value, 7.) for name, value in weights.items()}
+    torch.save({**weights, 'head.fc.weight': torch.ones(2, 2)}, tmp_path / 'classifier.pth')
+    start_with_new_heads(cfg, str(tmp_path / 'classifier.pth'))
+    built = MODELS.build(cfg.model.backbone)
+    built.init_weights()
+    assert (built.conv1.weight == 7).all() and (built.layer1[1].conv2.weight == 7).all()
+
+
+@pytest.mark.parametrize('scope, model, names, whole', [
+    ('mmdet', ['panoptic_head'], ['panoptic_head.query_feat.weight'], True),
+    ('mmdet', ['encoder', 'decoder', 'bbox_head'], ['encoder.layers.0.weight', 'bbox_head.fc.weight'], True),
+    ('mmdet', ['rpn_head', 'roi_head'], ['head.fc.weight'], False),
+    ('mmdet', ['rpn_head', 'roi_head'], ['decode_head.conv_seg.weight'], False),
+    ('mmseg', ['decode_head'], ['decode_head.conv_seg.weight'], True)])
+def test_a_whole_model_is_told_from_a_classifier(scope, model, names, whole, tmp_path):
+    cfg = Config(dict(default_scope=scope, model=dict(backbone=dict(type='DWNet'), **{part: {} for part in model})))
+    torch.save({name: torch.ones(1) for name in ['backbone.a.weight', *names]}, tmp_path / 'weights.pth')
+    start_with_new_heads(cfg, str(tmp_path / 'weights.pth'))
+    assert bool(cfg.get('load_from')) == bool(cfg.get('new_heads')) == whole
+    assert bool(cfg.model.backbone.get('init_cfg')) == (not whole)
+
+
+def test_new_heads_are_of_one_training(tmp_path):
+    """With them in the config that is written, a test would take weights of other classes, and guess."""
+    cfg = Config(dict(model=dict(type='NoisyNet'), new_heads=True))
+    runner = types.SimpleNamespace(cfg=cfg, timestamp='now', work_dir=str(tmp_path), log_dir=str(tmp_path))
+    Runner.dump_config(runner)
+    assert Config.fromfile(tmp_path / 'now.py').new_heads is False
+    assert runner.dumped_config == tmp_path / 'now.py' and cfg.new_heads
+
+
+def test_a_resumed_schedule_of_another_length_is_told(tmp_path, caplog):
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path / 'cut', hooks=[Stop(8)]).train()
+    for length in (3, 6):
+        runner = runner_for(tmp_path / 'cut', name=str(length), resume=True)
+        runner.param_schedulers[1]['T_max'] = runner.param_schedulers[1]['end'] = length
+        said = []
+        runner.logger.warning = lambda line, said=said, **_: said.append(line)
+        assert runner.train_loop.max_epochs == 3  # is built, and with it what is resumed is found
+        runner.call_hook('before_run')
+        runner.load_or_resume()
+        told = [line for line in said if 'follows the schedule that the training began with' in line]
+        assert len(told) == (length == 6)
+
+
+def test_padding_comes_behind_the_mirror():
+    cfg = read_config(NANO['detection'])
+    cfg.test_dataloader.dataset.pipeline = [dict(type=name) for name in (
+        'LoadImageFromFile', 'Resize', 'Pad', 'LoadAnnotations', 'PackDetInputs')]
+    enable_tta(cfg)
+    *before, views = cfg.test_dataloader.dataset.pipeline
+    assert [step.type for step in before] == ['LoadImageFromFile', 'Resize']
+    assert [[step.type for step in choices] for choices in views.transforms] == [
+        ['RandomFlip', 'RandomFlip'], ['Pad'], ['LoadAnnotations'], ['PackDetInputs']]
+
+
+@pytest.mark.parametrize('called, tool', [
+    ('python -m dwnet train', 'python -m dwnet test'), ('tools/train.py', 'python tools/test.py'),
+    ('/a b/tools/train.py', "python '/a b/tools/test.py'")])
+def test_a_report_that_fails_hides_no_next_step(called, tool, tmp_path, monkeypatch, capsys):
+    from mmengine.hooks import CheckpointHook
+
+    from dwnet.report import report_training
+    hook = CheckpointHook()
+    hook.best_ckpt_path = 'w d/best.pth'
+    failed = []
+    monkeypatch.setattr('sys.argv', [called])
+    report_training(types.SimpleNamespace(
+        hooks=[hook], cfg=Config(), work_dir=str(tmp_path), dumped_config=tmp_path / 'x.py',
+        logger=types.SimpleNamespace(error=failed.append)))
+    assert capsys.readouterr().out == f"test with: {tool} {tmp_path}/x.py 'w d/best.pth'\n"
+    assert len(failed) == 1 and failed[0].startswith('no report could be drawn: UserError: val_evaluator')
 
 
 # --- As a user would -------------------------------------------------------------------------------------

@@ -141,6 +141,16 @@ def test_scores_are_those_of_mmseg(number, tmp_path):
         assert ((tmp_path / f'IoUMetric/{i}.png').read_bytes() == (tmp_path / f'LeanIoUMetric/{i}.png').read_bytes())
 
 
+@pytest.mark.parametrize('guess', [[0, 3, 3, 1, 2, 3], [0, 9, 1, 2, 2, 40], [-1, 0, 0, 1, 2, 2]])
+def test_a_head_may_know_more_classes_than_the_data(guess):
+    from mmseg.evaluation.metrics import IoUMetric
+
+    from dwnet.engine.lean_segmentation import LeanIoUMetric
+    guess, truth = torch.tensor(guess), torch.tensor([0, 0, 0, 1, 2, 2])
+    expected = IoUMetric.intersect_and_union(guess, truth, 3, 255)
+    assert LeanIoUMetric.intersect_and_union(guess, truth, 3, 255).tolist() == torch.stack(expected).tolist()
+
+
 def test_counts_are_whole_numbers():
     """float32, in which mmseg counts, loses every second pixel from here on."""
     from dwnet.engine.lean_segmentation import LeanIoUMetric

@@ -26,7 +26,8 @@ def main() -> None:
         '--out', help='save the predictions: a .pkl file (classification, detection) or a folder of '
         'label images (segmentation)')
     parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms: the same scores, faster')
-    parser.add_argument('--tta', action='store_true', help="test-time augmentation, the config's")
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation: the config's, or each image with its mirror image")
     add_speed_options(parser)
     args = parser.parse_args()
 

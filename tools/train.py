@@ -53,10 +53,8 @@ def main() -> None:
     if args.data_root:
         enable_own_data(cfg, args)
     check_data(cfg, 'train', 'val')
-    if args.load_from:
-        (start_with_new_heads if args.data_root else start_from)(cfg, args.load_from)
-    elif cfg.get('load_from'):
-        start_from(cfg, cfg.load_from)
+    if source := args.load_from or cfg.get('load_from'):
+        (start_with_new_heads if args.data_root else start_from)(cfg, source)
     enable_fine_tuning(cfg, args)
     if args.resume:
         enable_resume(cfg, args.resume)

@@ -36,7 +36,11 @@ def read_coco(path: str) -> dict[str, Any]:
     categories = _sound(categories, _fault_of_category, f'categories of {path}')
     sizes = {image['id']: (image['width'], image['height']) for image in images}
     known = {category['id'] for category in categories}
-    masks = any(isinstance(annotation, dict) and annotation.get('segmentation') for annotation in annotations)
+    having = [bool(annotation.get('segmentation')) for annotation in annotations if isinstance(annotation, dict)]
+    masks, without = any(having), having.count(False)
+    if masks and without > max(10, len(annotations) // 100):
+        raise UserError(f'{without} of {len(annotations)} annotations of {path} have a box and no mask, the others '
+                        'have both: draw masks for those, too, or leave out every segmentation to train with boxes')
 
     def fault_of_annotation(annotation: dict) -> str | None:
         if annotation['image_id'] not in sizes:

@@ -33,6 +33,8 @@ _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.
 _PARTS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test', 'testing'))
 _SHARE = 5  # every so many-th image validates
 _IGNORED = 255  # no class, in label images
+_LOOKED_AT = 100  # so many label images are compared with their images in size
+_ORIENTATION = 0x0112  # in EXIF: 5 to 8 lie on their side
 
 
 class OwnData(NamedTuple):
@@ -82,6 +84,7 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
     if cfg.default_scope == 'mmdet' and not data.with_masks:
         _leave_out_masks(cfg)
     _set_num_classes(cfg.model, len(data.classes))
+    _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # where mmpretrain's own configs have it
     return data
 
 
@@ -102,9 +105,10 @@ def _set_evaluators(cfg: Config, data: OwnData) -> None:
         if cfg.default_scope == 'mmpretrain':
             evaluator = dict(type='Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
         elif cfg.default_scope == 'mmdet':
+            boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO has none
             masks = data.with_masks and _has_mask_head(cfg.model)
             evaluator = dict(type='CocoMetric', ann_file=data.datasets.get(part, data.datasets['val'])['ann_file'],
-                             metric=['bbox', *['segm'] * masks])
+                             metric=[*['bbox'] * bool(boxes), *['segm'] * masks])
         else:
             evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
         cfg[f'{part}_evaluator'] = evaluator
@@ -114,7 +118,8 @@ def _set_evaluators(cfg: Config, data: OwnData) -> None:
 
 
 def _has_mask_head(model: dict) -> bool:
-    return bool(model.get('mask_head') or (model.get('roi_head') or {}).get('mask_head'))
+    return bool(model.get('mask_head') or model.get('panoptic_head')  # Mask2Former's
+                or (model.get('roi_head') or {}).get('mask_head'))
 
 
 def _leave_out_masks(cfg: Config) -> None:
@@ -199,7 +204,8 @@ def _write_split(split: Path, name: str, content: str) -> str:
 
 def _images_below(folder: Path) -> list[str]:
     """Their paths below ``folder``."""
-    files = [path for path in folder.rglob('*') if path.is_file() and not path.name.startswith('.')]
+    files = [path for path in folder.rglob('*') if path.is_file() and not any(
+        part.startswith('.') for part in path.relative_to(folder).parts)]  # nor in .ipynb_checkpoints
     images = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in _IMAGES)
     if not images:
         others = Counter(path.suffix.lower() or 'without an ending' for path in files).most_common(3)
@@ -218,16 +224,16 @@ def _palette(number: int) -> list[tuple[int, ...]]:
 
 
 def _find_classes(root: Path, split: Path) -> OwnData:
-    folders = _parts_below(root)
+    folders = _split_folders(root)
     of_class = {part: {path.name: path for path in _folders(folder)} for part, folder in folders.items()}
-    if not folders:
-        of_class = dict(all={path.name: path for path in _folders(root)})
     names = sorted(of_class.get('train') or of_class.get('all', {}))
     if len(names) < 2:
-        where = folders.get('train', root)
+        where = folders.get('train') or folders['all']
         raise UserError(f"{where} has {f'one class, {names[0]}' if names else 'no folders of classes'}: put the images "
                         'of each class into a folder of its name, for two classes at least')
     for part, classes in of_class.items():
+        if not classes:
+            raise UserError(f'{folders[part]} has no folders of classes, as {folders["train"]} has them: {some(names)}')
         if unknown := sorted(set(classes) - set(names)):
             raise UserError(f'{folders[part]} has classes that {folders["train"]} lacks: {some(unknown)}; name the '
                             'folders alike')
@@ -246,6 +252,17 @@ def _find_classes(root: Path, split: Path) -> OwnData:
                    ann_file=_write_split(split, f'{part}.txt', '\n'.join(lines) + '\n'))
         for part, lines in lists.items()}
     return OwnData(names, {part: len(lines) for part, lines in lists.items()}, datasets)
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """As ``_parts_below``; 'all' without a split, as beside a test set whose classes are secret (Kaggle's)."""
+    below = {part: path for path in _folders(root) if (part := _part_of(path.name))}
+    if 'train' in below and 'test' in below and not _folders(below['test']):
+        train, test = below['train'], below['test']
+        rest = '' if 'val' in below else f'; a fifth of {train} validates'
+        print(f'{test} has no folders of classes and is left out{rest}')
+        return dict(train=train, val=below['val']) if 'val' in below else dict(all=train)
+    return _parts_below(root) or dict(all=root)
 
 
 # --- Detection -------------------------------------------------------------------------------------------
@@ -292,7 +309,7 @@ def _find_coco(root: Path, split: Path) -> OwnData:
         datasets[part] = dict(
             type='CocoDataset', data_root=str(root), ann_file=ann_files[part], data_prefix=dict(img=f'{folder}/'),
             metainfo=dict(classes=classes, palette=_palette(len(classes))),
-            **(dict(filter_cfg=dict(filter_empty_gt=True)) if part == 'train' else dict(test_mode=True)))
+            **(dict(test_mode=True) if part != 'train' else {}))  # images without objects teach the background
     sizes = {part: len(content['images']) for part, content in contents.items()}
     with_masks = all(annotation.get('segmentation') for annotation in contents['train']['annotations'])
     return OwnData(classes, sizes, datasets, with_masks)
@@ -394,16 +411,35 @@ def _pairs(images: Path, masks: Path) -> tuple[list[str], str, str]:
                         f'{some(missing)}')
     if ending.lower().endswith(('.jpg', '.jpeg')):
         raise UserError(f'the label images in {masks} are JPEG, which changes labels: write them as PNG')
+    for i in np.unique(np.linspace(0, len(stems) - 1, _LOOKED_AT).astype(int)):
+        image, mask = images / names[i], masks / (stems[i] + ending)
+        sizes = _size(image), _size(mask)
+        if None not in sizes and sizes[0] != sizes[1]:
+            raise UserError(f"{mask} has {' × '.join(map(str, sizes[1]))} pixels and {image} has "
+                            f"{' × '.join(map(str, sizes[0]))}: a label image needs the size of its image, as a viewer "
+                            'shows that; scale it to it (by nearest neighbour), or export it again')
     return stems, suffixes[0], ending
 
 
+def _size(file: Path) -> tuple[int, int] | None:
+    """Width and height, as the training sees them: turned by what the camera has noted; None of a broken file."""
+    try:
+        with Image.open(file) as image:
+            return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) > 4 else image.size
+    except (OSError, ValueError, SyntaxError):  # is named where files are read
+        return None
+
+
 def _class_names(root: Path, masks: Iterable[tuple[Path, tuple[list[str], str, str]]]) -> list[str]:
-    """From classes.txt or labels.txt, one a line; else the labels' numbers, for which all label images are read."""
+    """From classes.txt or labels.txt, one a line; else the labels' numbers. All label images are read."""
     files = [folder / f'{stem}{ending}' for folder, (stems, _, ending) in masks for stem in stems]
     listed = next((path for name in ('classes.txt', 'labels.txt') if (path := root / name).is_file()), None)
     if listed is not None:
-        classes = [line.strip() for line in listed.read_text(encoding='utf-8').splitlines() if line.strip()]
-        files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, 100).astype(int))]
+        try:
+            lines = listed.read_text(encoding='utf-8-sig').splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(f'{listed} is no text in UTF-8: save it again in that encoding') from error
+        classes = [line.strip() for line in lines if line.strip()]
     values: Counter = Counter()
     for file in track(files, 'reading label images', console=Console(stderr=True), transient=True,
                       disable=not sys.stderr.isatty()):

@@ -120,12 +120,14 @@ class LeanIoUMetric(IoUMetric):
     @staticmethod
     def intersect_and_union(pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
         """Pixels of each class, (4, classes): in both, in either one, predicted, and in truth."""
-        valid = label != ignore_index
-        truth, prediction = label[valid].long(), pred_label[valid].long()
-        truth = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes)  # of none: a row of its own
-        pairs = torch.bincount(truth * num_classes + prediction, minlength=(num_classes + 1) * num_classes)
-        confusion = pairs.view(num_classes + 1, num_classes)
-        both, predicted, true = confusion.diagonal(), confusion.sum(0), confusion[:num_classes].sum(1)
+        valid, number = label != ignore_index, num_classes + 1
+
+        def known(labels: Tensor) -> Tensor:  # those of no class, which a head may know more of, as one more
+            return torch.where((labels >= 0) & (labels < num_classes), labels.long(), num_classes)
+
+        pairs = known(label[valid]) * number + known(pred_label[valid])
+        confusion = torch.bincount(pairs, minlength=number**2).view(number, number)
+        both, predicted, true = confusion.diagonal()[:-1], confusion.sum(0)[:-1], confusion.sum(1)[:-1]
         return torch.stack([both, predicted + true - both, predicted, true])
 
     def evaluate(self, size: int) -> dict[str, float]:

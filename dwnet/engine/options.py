@@ -1,15 +1,17 @@
 """Each command-line option as a change of the config, the same for the three toolboxes."""
 import copy
 import importlib.util
+import inspect
 import math
 import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, Registry, init_default_scope
 
 from dwnet.checkpoint import read_checkpoint
 from dwnet.datasets.loading import with_checks
@@ -18,7 +20,7 @@ from dwnet.errors import UserError
 
 from .checkpoints import checkpoints_in, pointed_at
 from .data_checks import some
-from .process_group import world_size
+from .process_group import is_first, world_size
 
 _OWN_EPOCHS = 50  # most that a training on own data has unless it is told
 _PURPOSES = dict(train='to train', val='to validate', test='to test')
@@ -70,10 +72,13 @@ def start_with_new_heads(cfg: Config, checkpoint: str) -> None:
     of a classifier say, are what its backbone starts from."""
     _must_exist(checkpoint)
     weights = read_checkpoint(checkpoint)['state_dict']
-    heads = dict(mmdet=('rpn_head.', 'roi_head.', 'bbox_head.', 'mask_head.'), mmseg=('decode_head.', ))
-    wanted = heads.get(cfg.default_scope)
-    if wanted and not any(name.startswith(wanted) for name in weights):
+    parts = {name.split('.')[0] for name in weights}
+    # those of a classifier, or of a model whose heads this one does not have at all
+    of_backbone = 'backbone' not in parts or not (parts - {'backbone', 'neck', 'head'}) & set(cfg.model)
+    if of_backbone and cfg.default_scope != 'mmpretrain':
         cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
+        if 'backbone' in parts and not _is_dwnet(cfg):  # mmengine's would load nothing, and not say so
+            cfg.model.backbone.init_cfg.prefix = 'backbone.'
         cfg.load_from = None
     else:
         cfg.new_heads = True
@@ -84,12 +89,14 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     """``--data-root ROOT``: own data in folders, in COCO's form or as label images, and a training that suits them.
 
     The data sets, evaluators and heads are set. Batches are as the config says, or smaller where an epoch would have
-    fewer than eight; the learning rate follows by the square root, which suits Adam. The training has the config's
-    epochs, or 50 if it has more, is validated behind each, and keeps the best checkpoint. ``--epochs``, ``--lr`` and
-    ``--cfg-options`` say otherwise.
+    fewer than eight; the learning rate follows, of SGD in proportion, else by the square root, which suits Adam. The
+    training has the config's epochs, or 50 if it has more, is validated behind each, and keeps the best checkpoint.
+    ``--epochs``, ``--lr`` and ``--cfg-options`` say otherwise.
     """
+    given = dict(args.cfg_options or {})
+    _take_length(cfg, args, given)
     data = use_own_data(cfg, args.data_root)
-    loader, given = cfg.train_dataloader, args.cfg_options or {}
+    loader = cfg.train_dataloader
     processes, samples = world_size(cfg.get('launcher', 'none')), data.sizes['train']
     batch = given.get('train_dataloader.batch_size') or max(2, min(
         loader.batch_size, 2 ** int(math.log2(max(1, samples / 8 / processes)))))
@@ -101,7 +108,9 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
         part.persistent_workers = part.num_workers > 0
     optimizer = cfg.optim_wrapper.optimizer
     if args.lr is None and not args.auto_scale_lr:
-        set_lr(cfg, float(f'{optimizer.lr * math.sqrt(batch * processes / base):.2g}'))
+        factor = batch * processes / base
+        factor = factor if 'SGD' in str(optimizer.type) else math.sqrt(factor)
+        set_lr(cfg, float(f'{optimizer.lr * factor:.2g}'))
     if args.epochs is None:
         args.epochs = min(cfg.train_cfg.get('max_epochs', _OWN_EPOCHS), _OWN_EPOCHS)
     if 'max_epochs' in cfg.train_cfg:
@@ -113,11 +122,26 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     keep_best(cfg)
     cfg.default_hooks.checkpoint.setdefault('max_keep_ckpts', 2)
     cfg.merge_from_dict(given)
+    if not is_first(cfg.get('launcher', 'none')):
+        return
     classes = f'{len(data.classes)} classes ({some(data.classes, 20)})'
     sizes = ', '.join(f'{size} {_PURPOSES[part]}' for part, size in data.sizes.items())
     print(f'{args.data_root}: {classes}; images: {sizes}')
-    print(f'{args.epochs} epochs of about {steps} steps of {loader.batch_size * processes} images, learning rate '
-          f'{optimizer.lr if args.lr is None else args.lr:g}')
+    rate = cfg.optim_wrapper.optimizer.lr if args.lr is None else args.lr
+    print(f'{args.epochs} epochs of about {steps} steps of {cfg.train_dataloader.batch_size * processes} images, '
+          f'learning rate {rate:g}')
+
+
+def _take_length(cfg: Config, args: Namespace, given: dict) -> None:
+    """``--cfg-options train_cfg.max_epochs=N`` means ``--epochs N``, or the schedule would keep another length."""
+    if 'train_cfg.max_iters' in given or 'train_cfg.max_epochs' in given and 'max_iters' in cfg.train_cfg:
+        raise UserError('--cfg-options train_cfg.…: with --data-root say --epochs')
+    if (length := given.pop('train_cfg.max_epochs', None)) is None:
+        return
+    if args.epochs not in (None, length):
+        raise UserError(f'--epochs {args.epochs} and train_cfg.max_epochs={length}: leave one of them out')
+    args.epochs = length
+    cfg.train_cfg.max_epochs = Config.fromfile(cfg.filename).train_cfg.max_epochs  # that of the schedule
 
 
 def enable_amp(cfg: Config) -> None:
@@ -192,7 +216,7 @@ def enable_fine_tuning(cfg: Config, args: Namespace) -> None:
     if args.layer_decay is not None:
         enable_layer_decay(cfg, args.layer_decay)
     if args.freeze is not None:
-        enable_freeze(cfg, args.freeze)
+        enable_freeze(cfg, args.freeze, args.resume)
     if args.ema:
         enable_ema(cfg)
     if args.early_stopping is not None:
@@ -251,11 +275,22 @@ def set_lr(cfg: Config, lr: float) -> None:
     optimizer.lr = lr
 
 
-def enable_freeze(cfg: Config, stages: int) -> None:
+def enable_freeze(cfg: Config, stages: int, resume: str | None = None) -> None:
     """``--freeze N``: the stem and the first N stages of the backbone stay as they are."""
     if stages not in range(5):
         raise UserError(f'--freeze {stages}: 0 freezes the stem, 1 to 4 also so many stages')
-    cfg.model.backbone.frozen_stages = stages
+    backbone = cfg.model.get('backbone') or {}
+    if not _takes(MODELS, backbone.get('type'), 'frozen_stages', cfg.default_scope):
+        raise UserError(f"--freeze needs a backbone with frozen_stages, and {backbone.get('type', 'this model')} has "
+                        'none; --layer-decay, or --lr, keeps it near to where it starts')
+    pretrained = any(part.get('pretrained') or any(init and init.get('type') == 'Pretrained'
+                                                   for init in _listed(part.get('init_cfg')))
+                     for part in (cfg.model, backbone))
+    resumes = resume not in (None, 'auto') or resume == 'auto' and (
+        pointed_at(cfg.work_dir) or checkpoints_in(cfg.work_dir))
+    if not (pretrained or resumes or cfg.get('load_from')):
+        raise UserError(f'--freeze {stages} would keep random weights: name those to start from by --load-from')
+    backbone.frozen_stages = stages
 
 
 def enable_layer_decay(cfg: Config, rate: float) -> None:
@@ -268,8 +303,13 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
     schedule = cfg.get('param_scheduler') or []
     for scheduler in schedule if isinstance(schedule, list) else [schedule]:
         end = scheduler.pop('eta_min', None)  # one for all would raise the rate of the first layers
-        if end and str(scheduler.type).startswith('Cosine'):
+        if not end:
+            continue
+        if _takes(PARAM_SCHEDULERS, scheduler.type, 'eta_min_ratio', cfg.default_scope):
             scheduler.eta_min_ratio = end / wrapper.optimizer.lr
+        else:
+            print(f'--layer-decay: {scheduler.type} ends at 0 and not at eta_min={end:g}, which would be one for all '
+                  'layers')
 
 
 def enable_ema(cfg: Config) -> None:
@@ -298,12 +338,25 @@ def keep_best(cfg: Config) -> None:
 
 def main_metric(cfg: Config) -> str:
     """What papers quote first, by the toolbox's name."""
-    for metric in _metrics(cfg.get('val_evaluator') or []):
+    for metric in _listed(cfg.get('val_evaluator') or []):
         name = str(metric.get('type')).rpartition('.')[2]
-        if name in ('Accuracy', 'CocoMetric', 'IoUMetric'):
-            return {'Accuracy': 'accuracy/top1', 'CocoMetric': 'coco/bbox_mAP', 'IoUMetric': 'mIoU'}[name]
+        if name == 'Accuracy':
+            return 'accuracy/top1'
+        if name == 'CocoMetric':
+            return _first_of(metric.get('metric', 'bbox'), {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'})
+        if name == 'IoUMetric':
+            scores = ('mIoU', 'mDice', 'mFscore')
+            return _first_of(metric.get('iou_metrics', 'mIoU'), dict(zip(scores, scores)))
     raise UserError('val_evaluator of this config has none of Accuracy, CocoMetric and IoUMetric: say by '
                     '--cfg-options default_hooks.checkpoint.save_best=… which score counts')
+
+
+def _first_of(measured: str | list, scores: dict[str, str]) -> str:
+    for kind, score in scores.items():
+        if kind in _listed(measured):
+            return score
+    raise UserError(f'val_evaluator measures {measured}, and none of {some(scores)}: say by --cfg-options '
+                    'default_hooks.checkpoint.save_best=… which score counts')
 
 
 def enable_log_to(cfg: Config, places: list[str]) -> None:
@@ -350,11 +403,11 @@ def enable_out(cfg: Config, out: str) -> None:
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out}: the predictions are written as .pkl')
     dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
-    cfg.test_evaluator = [*_metrics(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
+    cfg.test_evaluator = [*_listed(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
 
 
-def _metrics(evaluator: dict | list) -> list:
-    return evaluator if isinstance(evaluator, list) else [evaluator]
+def _listed(evaluator: Any) -> list:
+    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
 def enable_tta(cfg: Config) -> None:
@@ -374,7 +427,8 @@ def _add_mirrored_view(cfg: Config) -> None:
     cfg.tta_model = dict(type=model)
     # the truth stays as it is: it is loaded behind the mirror, and the predictions are mirrored back
     names = [str(step['type']).rpartition('.')[2] for step in pipeline]
-    here = next(i for i, name in enumerate(names) if name.startswith(('LoadAnnotations', 'Pack')))
+    # and padding, which lies at the right and below of a mirror image, too
+    here = next(i for i, name in enumerate(names) if name.startswith(('Pad', 'LoadAnnotations', 'Pack')))
     packing = copy.deepcopy(pipeline[-1])
     if 'meta_keys' in packing:
         packing.meta_keys = [*packing.meta_keys, *{'flip', 'flip_direction'}.difference(packing.meta_keys)]
@@ -382,7 +436,7 @@ def _add_mirrored_view(cfg: Config) -> None:
     if cfg.default_scope == 'mmdet':
         importlib.import_module('dwnet.engine.tta')
         cfg.tta_model.tta_cfg = dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100)
-        for metric in _metrics(cfg.test_evaluator):
+        for metric in _listed(cfg.test_evaluator):
             if metric.get('type') == 'CocoMetric':
                 metric.metric = 'bbox'
     cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
@@ -391,9 +445,20 @@ def _add_mirrored_view(cfg: Config) -> None:
 
 def enable_deploy(cfg: Config) -> None:
     """``--deploy``: the BatchNorms of the backbone are folded before the test."""
-    if not str(cfg.model.get('backbone', {}).get('type')).endswith('DWNet'):
+    if not _is_dwnet(cfg):
         raise UserError('--deploy folds the BatchNorms of a DWNet, and the backbone of this config is none')
     _add_hook(cfg, 'DeployHook')
+
+
+def _takes(registry: Registry, kind: str | type | None, argument: str, scope: str) -> bool:
+    """Whether a class, or one that it is made from, has an argument of this name."""
+    with registry.switch_scope_and_registry(scope) as own:
+        kind = own.get(kind) if isinstance(kind, str) else kind
+    return any(argument in inspect.signature(base.__init__).parameters for base in getattr(kind, '__mro__', ()))
+
+
+def _is_dwnet(cfg: Config) -> bool:
+    return str(cfg.model.get('backbone', {}).get('type')).endswith('DWNet')
 
 
 def _must_exist(checkpoint: str) -> None:

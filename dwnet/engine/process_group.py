@@ -35,6 +35,11 @@ def world_size(launcher: str) -> int:
     return 1 if launcher == 'none' else int(os.environ.get(name, 1))
 
 
+def is_first(launcher: str) -> bool:
+    """Whether this is the process that speaks for all, before they have joined."""
+    return launcher == 'none' or os.environ.get(_VARIABLES.get(launcher, {}).get('RANK', 'RANK'), '0') == '0'
+
+
 def set_environment(launcher: str) -> None:
     """Turns the variables of any launcher into those of torchrun: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and others.
 

@@ -1,4 +1,5 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
+import copy
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -193,8 +194,13 @@ class Runner(MMEngineRunner):
         self.optim_wrapper = self.build_optim_wrapper(self.optim_wrapper)
         if self.param_schedulers is not None:
             self.param_schedulers = self.build_param_scheduler(self.param_schedulers)
+        schedule = self.param_schedulers if isinstance(self.param_schedulers, list) else []
+        ends = [scheduler.end for scheduler in schedule]
         try:
             super().resume(filename, *args, **{'map_location': 'cpu', **kwargs})  # the GPU may hold a share of it
+            if (begun := [scheduler.end for scheduler in schedule]) != ends:
+                self.logger.warning(f'the learning rate follows the schedule that the training began with, which ends '
+                                    f'at {begun}, not at {ends}: to stretch it, start anew from the weights')
             if isinstance(self.train_loop, EpochLoop):
                 self.train_loop.go_on(self._meta)
         except UserError:
@@ -225,12 +231,20 @@ class Runner(MMEngineRunner):
             raise UserError(f'{out_dir}/{filename} cannot be written ({error.strerror or error}); earlier checkpoints '
                             'are intact: make room, then --resume') from error
 
+    @master_only
     def dump_config(self) -> None:
-        """Into the work dir; beside the log where the config comes from there, so that a test does not overwrite it."""
+        """Into the work dir; beside the log where the config comes from there, so that a test does not overwrite it.
+
+        ``new_heads`` is of the weights that this training starts from, and not of those that it writes.
+        """
         name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
         own = Path(self.work_dir, name)
         taken = own.is_file() and self.cfg.filename and own.samefile(self.cfg.filename)
-        self.cfg.dump(Path(self.log_dir, name) if taken else own)
+        self.dumped_config = Path(self.log_dir, name) if taken else own
+        cfg = copy.deepcopy(self.cfg)
+        if cfg.get('new_heads'):
+            cfg.new_heads = False
+        cfg.dump(self.dumped_config)
 
     def train(self) -> nn.Module:
         return self._with_progress_closed(super().train)

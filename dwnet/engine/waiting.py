@@ -86,7 +86,8 @@ class WaitingHook(Hook):
 
 def advice(runner: Runner) -> str:
     """What may help, the likeliest first."""
-    workers, cores = runner.train_dataloader.num_workers, os.cpu_count() or 1
+    workers = runner.train_dataloader.num_workers
+    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))  # of this process
     tips = []
     if workers < cores:
         tips.append(f'more workers (train_dataloader.num_workers={cores}, now {workers})')
