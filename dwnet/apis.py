@@ -43,6 +43,8 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config_path(config))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if cfg.get('data_preprocessor') is not None:  # where stock configs of mmpretrain have it; the Runner does so, too
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if checkpoint is not None and cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
     new_heads = cfg.get('new_heads', False)

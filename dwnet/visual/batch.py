@@ -33,7 +33,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     batch = next(iter(loader), None)
     if batch is None:
         raise UserError(f'the {split} data are empty')
-    preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'type': _kind(cfg)})
+    preprocessor = MODELS.build({**_settings(cfg), 'type': _kind(cfg)})
     data = preprocessor(batch, training=split == 'train')
     visualizer = make_visualizer(cfg, loader.dataset.metainfo, 'browse')
     pictures, captions = [], []
@@ -43,9 +43,13 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     return contact_sheet(pictures, captions, title=f'{split}: {len(pictures)} of {len(loader.dataset)} images')
 
 
+def _settings(cfg: Config) -> dict:
+    return cfg.model.get('data_preprocessor') or cfg.data_preprocessor  # stock configs of mmpretrain have it there
+
+
 def _kind(cfg: Config) -> str:
     """mmpretrain's classifiers leave out the type of theirs."""
-    return cfg.model.data_preprocessor.get('type', 'ClsDataPreprocessor')
+    return _settings(cfg).get('type', 'ClsDataPreprocessor')
 
 
 def _with_mixed_labels(sample: Any) -> Any:
