@@ -1,5 +1,5 @@
 # Shared by the launchers. All that is set here comes from the environment, by the usual names.
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 python=$here/../.venv/bin/python # the clone's own, if `make setup` made one
 [ -x "$python" ] || python=python
 # After a restart, checkpoints older than this are of another training.
