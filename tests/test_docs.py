@@ -45,7 +45,8 @@ def test_every_block_is_run_or_says_why_not():
             where = f'{page}:{block.line}'
             assert '>>> ' not in block.code, f'{where}: no prompts, they cannot be copied'
             if block.skip:
-                assert re.search(r'GPU|ImageNet|COCO|ADE20K|network|root|hours?\b|machines', block.skip), where
+                named = r'GPU|ImageNet|COCO|ADE20K|network|root|hours?\b|machines|environment'
+                assert re.search(named, block.skip), where
             assert block.language == 'python' or not re.search(r'\b(CONFIG|CHECKPOINT|FILE|DIR)\b', block.code), (
                 f'{where}: a placeholder cannot be run')
 

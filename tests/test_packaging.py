@@ -42,7 +42,7 @@ def test_mmengines_hub(toolbox):
 
 
 @pytest.mark.parametrize('toolbox', NANO)
-def test_parts_of_a_base_are_the_toolboxes(toolbox, tmp_path):
+def test_parts_of_a_base_are_the_toolboxes(toolbox, tmp_path, small_digits):
     """What a config reads from a ``dwnet::`` base is built in that scope, and must not become another class."""
     mine = tmp_path / 'mine.py'
     mine.write_text(f"_base_ = 'dwnet::{NANO[toolbox]}.py'\n"
@@ -50,6 +50,8 @@ def test_parts_of_a_base_are_the_toolboxes(toolbox, tmp_path):
                     "model = _base_.model\n")
     cfg = Config.fromfile(mine)
     init_default_scope(toolbox)
+    if toolbox == 'mmdet':
+        cfg.test_evaluator.ann_file = str(small_digits / 'annotations/test.json')
     for registry, parts in ((METRICS, cfg.test_evaluator), (TRANSFORMS, cfg.pipeline)):
         for part in parts if isinstance(parts, list) else [parts]:
             scope = dict(part, _scope_='dwnet')

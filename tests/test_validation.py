@@ -176,7 +176,8 @@ def test_a_whole_test_gives_the_same_scores(small_digits, tmp_path):
         done = run_tool('tools/test.py', SEGMENTATION, checkpoint, '--work-dir', tmp_path / name, '--show-dir',
                         tmp_path / name / 'pictures', '--out', tmp_path / name / 'labels', '--cfg-options', *options,
                         f'keep_seg_logits={keep}', f'experiment_name={tmp_path.name}{name}',
-                        f'visualizer.name={tmp_path.name}{name}')  # mmengine keeps one of each name
+                        f'visualizer.name={tmp_path.name}{name}',  # mmengine keeps one of each name
+                        'train_dataloader.dataset.data_root=not/here')  # a test does not need them
         assert done.returncode == 0, done.stderr
     lean, stock = (json.loads((tmp_path / name / 'scores.json').read_text()) for name in ('lean', 'stock'))
     for key in ('mIoU', 'aAcc', 'mAcc'):

@@ -161,6 +161,11 @@ class Runner(MMEngineRunner):
                     loop = {**loop, 'type': own}
         return super().build_train_loop(loop)
 
+    @property
+    def iter(self) -> int:
+        """Steps done; 0 in a test, where mmengine would build the training data to tell. mmseg's pictures ask."""
+        return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
+
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
                         **_) -> dict:
         """Loads weights of this project or official ones; ``strict`` is always on.
