@@ -14,11 +14,11 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from dwnet.datasets.loading import LoadWholeImage
+from dwnet.datasets.own import images_below
 from dwnet.engine.progress import ProgressLine
 from dwnet.errors import UserError
 from dwnet.visual.samples import draw, make_visualizer
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 BEST = 5  # classes that are listed for an image
 
@@ -34,9 +34,7 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
     found: dict[str, Path] = {}
     for argument in arguments:
         if os.path.isdir(argument):
-            files = [p for p in sorted(Path(argument).rglob('*')) if p.suffix.lower() in IMAGES and p.is_file()]
-            if not files:
-                raise UserError(f"{argument} is a folder without images ({', '.join(IMAGES)})")
+            files = [Path(argument, name) for name in images_below(Path(argument))]
         elif os.path.exists(argument):
             files = [Path(argument)]
         else:

@@ -164,7 +164,7 @@ def test_what_cannot_be_written_is_an_error_of_one_line(weights, photos, tmp_pat
 
 @pytest.mark.parametrize('arguments, message', [
     (['nowhere/*.jpg', '--checkpoint', 'x.pth'], 'nowhere/*.jpg is missing'),
-    (['dwnet', '--checkpoint', 'x.pth'], 'dwnet is a folder without images'),
+    (['dwnet', '--checkpoint', 'x.pth'], 'no images in dwnet, but '),
     (['docs/demo.png', '--checkpoint', 'x.pth'], 'weights x.pth are missing'),
     (['docs/demo.png'], '--checkpoint FILE is missing'),
     (['docs/demo.png', '--checkpoint', 'x.pth', '--batch-size', '0'], '--batch-size 0'),

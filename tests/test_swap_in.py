@@ -4,6 +4,7 @@ The rule is :func:`stock_configs.first_config`; nothing is chosen by what passes
 and has to fail as it says there. ``python tests/test_swap_in.py`` prints the lists as docs/swap_in.md has them.
 """
 import copy
+import re
 
 import pytest
 import torch
@@ -215,6 +216,8 @@ def lists() -> str:
 
 def test_the_page_lists_what_is_tested():
     assert lists() in (ROOT / 'docs/swap_in.md').read_text(), 'python tests/test_swap_in.py prints what it should list'
+    works = sum(map(int, re.findall(r': (\d+) of \d+ work', lists())))
+    assert f'that were tried, {works} of which work' in (ROOT / 'README.md').read_text()
 
 
 if __name__ == '__main__':

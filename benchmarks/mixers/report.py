@@ -4,14 +4,11 @@ import statistics
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#000000',  # the mixers
-           '#56B4E9', '#E69F00', '#8B5A2B', '#7F7F7F', '#B8A000')  # the ablations
+from dwnet.visual.figure import COLOURS, new_figure, save
+
 MARKERS = 'oDs^v'
 COLUMNS = ('mixer', 'parameters', 'multiply-adds', 'images/s, inference', 'images/s, training', 'top-1')
 
@@ -71,11 +68,11 @@ after the last epoch, mean ± standard deviation over the seeds. The speeds were
 
 def plot_curves(results: dict[str, dict], mixers: list[str], title: str, path: Path) -> None:
     """Top-1 after each epoch, with a band from the worst to the best seed; mixers left, ablations right."""
-    figure = Figure(figsize=(11, 4), layout='constrained')
+    figure = new_figure(11, 4)
     figure.suptitle(title)
     ablations = [mixers[0], *(name for name in results if name not in mixers)]
     for axes, names in zip(figure.subplots(1, 2, sharey=True), (mixers, ablations)):
-        for name, colour in zip(names, COLOURS if names is mixers else (COLOURS[0], *COLOURS[5:])):
+        for name, colour in zip(names, COLOURS):
             top1 = np.array([run['top1'] for run in results[name]['runs']])  # (seeds, epochs)
             epochs = range(1, top1.shape[1] + 1)
             axes.plot(epochs, top1.mean(0), color=colour, marker='.', label=name + ', 7×7' * (
@@ -86,12 +83,12 @@ def plot_curves(results: dict[str, dict], mixers: list[str], title: str, path: P
         axes.spines[['top', 'right']].set_visible(False)
         axes.legend(frameon=False, loc='lower right', fontsize=9)
     figure.axes[0].set_ylabel('top-1 on the test images, %')
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_cost(results: dict[str, dict], mixers: list[str], title: str, path: Path) -> None:
     """Top-1 of the mixers, mean and standard deviation, against multiply-adds and against speed."""
-    figure = Figure(figsize=(11, 4), layout='constrained')
+    figure = new_figure(11, 4)
     figure.suptitle(title)
     costs = (('million multiply-adds an image', lambda r: r['macs'] / 1e6),
              ('images a second, inference', lambda r: r['images_per_second']['inference']))
@@ -107,9 +104,4 @@ def plot_cost(results: dict[str, dict], mixers: list[str], title: str, path: Pat
         axes.grid(alpha=.2)
     figure.axes[0].set_ylabel('top-1 on the test images, %')
     figure.axes[1].legend(frameon=False, fontsize=9, loc='center left', bbox_to_anchor=(1, .5))
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    save(figure, path)

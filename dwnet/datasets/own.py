@@ -202,8 +202,12 @@ def _write_split(split: Path, name: str, content: str) -> str:
     return str(split / name)
 
 
-def _images_below(folder: Path) -> list[str]:
-    """Their paths below ``folder``."""
+def images_below(folder: Path) -> list[str]:
+    """The images in a folder and those below it, hidden ones left out: their paths, relative to it, sorted.
+
+    Raises:
+        UserError: If there is none.
+    """
     files = [path for path in folder.rglob('*') if path.is_file() and not any(
         part.startswith('.') for part in path.relative_to(folder).parts)]  # nor in .ipynb_checkpoints
     images = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in _IMAGES)
@@ -240,7 +244,7 @@ def _find_classes(root: Path, split: Path) -> OwnData:
     lists: dict[str, list[str]] = defaultdict(list)
     for part, classes in of_class.items():
         for name, folder in classes.items():
-            images = [f'{folder.relative_to(root).as_posix()}/{image}' for image in _images_below(folder)]
+            images = [f'{folder.relative_to(root).as_posix()}/{image}' for image in images_below(folder)]
             if part == 'all' and len(images) < 2:
                 raise UserError(f'{folder} has one image: each class needs one to train with and one to validate with')
             held_back = _validates(images) if part == 'all' else ()
@@ -395,7 +399,7 @@ def _find_masks(root: Path, split: Path) -> OwnData:
 
 def _pairs(images: Path, masks: Path) -> tuple[list[str], str, str]:
     """Names of the images without their ending, the ending, and what the names of their masks end in."""
-    names = _images_below(images)
+    names = images_below(images)
     suffixes = sorted({Path(name).suffix for name in names})
     if len(suffixes) > 1:
         raise UserError(f'the images in {images} end in {some(suffixes)}: mmseg takes one ending, so rename or convert '
