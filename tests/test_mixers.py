@@ -150,14 +150,11 @@ def test_broken_mixer_shows(small_fashion, tmp_path):
     from benchmarks.mixers.run import config_of
     from dwnet.engine import Runner
 
-    args = argparse.Namespace(size='nano', epochs=6, data_root=small_fashion)
+    args = argparse.Namespace(size='nano', epochs=6, images=None, data_root=small_fashion)
     top1 = {}
     for broken in (False, True):
         cfg: Config = config_of(MIXERS['static'], args)
         cfg.merge_from_dict(dict(work_dir=str(tmp_path / str(broken)), log_level='ERROR', randomness=dict(seed=0)))
-        cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-        cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
-        cfg.test_dataloader = cfg.val_dataloader
         runner = Runner.from_cfg(cfg)
         if broken:
             runner.model.init_weights()

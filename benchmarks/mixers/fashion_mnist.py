@@ -13,7 +13,7 @@ model = dict(
         _delete_=True, type='LabelSmoothLoss', label_smooth_val=.1, mode='original')))
 
 _data = dict(type='FashionMNIST', data_root='data/fashion-mnist', download=False)
-_loader = dict(num_workers=2, persistent_workers=True)
+_loader = dict(num_workers=0, persistent_workers=False)  # so small that handing them over would take longer
 train_dataloader = dict(
     **_loader,
     batch_size=128,

@@ -41,7 +41,8 @@ def write_report(folder: Path, settings: dict, results: dict[str, dict], mixers:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'results.json').write_text(json.dumps(dict(settings=settings, results=results), indent=1))
-    title = (f"Fashion-MNIST at 56×56, {settings['size']} body, {settings['epochs']} epochs, "
+    title = (f"Fashion-MNIST at 56×56, {settings['size']} body, {settings['epochs']} epochs"
+             f"{' of {:,} images'.format(settings['images']) if settings['images'] else ''}, "
              f"{settings['seeds']} seed{'s' * (settings['seeds'] > 1)}")
     rows = rows_of(results)
     lines = ['| ' + ' | '.join(COLUMNS) + ' |', '| --- ' + '| ---: ' * (len(COLUMNS) - 1) + '|',
@@ -50,8 +51,9 @@ def write_report(folder: Path, settings: dict, results: dict[str, dict], mixers:
     (folder / 'README.md').write_text(f"""# {title}
 
 Written by `benchmarks/mixers/run.py` on {settings['date']}: {settings['device']}, PyTorch {settings['torch']}, \
-{'bfloat16' if settings['bf16'] else 'float32'}, {minutes:.0f} minutes of training. Top-1 on the 10,000 test images \
-after the last epoch, mean ± standard deviation over the seeds. The speeds were measured in the same run, in turns.
+{'bfloat16' if settings['bf16'] else 'float32'}, trainings of {minutes:.0f} minutes together, \
+{settings['jobs']} at a time. Top-1 on the 10,000 test images after the last epoch, mean ± standard deviation over the \
+seeds. The speeds were measured in the same run, in turns.
 
 """ + '\n'.join(lines) + '\n\n![Top-1 after each epoch](curves.png)\n\n![Top-1 against cost](cost.png)\n',
                                       encoding='utf-8')

@@ -22,7 +22,6 @@ sys.path.insert(0, str(ROOT))  # for benchmarks.mixers
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from mmengine.registry import MODELS, init_default_scope  # noqa: E402
-from rich.console import Console  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.benchmark import Timer  # noqa: E402
 
@@ -30,12 +29,14 @@ import dwnet  # noqa: E402, F401
 from benchmarks.mixers.report import write_report  # noqa: E402
 from dwnet.demo import read_json, write_json  # noqa: E402
 from dwnet.engine.cli import run_command  # noqa: E402
+from dwnet.engine.process_group import end_with_parent  # noqa: E402
+from dwnet.engine.progress import ProgressLine  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
 from dwnet.flops import count  # noqa: E402
-from dwnet.visual.curves import read_curve  # noqa: E402
+from dwnet.visual.curves import read_curve, read_run  # noqa: E402
 
 CONFIG = 'benchmarks/mixers/fashion_mnist.py'
-IMAGE_SIZE = 56
+IMAGE_SIZE, BATCH_SIZE = 56, 128  # of the config
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of its package dataset-fashion-mnist
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
@@ -88,6 +89,8 @@ def options_of(variant: dict, args: argparse.Namespace) -> dict:
     options |= {f'model.backbone.arch.{key}': value for key, value in arch.items()}
     options['model.head.in_channels'] = arch['embed_dims'] * 8
     options |= {f'{split}_dataloader.dataset.data_root': str(args.data_root) for split in ('train', 'val', 'test')}
+    if args.images:
+        options['train_dataloader.dataset.indices'] = args.images  # the first ones
     return options | {'train_cfg.max_epochs': args.epochs}
 
 
@@ -98,42 +101,97 @@ def config_of(variant: dict, args: argparse.Namespace) -> Config:
     return cfg
 
 
-def train(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> dict:
-    """Trains in ``folder``, by ``tools/train.py``, or takes what is finished there.
+def folder_of(name: str, seed: int, args: argparse.Namespace) -> Path:
+    return args.work_dir / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
 
-    Returns:
-        ``top1`` after each epoch, and ``seconds``.
-    """
+
+def start(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> subprocess.Popen | None:
+    """Starts a training in ``folder``, by ``tools/train.py``, from where it was; None if it is finished."""
     options = options_of(variant, args) | {'randomness.seed': seed, 'log_level': 'ERROR'}
     signature = dict(config=hashlib.sha256((ROOT / CONFIG).read_bytes()).hexdigest(), bf16=args.bf16,
                      options={key: str(value) for key, value in options.items()})
     if read_json(folder / 'signature.json') != signature:  # of other settings
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / 'signature.json', signature)
-    if result := read_json(folder / 'result.json'):
-        return result
-    spent, start = read_json(folder / 'seconds.json') or 0, time.monotonic()
+    if (folder / 'result.json').is_file():
+        return None
     given = [f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
              for key, value in options.items()]
     command = [sys.executable, '-W', 'ignore', 'tools/train.py', CONFIG, '--work-dir', folder,
                *['--resume'] * (folder / 'last_checkpoint').is_file(), *['--bf16'] * args.bf16, '--cfg-options', *given]
+    threads = max(1, torch.get_num_threads() // args.jobs)
+    with open(folder / 'output.txt', 'a') as output:
+        return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+                                env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': str(threads)},
+                                preexec_fn=end_with_parent)  # which it does as if preempted: it saves first
+
+
+def steps_done(folder: Path) -> int:
+    """The last logged iteration of the training in ``folder``."""
     try:
-        code = subprocess.run(list(map(str, command)), cwd=ROOT,
-                              env={**os.environ, 'PYTHONPATH': str(ROOT)}).returncode
-    finally:
-        spent += time.monotonic() - start
-        write_json(folder / 'seconds.json', spent)
+        return max(read_run(folder).training['loss'])
+    except (UserError, KeyError):
+        return 0
+
+
+def train(runs: dict[tuple[str, int], Path], args: argparse.Namespace) -> None:
+    """Trains every variant and seed in its folder, ``--jobs`` at a time; what is finished stays as it is.
+
+    A finished folder has a ``result.json``: ``top1`` after each epoch, and ``seconds``.
+
+    Raises:
+        UserError: If a training fails; the others save what they have and end.
+    """
+    images = (args.data_root / FILES[1]).stat().st_size - 8  # a label is a byte, behind a header
+    steps = args.epochs * (min(args.images or images, images) // BATCH_SIZE)
+    waiting, running, counted = list(runs), {}, 0
+    with ProgressLine() as progress:
+        progress.add('train', steps * len(runs))
+        try:
+            while waiting or running:
+                while waiting and len(running) < args.jobs:
+                    name, seed = run = waiting.pop(0)
+                    if process := start((MIXERS | ABLATIONS)[name], seed, runs[run], args):
+                        running[run] = process, time.monotonic()
+                time.sleep(.5)
+                for (name, seed), (process, began) in list(running.items()):
+                    if (code := process.poll()) is None:
+                        continue
+                    del running[name, seed]
+                    finish(name, seed, runs[name, seed], code, time.monotonic() - began)
+                done = sum(steps_done(runs[run]) for run in runs if run not in waiting)
+                progress.advance('train', done - counted)
+                counted = done
+        finally:
+            for process, _ in running.values():
+                process.terminate()
+            for (name, seed), (process, began) in running.items():
+                process.wait()
+                add_seconds(runs[name, seed], time.monotonic() - began)
+
+
+def add_seconds(folder: Path, seconds: float) -> float:
+    """Adds to the time that was spent in ``folder``; returns the sum."""
+    seconds += read_json(folder / 'seconds.json') or 0
+    write_json(folder / 'seconds.json', seconds)
+    return seconds
+
+
+def finish(name: str, seed: int, folder: Path, code: int, seconds: float) -> None:
+    """Keeps and prints the result of a training that has ended."""
+    seconds = add_seconds(folder, seconds)
     if code:
-        raise UserError(f'the training in {folder} ended with exit code {code}; the same command goes on from there')
-    result = dict(top1=read_curve(folder, 'accuracy/top1')[1], seconds=spent)  # after each epoch
-    write_json(folder / 'result.json', result)
-    return result
+        raise UserError(f"the training in {folder} ended with exit code {code}, see {folder / 'output.txt'}; the same "
+                        'command goes on from there')
+    top1 = read_curve(folder, 'accuracy/top1')[1]  # after each epoch
+    write_json(folder / 'result.json', dict(top1=top1, seconds=seconds))
+    print(f'{name}, seed {seed}: top-1 {top1[-1]:.2f} after {seconds:.0f} s', flush=True)
 
 
 def measure_speed(variants: dict[str, dict], args: argparse.Namespace, rounds: int = 3) -> dict[str, dict]:
     """Images a second in inference (folded) and in training; the variants take turns, the median counts."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    images = torch.randn(128 if device == 'cuda' else 32, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)
+    images = torch.randn(BATCH_SIZE, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)
     seconds: dict[str, dict[str, list[float]]] = {name: dict(inference=[], training=[]) for name in variants}
     steps = {name: _steps(variant, images, args) for name, variant in variants.items()}
     for turn in range(rounds + 1):
@@ -175,25 +233,19 @@ def _steps(variant: dict, images: torch.Tensor, args: argparse.Namespace) -> tup
 
 def compare(args: argparse.Namespace) -> dict[str, dict]:
     """Everything: trainings, then parameters, multiply-adds and speed of each variant."""
-    console = Console()
     variants = MIXERS | ABLATIONS
-    runs = [(name, seed) for seed in range(args.seeds) for name in variants]
-    results: dict[str, dict] = {name: dict(runs=[]) for name in variants}
-    seconds: list[float] = []
-    for number, (name, seed) in enumerate(runs, 1):
-        left = f', about {sum(seconds) / len(seconds) * (len(runs) - number + 1) / 60:.0f} min left' if seconds else ''
-        console.rule(f'{number} of {len(runs)}: {name}, seed {seed}{left}')
-        folder = args.work_dir / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}"
-        result = train(variants[name], seed, folder, args)
-        seconds.append(result['seconds'])
-        results[name]['runs'].append(result)
-        console.print(f"top-1 {result['top1'][-1]:.2f} after {result['seconds']:.0f} s")
-    console.rule('speed')
+    runs = {(name, seed): folder_of(name, seed, args) for seed in range(args.seeds) for name in variants}
+    print(f'{len(runs)} trainings, {args.jobs} at a time, in {args.work_dir}', flush=True)
+    train(runs, args)
+    print('measuring speed', flush=True)
     speed = measure_speed(variants, args)
+    results = {}
     for name, variant in variants.items():
         parts = count(config_of(variant, args), (IMAGE_SIZE, IMAGE_SIZE))
-        results[name] |= dict(parameters=sum(part.parameters for part in parts),
-                              macs=sum(part.macs for part in parts), images_per_second=speed[name])
+        results[name] = dict(
+            runs=[read_json(runs[name, seed] / 'result.json') for seed in range(args.seeds)],
+            parameters=sum(part.parameters for part in parts), macs=sum(part.macs for part in parts),
+            images_per_second=speed[name])
     return results
 
 
@@ -202,26 +254,30 @@ def main() -> None:
         description=__doc__,
         epilog='example: python benchmarks/mixers/run.py --quick    (nano, one seed, two epochs: 20 minutes on two '
         'CPU cores)', formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='the reduced form: nano, one seed, two epochs')
+    parser.add_argument('--quick', action='store_true',
+                        help='the reduced form: nano, one seed, two epochs over the first 30,000 images')
     parser.add_argument('--size', choices=SIZES, default='half-tiny', help='of the body (default: half-tiny)')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant (default: 3)')
     parser.add_argument('--epochs', type=int, default=15, help='of each training (default: 15)')
+    parser.add_argument('--images', type=int, help='train on the first N images (default: all 60,000)')
+    parser.add_argument('--jobs', type=int, default=min(8, os.cpu_count() or 1),
+                        help='trainings at a time (default: one for each CPU core, at most 8; a GPU is shared)')
     parser.add_argument('--bf16', action='store_true', help='train and measure in bfloat16, on a GPU')
     parser.add_argument('--data', type=Path, default=DEBIAN, help=f'folder of the four files (default: {DEBIAN})')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/mixers/SIZE-EPOCHS')
     parser.add_argument('--out', type=Path, help='folder of the table and the plots (default: the work dir)')
     args = parser.parse_args()
     if args.quick:
-        args.size, args.seeds, args.epochs = 'nano', 1, 2
-    if args.seeds < 1 or args.epochs < 1:
-        raise UserError('--seeds and --epochs have to be 1 or more')
+        args.size, args.seeds, args.epochs, args.images = 'nano', 1, 2, 30_000
+    if min(args.seeds, args.epochs, args.jobs) < 1 or (args.images is not None and args.images < BATCH_SIZE):
+        raise UserError(f'--seeds, --epochs and --jobs have to be 1 or more, and --images {BATCH_SIZE} or more')
     args.work_dir = (args.work_dir or ROOT / f'work_dirs/mixers/{args.size}-{args.epochs}').resolve()
     args.data_root = args.work_dir / 'data'
     prepare_data(args.data, args.data_root)
     results = compare(args)
-    settings = dict(size=args.size, seeds=args.seeds, epochs=args.epochs, bf16=args.bf16,
-                    date=time.strftime('%Y-%m-%d'), device=torch.cuda.get_device_name() if torch.cuda.is_available()
-                    else f'{torch.get_num_threads()} CPU threads', torch=torch.__version__)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
+    settings = {key: getattr(args, key) for key in ('size', 'seeds', 'epochs', 'images', 'jobs', 'bf16')} | dict(
+        date=time.strftime('%Y-%m-%d'), device=device, torch=torch.__version__)
     write_report(args.out or args.work_dir, settings, results, list(MIXERS))
 
 

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def run_command(main: Callable[[], None]) -> None:
 
     Of several processes, the first that fails has its error in the launcher's last words.
     """
+    # to find the toolboxes' configs mmengine imports what setup.py keeps there (open-mmlab/mmengine#1676)
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     try:
         record(main)()
     except UserError as error:
