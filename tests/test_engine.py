@@ -38,6 +38,14 @@ def toy_runner(tmp_path, **options) -> Runner:
                   experiment_name=f'{tmp_path.parent.name}_{tmp_path.name}')
 
 
+def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
+    visualizer = dict(type='Visualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')])  # as mmseg's
+    for name in ('first', 'second'):
+        toy_runner(tmp_path / name, visualizer=visualizer).train()
+    assert [read_curve(tmp_path / name, 'loss')[0] for name in ('first', 'second')] == [[3, 6]] * 2
+    assert visualizer['name'] == 'visualizer'
+
+
 def test_mixed_precision_falls_back_without_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     runner = toy_runner(tmp_path)

@@ -1,8 +1,12 @@
 """The comparison of token mixers: its bodies, its matrices, and one run from the data to the table."""
 import argparse
 import json
+import os
 import struct
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +14,23 @@ import torch
 from conftest import ROOT, run_python
 from mmengine.config import Config
 from mmpretrain.models import SwinTransformer
+from mmpretrain.registry import DATASETS
 
 sys.path.insert(0, str(ROOT))
 from benchmarks.mixers import draw  # noqa: E402
 from benchmarks.mixers.bodies import KernelBody, SharedDepthwiseConv, WindowAttentionBody  # noqa: E402
-from benchmarks.mixers.run import ABLATIONS, FILES, MIXERS, SIZES, prepare_data  # noqa: E402
+from benchmarks.mixers.report import write_report  # noqa: E402
+from benchmarks.mixers.run import (  # noqa: E402
+    ABLATIONS,
+    BATCH_SIZE,
+    FILES,
+    IMAGE_SIZE,
+    MIXERS,
+    SIZES,
+    config_of,
+    finish,
+    prepare_data,
+)
 from dwnet import DWNet  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
 from dwnet.models.mixers import StaticDepthwiseConv  # noqa: E402
@@ -116,10 +132,67 @@ def test_missing_data_say_how_to_get_them(tmp_path):
         prepare_data(tmp_path, tmp_path / 'data')
 
 
+@pytest.mark.parametrize('images', [None, 500])
+def test_the_config_that_is_trained(small_fashion, images):
+    cfg = config_of(MIXERS['dynamic'], argparse.Namespace(size='half-tiny', epochs=4, images=images,
+                                                          data_root=small_fashion))
+    assert cfg.model.backbone.token_mixer == 'dynamic' and cfg.train_cfg.max_epochs == 4
+    assert cfg.train_dataloader.batch_size == BATCH_SIZE
+    train, test = (DATASETS.build(loader.dataset) for loader in (cfg.train_dataloader, cfg.val_dataloader))
+    assert (len(train), len(test)) == (images or 1280, 517)
+    assert train[0]['inputs'].shape == test[0]['inputs'].shape == (1, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def test_report_has_mean_and_spread(tmp_path, capsys):
+    results = {name: dict(runs=[dict(top1=[50., top1 + i], seconds=60) for top1 in (90., 91., 92.)],
+                          parameters=1_250_000 + i, macs=14_100_000, images_per_second=dict(inference=20, training=10))
+               for i, name in enumerate(MIXERS | ABLATIONS)}
+    settings = dict(size='nano', seeds=3, epochs=2, images=30_000, jobs=2, bf16=False, date='2000-01-01',
+                    device='2 CPU threads', torch='2.11')
+    write_report(tmp_path, settings, results, list(MIXERS))
+    table = (tmp_path / 'README.md').read_text()
+    assert '2 epochs of 30,000 images, 3 seeds' in table and '30 minutes together, 2 at a time' in table
+    assert '| static | 1.25 M | 14.1 M | 20 | 10 | 91.00 ± 1.00 |' in table
+    assert '| window attention | 1.25 M | 14.1 M | 20 | 10 | 95.00 ± 1.00 |' in table
+    assert json.loads((tmp_path / 'results.json').read_text()) == dict(settings=settings, results=results)
+    assert min((tmp_path / name).stat().st_size for name in ('curves.png', 'cost.png')) > 10_000
+    assert '95.00 ± 1.00' in capsys.readouterr().out
+
+
+def test_a_training_that_fails_says_where_to_look(tmp_path):
+    with pytest.raises(UserError, match='exit code 1, see .*output.txt; the same command goes on'):
+        finish('static', 0, tmp_path, 1, 10.)
+    assert json.loads((tmp_path / 'seconds.json').read_text()) == 10
+    assert not (tmp_path / 'result.json').exists()
+
+
+def trainings_in(folder) -> int:
+    """Processes that train below ``folder``."""
+    lines = [file.read_bytes() for file in Path('/proc').glob('[0-9]*/cmdline') if os.access(file, os.R_OK)]
+    return sum(b'tools/train.py' in line and bytes(folder) in line for line in lines)
+
+
+def wait_for(condition, seconds=120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, 'waited in vain'
+        time.sleep(.2)
+
+
 @pytest.mark.long
 def test_run_from_data_to_table(small_fashion, tmp_path):
-    command = ('benchmarks/mixers/run.py', '--quick', '--data', small_fashion, '--work-dir', tmp_path)
+    """Killed in the middle, gone on, and gone on once more."""
+    command = ('benchmarks/mixers/run.py', '--quick', '--jobs', 2, '--data', small_fashion, '--work-dir', tmp_path)
+    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
+    wait_for(lambda: list(tmp_path.glob('*/result.json')))
+    assert trainings_in(tmp_path) > 0
+    process.kill()
+    process.wait()
+    wait_for(lambda: trainings_in(tmp_path) == 0)  # by themselves
+    kept = {file: file.stat().st_mtime for file in tmp_path.glob('*/result.json')}
+
     run_python(*command)
+    assert {file: file.stat().st_mtime for file in kept} == kept
     content = json.loads((tmp_path / 'results.json').read_text())
     results = content['results']
     assert list(results) == [*MIXERS, *ABLATIONS]
@@ -132,7 +205,6 @@ def test_run_from_data_to_table(small_fashion, tmp_path):
         assert f"{result['runs'][0]['top1'][-1]:.2f} |" in table
     smaller, usual, larger = (results[name]['parameters'] for name in ('static, 3×3', 'static', 'static, 9×9'))
     assert usual - smaller == 40 * (32 + 64 + 2 * 128 + 256) and larger > usual
-    assert (tmp_path / 'curves.png').stat().st_size > 10_000 < (tmp_path / 'cost.png').stat().st_size
 
     kept = {file: file.stat().st_mtime for file in tmp_path.glob('*/result.json')}
     (tmp_path / 'dynamic-seed0/result.json').unlink()  # as if interrupted in its last moment
@@ -147,7 +219,6 @@ def test_run_from_data_to_table(small_fashion, tmp_path):
 @pytest.mark.long
 def test_broken_mixer_shows(small_fashion, tmp_path):
     """Without its kernels the network is worse, trained without them and, much more, after it has relied on them."""
-    from benchmarks.mixers.run import config_of
     from dwnet.engine import Runner
 
     args = argparse.Namespace(size='nano', epochs=6, images=None, data_root=small_fashion)

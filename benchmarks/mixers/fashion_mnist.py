@@ -38,7 +38,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='Accuracy', topk=1)
 test_evaluator = val_evaluator
 
-train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(

@@ -70,7 +70,7 @@ seeds. The speeds were measured in the same run, in turns.
 
 def plot_curves(results: dict[str, dict], mixers: list[str], title: str, path: Path) -> None:
     """Top-1 after each epoch, with a band from the worst to the best seed; mixers left, ablations right."""
-    figure = new_figure(11, 4)
+    figure = new_figure(11, 4.6)
     figure.suptitle(title)
     ablations = [mixers[0], *(name for name in results if name not in mixers)]
     for axes, names in zip(figure.subplots(1, 2, sharey=True), (mixers, ablations)):
@@ -83,7 +83,7 @@ def plot_curves(results: dict[str, dict], mixers: list[str], title: str, path: P
         axes.set(xlabel='epoch', title='mixers' if names is mixers else 'ablations')
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[['top', 'right']].set_visible(False)
-        axes.legend(frameon=False, loc='lower right', fontsize=9)
+        axes.legend(frameon=False, fontsize=9, loc='upper center', bbox_to_anchor=(.5, -.14), ncols=2)
     figure.axes[0].set_ylabel('top-1 on the test images, %')
     save(figure, path)
 

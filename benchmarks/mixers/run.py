@@ -108,8 +108,8 @@ def folder_of(name: str, seed: int, args: argparse.Namespace) -> Path:
 def start(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> subprocess.Popen | None:
     """Starts a training in ``folder``, by ``tools/train.py``, from where it was; None if it is finished."""
     options = options_of(variant, args) | {'randomness.seed': seed, 'log_level': 'ERROR'}
-    signature = dict(config=hashlib.sha256((ROOT / CONFIG).read_bytes()).hexdigest(), bf16=args.bf16,
-                     options={key: str(value) for key, value in options.items()})
+    text = config_of(variant, args).pretty_text
+    signature = dict(config=hashlib.sha256(text.encode()).hexdigest(), seed=seed, bf16=args.bf16)
     if read_json(folder / 'signature.json') != signature:  # of other settings
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / 'signature.json', signature)
@@ -258,7 +258,7 @@ def main() -> None:
                         help='the reduced form: nano, one seed, two epochs over the first 30,000 images')
     parser.add_argument('--size', choices=SIZES, default='half-tiny', help='of the body (default: half-tiny)')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant (default: 3)')
-    parser.add_argument('--epochs', type=int, default=15, help='of each training (default: 15)')
+    parser.add_argument('--epochs', type=int, default=10, help='of each training (default: 10)')
     parser.add_argument('--images', type=int, help='train on the first N images (default: all 60,000)')
     parser.add_argument('--jobs', type=int, default=min(8, os.cpu_count() or 1),
                         help='trainings at a time (default: one for each CPU core, at most 8; a GPU is shared)')

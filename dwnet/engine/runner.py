@@ -24,6 +24,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -73,6 +74,7 @@ class Runner(MMEngineRunner):
     * ``strategy='fsdp'`` spreads the parameters over the processes.
     * Segmentors are validated without logits of all pixels and classes: :mod:`dwnet.engine.lean_segmentation`.
       ``keep_seg_logits=True`` in the config keeps them, for a metric that wants them.
+    * A second run of the same process logs to its own folder.
     * A progress bar shows the time left, and a line tells when the training waits for its data.
     """
 
@@ -103,6 +105,13 @@ class Runner(MMEngineRunner):
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
         return super().wrap_model({**cfg, **(model_wrapper_cfg or {})}, model)
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """Each run has a visualizer of its own. By the name that mmdet's and mmseg's configs give it, the second run
+        of a process would get the first one's, and log to its folder, which mmengine also writes into the config."""
+        if isinstance(visualizer, dict):
+            visualizer = copy.deepcopy(visualizer) | dict(name=self.experiment_name)
+        return super().build_visualizer(visualizer)
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
