@@ -1,7 +1,10 @@
 """The comparison of token mixers: its bodies, its matrices, and one run from the data to the table."""
 import argparse
+import gzip
 import json
 import os
+import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -13,12 +16,14 @@ import pytest
 import torch
 from conftest import ROOT, run_python
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
 from mmpretrain.models import SwinTransformer
 from mmpretrain.registry import DATASETS
 
 sys.path.insert(0, str(ROOT))
 from benchmarks.mixers import draw  # noqa: E402
-from benchmarks.mixers.bodies import KernelBody, SharedDepthwiseConv, WindowAttentionBody  # noqa: E402
+from benchmarks.mixers.bodies import KernelBody, SharedDepthwiseConv, SwinBlockBody  # noqa: E402
 from benchmarks.mixers.report import write_report  # noqa: E402
 from benchmarks.mixers.run import (  # noqa: E402
     ABLATIONS,
@@ -30,9 +35,12 @@ from benchmarks.mixers.run import (  # noqa: E402
     config_of,
     finish,
     prepare_data,
+    start,
+    steps_done,
 )
 from dwnet import DWNet  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
+from dwnet.flops import count  # noqa: E402
 from dwnet.models.mixers import StaticDepthwiseConv  # noqa: E402
 
 NANO = dict(arch=SIZES['nano'], in_channels=1, out_indices=3)
@@ -42,7 +50,7 @@ def test_window_attention_is_that_of_swin():
     """One block of the body against mmpretrain's own, on the same weights; a map of two by two windows, shifted."""
     swin = SwinTransformer(dict(embed_dims=32, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 8]), window_size=7)
     swin.eval()  # which returns nothing
-    body = WindowAttentionBody(56, arch=dict(embed_dims=32, depths=(2, 2, 2, 2))).eval()
+    body = SwinBlockBody('attention', 56, arch=dict(embed_dims=32, depths=(2, 2, 2, 2))).eval()
     for number in range(2):
         theirs, ours = swin.stages[0].blocks[number], body.stages[0].blocks[number]
         torch.nn.init.normal_(theirs.attn.w_msa.relative_position_bias_table)
@@ -58,15 +66,34 @@ def test_window_attention_is_that_of_swin():
     assert [stage.blocks[1].mixer.attention.shift_size for stage in body.stages] == [3, 0, 0, 0]
 
 
+def body_of(name: str, **options) -> DWNet:
+    kinds = dict(SwinBlockBody=SwinBlockBody, KernelBody=KernelBody)
+    variant = dict((MIXERS | ABLATIONS)[name])
+    return kinds.get(variant.pop('type', None), DWNet)(**NANO, **options, **variant)
+
+
 @pytest.mark.parametrize('name', [*MIXERS, *ABLATIONS])
-def test_every_body_learns_with_all_its_weights(name):
-    kinds = dict(WindowAttentionBody=WindowAttentionBody, KernelBody=KernelBody)
-    variant = dict(MIXERS | ABLATIONS)[name].copy()
-    model = kinds.get(variant.pop('type', None), DWNet)(**NANO, **variant)
+def test_gradients_reach_every_layer(name):
+    model = body_of(name)
     y, = model(torch.randn(4, 1, 56, 56))
     assert y.shape == (4, 256, 2, 2)
     (y * torch.randn_like(y)).sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize('name', [*MIXERS, *ABLATIONS])
+def test_folded_bodies_compute_the_same(name):
+    model = body_of(name).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # as after a training
+            torch.nn.init.normal_(module.running_mean, std=.2)
+            for tensor in (module.running_var, module.weight):
+                torch.nn.init.uniform_(tensor, .5, 2)
+            torch.nn.init.normal_(module.bias, std=.2)
+    image = torch.randn(2, 1, 56, 56)
+    before, = model(image)
+    model.switch_to_deploy()
+    torch.testing.assert_close(model(image)[0], before, atol=1e-5 * before.abs().max().item(), rtol=1e-4)
 
 
 @pytest.mark.parametrize('share, kernels', [(1, 32), (8, 4), (0, 1)])
@@ -78,11 +105,27 @@ def test_shared_kernels(share, kernels):
         plain.bias.copy_(shared.bias)
     x = torch.randn(2, 32, 9, 11)
     torch.testing.assert_close(shared(x), plain(x))
-    body = KernelBody(share=share, **NANO).eval()
-    image = torch.randn(2, 1, 56, 56)
-    before = body(image)[0]
-    body.switch_to_deploy()
-    torch.testing.assert_close(body(image)[0], before, atol=1e-5, rtol=1e-4)
+
+
+def test_multiply_adds_are_those_of_the_formulas(small_fashion):
+    """A position costs attention 4 C² and 2 C a position of its window, convolution in its block 2 C² and k² C."""
+    macs = {name: sum(part.macs for part in count(config_of((MIXERS | ABLATIONS)[name], arguments(small_fashion)),
+                                                  (IMAGE_SIZE, IMAGE_SIZE)))
+            for name in ('window attention', "static, in attention's block", 'static', 'static, 9×9')}
+    blocks = [(32, 14), (64, 7), (128, 4), (128, 4), (256, 2)]  # C, and height and width of the map
+    assert macs['window attention'] - macs["static, in attention's block"] == sum(
+        size**2 * dim * (2 * dim + 2 * min(size, 7)**2 - 49) for dim, size in blocks)
+    assert macs['static, 9×9'] - macs['static'] == sum(size**2 * dim * (81 - 49) for dim, size in blocks)
+
+
+def test_attention_is_trained_as_swin_is(small_fashion):
+    cfg = config_of(MIXERS['window attention'], arguments(small_fashion))
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    tables = [p for name, p in model.named_parameters() if name.endswith('relative_position_bias_table')]
+    assert len(tables) == 5 and all(.01 < table.std() < .03 for table in tables[:4])
+    groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    assert [g['weight_decay'] for table in tables for g in groups if any(p is table for p in g['params'])] == [0] * 5
 
 
 def offsets() -> np.ndarray:
@@ -127,20 +170,55 @@ def small_fashion(tmp_path_factory):
 def test_missing_data_say_how_to_get_them(tmp_path):
     with pytest.raises(UserError, match='dataset-fashion-mnist'):
         prepare_data(tmp_path, tmp_path / 'data')
-    (tmp_path / f'{FILES[0]}.gz').write_bytes(b'no gzip')
-    with pytest.raises(UserError, match='cannot be unpacked'):
-        prepare_data(tmp_path, tmp_path / 'data')
+    broken = gzip.compress(bytes(range(256)))
+    for content in (b'no gzip', broken[:-9], broken[:12] + b'!!' + broken[14:]):
+        (tmp_path / f'{FILES[0]}.gz').write_bytes(content)
+        with pytest.raises(UserError, match='cannot be unpacked'):
+            prepare_data(tmp_path, tmp_path / 'data')
+
+
+def test_other_data_of_the_same_size_replace_those_of_before(small_fashion, tmp_path):
+    prepare_data(small_fashion, tmp_path / 'data')
+    other = shutil.copytree(small_fashion, tmp_path / 'other')
+    (other / FILES[0]).write_bytes((small_fashion / FILES[0]).read_bytes()[::-1])
+    prepare_data(other, tmp_path / 'data')
+    assert (tmp_path / 'data' / FILES[0]).read_bytes() == (other / FILES[0]).read_bytes()
+
+
+def arguments(data_root, **others) -> argparse.Namespace:
+    return argparse.Namespace(**dict(
+        size='nano', epochs=4, images=None, jobs=1, bf16=False, data_root=data_root) | others)
 
 
 @pytest.mark.parametrize('images', [None, 500])
 def test_the_config_that_is_trained(small_fashion, images):
-    cfg = config_of(MIXERS['dynamic'], argparse.Namespace(size='half-tiny', epochs=4, images=images,
-                                                          data_root=small_fashion))
+    cfg = config_of(MIXERS['dynamic'], arguments(small_fashion, size='half-tiny', images=images))
     assert cfg.model.backbone.token_mixer == 'dynamic' and cfg.train_cfg.max_epochs == 4
     assert cfg.train_dataloader.batch_size == BATCH_SIZE
     train, test = (DATASETS.build(loader.dataset) for loader in (cfg.train_dataloader, cfg.val_dataloader))
     assert (len(train), len(test)) == (images or 1280, 517)
     assert train[0]['inputs'].shape == test[0]['inputs'].shape == (1, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def test_a_folder_is_of_one_training(tmp_path, monkeypatch):
+    """It goes on after it was moved, is not taken for another training, and is not removed."""
+    started = []
+    monkeypatch.setattr(subprocess, 'Popen', lambda command, **_: started.append(command) or 'process')
+    before, after = tmp_path / 'before', tmp_path / 'after'
+    assert start(MIXERS['static'], 0, before / 'run', arguments(before)) == 'process'
+    (before / 'run/last_checkpoint').write_text('epoch_1.pth')
+    before.rename(after)
+    start(MIXERS['static'], 0, after / 'run', arguments(after))
+    assert ['--resume' in command for command in started] == [False, True]
+    for variant, seed, options in ((MIXERS['static'], 0, dict(epochs=5)), (MIXERS['static'], 1, {}),
+                                   (MIXERS['static'], 0, dict(bf16=True)), (MIXERS['dynamic'], 0, {})):
+        with pytest.raises(UserError, match='run is of another config or other settings: remove it'):
+            start(variant, seed, after / 'run', arguments(after, **options))
+    assert (after / 'run/last_checkpoint').is_file() and len(started) == 2
+    assert steps_done(after / 'run', 10) == 0
+    (after / 'run/result.json').write_text('{}')
+    assert start(MIXERS['static'], 0, after / 'run', arguments(after)) is None
+    assert steps_done(after / 'run', 10) == 10
 
 
 def test_report_has_mean_and_spread(tmp_path, capsys):
@@ -161,7 +239,7 @@ def test_report_has_mean_and_spread(tmp_path, capsys):
 
 def test_a_training_that_fails_says_where_to_look(tmp_path):
     with pytest.raises(UserError, match='exit code 1, see .*output.txt; the same command goes on'):
-        finish('static', 0, tmp_path, 1, 10.)
+        finish('static', 0, tmp_path, code=1, seconds=10., epochs=2)
     assert json.loads((tmp_path / 'seconds.json').read_text()) == 10
     assert not (tmp_path / 'result.json').exists()
 
@@ -183,12 +261,12 @@ def wait_for(condition, seconds=120) -> None:
 def test_run_from_data_to_table(small_fashion, tmp_path):
     """Killed in the middle, gone on, and gone on once more."""
     command = ('benchmarks/mixers/run.py', '--quick', '--jobs', 2, '--data', small_fashion, '--work-dir', tmp_path)
-    process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT)
-    wait_for(lambda: list(tmp_path.glob('*/result.json')))
-    assert trainings_in(tmp_path) > 0
-    process.kill()
-    process.wait()
-    wait_for(lambda: trainings_in(tmp_path) == 0)  # by themselves
+    for number, death in enumerate((signal.SIGINT, signal.SIGKILL), 1):
+        process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, start_new_session=True)
+        wait_for(lambda: len(list(tmp_path.glob('*/result.json'))) >= number and trainings_in(tmp_path))  # noqa: B023
+        os.killpg(process.pid, death)  # as Ctrl-C does it: all of the group
+        assert process.wait() == (130 if death == signal.SIGINT else -death)
+        wait_for(lambda: trainings_in(tmp_path) == 0)  # by themselves
     kept = {file: file.stat().st_mtime for file in tmp_path.glob('*/result.json')}
 
     run_python(*command)
@@ -221,7 +299,7 @@ def test_broken_mixer_shows(small_fashion, tmp_path):
     """Without its kernels the network is worse, trained without them and, much more, after it has relied on them."""
     from dwnet.engine import Runner
 
-    args = argparse.Namespace(size='nano', epochs=6, images=None, data_root=small_fashion)
+    args = arguments(small_fashion, epochs=6)
     top1 = {}
     for broken in (False, True):
         cfg: Config = config_of(MIXERS['static'], args)

@@ -1,8 +1,9 @@
-"""The bodies that DWNet is compared with: other token mixers in its place, everything else the same.
+"""The bodies that DWNet is compared with: of the same depths, widths, stem, patch merging and MLP.
 
 ``fashion_mnist.py`` imports this, so that ``model.backbone.type`` finds them.
 """
 import math
+from collections.abc import Callable
 
 from mmengine.registry import MODELS
 from mmpretrain.models.utils import ShiftWindowMSA
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dwnet import DWNet
 from dwnet.models.fold import fold_into_conv
-from dwnet.models.mixers import WINDOW_SIZE
+from dwnet.models.mixers import WINDOW_SIZE, LocalMlp, StaticDepthwiseConv
 from dwnet.ops import depthwise_conv2d
 
 
@@ -18,7 +19,7 @@ class WindowAttention(nn.Module):
     """Swin's local attention, as mmpretrain has it: (B, C, H, W) → (B, C, H, W).
 
     Args:
-        dim: Channels C; heads of 32 channels, as in the local MLP.
+        dim: Channels C; heads of 32, or of the most that divide both, as in the local MLP.
         size: Height and width of the map. One no larger than a window is not cut, as in Swin.
         shifted: Move the windows by 3.
     """
@@ -28,26 +29,52 @@ class WindowAttention(nn.Module):
         window = min(size, WINDOW_SIZE)
         self.attention = ShiftWindowMSA(
             dim, dim // math.gcd(dim, 32), window, shift_size=window // 2 if shifted and size > window else 0)
+        # mmpretrain's own, which mmengine's initialisation of a whole model does not reach
+        nn.init.trunc_normal_(self.attention.w_msa.relative_position_bias_table, std=.02)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)  # (B, H·W, C)
         return self.attention(tokens, x.shape[-2:]).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
+class ProjectedConv(nn.Module):
+    """A static depth-wise convolution between the projections of the local MLP: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.value = nn.Linear(dim, dim)
+        self.spatial = StaticDepthwiseConv(dim, dict(type='BN'))
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.spatial(self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))  # (B, H, W, C) inside
+        return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+# What makes each from its channels, the size of its map, and whether its windows are shifted.
+IN_SWIN_BLOCK: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    'attention': WindowAttention,
+    'local_mlp': lambda dim, size, shifted: LocalMlp(dim, shifted, min(size, WINDOW_SIZE)),
+    'static': lambda dim, size, shifted: ProjectedConv(dim),
+}
+
+
 @MODELS.register_module()
-class WindowAttentionBody(DWNet):
-    """DWNet's body with local attention, in Swin's residual block, which is that of the local MLP, too.
+class SwinBlockBody(DWNet):
+    """DWNet's body of Swin's residual blocks: LayerNorm in front of the mixer and of the MLP.
 
     Args:
-        image_size: Height and width of the images; attention needs to know the size of its maps.
+        mixer: One of ``IN_SWIN_BLOCK``.
+        image_size: Height and width of the images, which windows that are as large as a map depend on.
         kwargs: As for :class:`dwnet.DWNet`.
     """
 
-    def __init__(self, image_size: int, **kwargs) -> None:
+    def __init__(self, mixer: str, image_size: int, **kwargs) -> None:
         super().__init__(token_mixer='local_mlp', **kwargs)
         for i, (dim, stage) in enumerate(zip(self.channels, self.stages)):
+            size = math.ceil(image_size / 2**(i + 2))
             for j, block in enumerate(stage.blocks):
-                block.mixer = WindowAttention(dim, math.ceil(image_size / 2**(i + 2)), shifted=j % 2 == 1)
+                block.mixer = IN_SWIN_BLOCK[mixer](dim, size, j % 2 == 1)
 
 
 class SharedDepthwiseConv(nn.Module):

@@ -106,7 +106,7 @@ def draw_matrices(path: Path) -> None:
         for axes, (title, matrix) in zip(row, drawn.items()):
             axes.imshow(np.where(matrix == 0, np.nan, matrix), cmap='RdBu_r', vmin=-limit, vmax=limit,
                         interpolation='nearest')
-            axes.set(xticks=[], yticks=[], facecolor='#eeeeee')
+            axes.set(xticks=[], yticks=[], facecolor='#c8c8c8')
             if i == 0:
                 axes.set_title(title)
         row[0].set_ylabel(name, fontsize=11)

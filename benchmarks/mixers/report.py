@@ -24,9 +24,14 @@ def show(values: list[float]) -> str:
     return f'{mean} ± {statistics.stdev(values):.2f}' if len(values) > 1 else mean
 
 
+def three_digits(value: float) -> str:
+    """As many as a measured speed has."""
+    return f'{float(f"{value:.3g}"):.0f}'
+
+
 def rows_of(results: dict[str, dict]) -> list[tuple[str, ...]]:
     return [(name, f"{r['parameters'] / 1e6:.2f} M", f"{r['macs'] / 1e6:.1f} M",
-             *(f"{r['images_per_second'][mode]:.0f}" for mode in ('inference', 'training')), show(top1_of(r)))
+             *(three_digits(r['images_per_second'][mode]) for mode in ('inference', 'training')), show(top1_of(r)))
             for name, r in results.items()]
 
 
@@ -47,13 +52,17 @@ def write_report(folder: Path, settings: dict, results: dict[str, dict], mixers:
     rows = rows_of(results)
     lines = ['| ' + ' | '.join(COLUMNS) + ' |', '| --- ' + '| ---: ' * (len(COLUMNS) - 1) + '|',
              *('| ' + ' | '.join(row) + ' |' for row in rows)]
+    spread = ('mean ± standard deviation over the seeds' if settings['seeds'] > 1 else
+              'of one seed: small differences mean nothing')
+    tested_in = '; inference was timed in bfloat16 and tested in float32' if settings['bf16'] else ''
     minutes = sum(run['seconds'] for r in results.values() for run in r['runs']) / 60
     (folder / 'README.md').write_text(f"""# {title}
 
 Written by `benchmarks/mixers/run.py` on {settings['date']}: {settings['device']}, PyTorch {settings['torch']}, \
 {'bfloat16' if settings['bf16'] else 'float32'}, trainings of {minutes:.0f} minutes together, \
-{settings['jobs']} at a time. Top-1 on the 10,000 test images after the last epoch, mean ± standard deviation over the \
-seeds. The speeds were measured in the same run, in turns.
+{settings['jobs']} at a time. Top-1 on the 10,000 test images after the last epoch, {spread}. The \
+speeds were measured in the same run, in turns, and are those of the implementations: the convolutions run by this \
+project's operators, attention by mmpretrain's{tested_in}.
 
 """ + '\n'.join(lines) + '\n\n![Top-1 after each epoch](curves.png)\n\n![Top-1 against cost](cost.png)\n',
                                       encoding='utf-8')

@@ -2,17 +2,19 @@
 """Trains one body with five token mixers on Fashion-MNIST, at equal depth, width, recipe and epochs, and compares them.
 
 The mixers are static, dynamic and inhomogeneous depth-wise convolution, the local MLP, and window attention from
-mmpretrain. Then the paper's two ablations in small: the size of the kernel, and kernels shared between channels. What
-is finished is not done again, and what was interrupted goes on where it was.
+mmpretrain. Then the paper's two ablations in small, the size of the kernel and kernels shared between channels, and
+static convolution in the residual block that attention has. What is finished is not done again, and what was
+interrupted goes on where it was.
 """
 import argparse
 import gzip
 import hashlib
 import os
-import shutil
+import statistics
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,15 +52,15 @@ MIXERS = {
     'static': dict(token_mixer='static'),
     'dynamic': dict(token_mixer='dynamic'),
     'inhomogeneous': dict(token_mixer='inhomogeneous'),
-    'local MLP': dict(token_mixer='local_mlp'),
-    'window attention': dict(type='WindowAttentionBody', image_size=IMAGE_SIZE),
+    'local MLP': dict(type='SwinBlockBody', mixer='local_mlp', image_size=IMAGE_SIZE),
+    'window attention': dict(type='SwinBlockBody', mixer='attention', image_size=IMAGE_SIZE),
 }
 ABLATIONS = {
     'static, 3×3': dict(type='KernelBody', kernel_size=3),
     'static, 5×5': dict(type='KernelBody', kernel_size=5),
     'static, 9×9': dict(type='KernelBody', kernel_size=9),
-    'static, a kernel for 8 channels': dict(type='KernelBody', share=8),
     'static, a kernel for all channels': dict(type='KernelBody', share=0),
+    "static, in attention's block": dict(type='SwinBlockBody', mixer='static', image_size=IMAGE_SIZE),
 }
 
 
@@ -76,9 +78,9 @@ def prepare_data(source: Path, folder: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             content = gzip.decompress(packed.read_bytes()) if packed.is_file() else plain.read_bytes()
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f'{packed} cannot be unpacked ({error}); get it again') from error
-        if not target.is_file() or target.stat().st_size != len(content):
+        if not target.is_file() or target.read_bytes() != content:
             target.write_bytes(content)
 
 
@@ -106,15 +108,20 @@ def folder_of(name: str, seed: int, args: argparse.Namespace) -> Path:
 
 
 def start(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> subprocess.Popen | None:
-    """Starts a training in ``folder``, by ``tools/train.py``, from where it was; None if it is finished."""
-    options = options_of(variant, args) | {'randomness.seed': seed, 'log_level': 'ERROR'}
-    text = config_of(variant, args).pretty_text
+    """Starts a training in ``folder``, by ``tools/train.py``, from where it was; None if it is finished.
+
+    Raises:
+        UserError: If the folder holds a training with other settings.
+    """
+    text = config_of(variant, args).pretty_text.replace(str(args.data_root), '')  # the same wherever the data are
     signature = dict(config=hashlib.sha256(text.encode()).hexdigest(), seed=seed, bf16=args.bf16)
-    if read_json(folder / 'signature.json') != signature:  # of other settings
-        shutil.rmtree(folder, ignore_errors=True)
+    if not folder.is_dir():
         write_json(folder / 'signature.json', signature)
+    elif read_json(folder / 'signature.json') != signature:
+        raise UserError(f'{folder} is of another config or other settings: remove it, or name another --work-dir')
     if (folder / 'result.json').is_file():
         return None
+    options = options_of(variant, args) | {'randomness.seed': seed, 'log_level': 'ERROR'}
     given = [f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
              for key, value in options.items()]
     command = [sys.executable, '-W', 'ignore', 'tools/train.py', CONFIG, '--work-dir', folder,
@@ -123,14 +130,15 @@ def start(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> s
     with open(folder / 'output.txt', 'a') as output:
         return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
                                 env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': str(threads)},
-                                preexec_fn=end_with_parent)  # which it does as if preempted: it saves first
+                                # Ctrl-C reaches this process alone. If it ends, the training saves and ends, too
+                                start_new_session=True, preexec_fn=end_with_parent)
 
 
-def steps_done(folder: Path) -> int:
-    """The last logged iteration of the training in ``folder``."""
+def steps_done(folder: Path, steps: int) -> int:
+    """How many of its ``steps`` the training in ``folder`` has done and logged."""
     try:
-        return max(read_run(folder).training['loss'])
-    except (UserError, KeyError):
+        return steps if (folder / 'result.json').is_file() else max(read_run(folder).training['loss'])
+    except (UserError, KeyError):  # nothing yet
         return 0
 
 
@@ -144,9 +152,10 @@ def train(runs: dict[tuple[str, int], Path], args: argparse.Namespace) -> None:
     """
     images = (args.data_root / FILES[1]).stat().st_size - 8  # a label is a byte, behind a header
     steps = args.epochs * (min(args.images or images, images) // BATCH_SIZE)
-    waiting, running, counted = list(runs), {}, 0
+    waiting, running = list(runs), {}
+    counted = sum(steps_done(folder, steps) for folder in runs.values())
     with ProgressLine() as progress:
-        progress.add('train', steps * len(runs))
+        progress.add('train', steps * len(runs), counted)
         try:
             while waiting or running:
                 while waiting and len(running) < args.jobs:
@@ -158,8 +167,8 @@ def train(runs: dict[tuple[str, int], Path], args: argparse.Namespace) -> None:
                     if (code := process.poll()) is None:
                         continue
                     del running[name, seed]
-                    finish(name, seed, runs[name, seed], code, time.monotonic() - began)
-                done = sum(steps_done(runs[run]) for run in runs if run not in waiting)
+                    finish(name, seed, runs[name, seed], code, time.monotonic() - began, args.epochs)
+                done = sum(steps_done(folder, steps) for folder in runs.values())
                 progress.advance('train', done - counted)
                 counted = done
         finally:
@@ -177,31 +186,29 @@ def add_seconds(folder: Path, seconds: float) -> float:
     return seconds
 
 
-def finish(name: str, seed: int, folder: Path, code: int, seconds: float) -> None:
+def finish(name: str, seed: int, folder: Path, code: int, seconds: float, epochs: int) -> None:
     """Keeps and prints the result of a training that has ended."""
     seconds = add_seconds(folder, seconds)
-    if code:
+    top1 = [] if code else read_curve(folder, 'accuracy/top1')[1]  # after each epoch
+    if len(top1) != epochs:
         raise UserError(f"the training in {folder} ended with exit code {code}, see {folder / 'output.txt'}; the same "
                         'command goes on from there')
-    top1 = read_curve(folder, 'accuracy/top1')[1]  # after each epoch
     write_json(folder / 'result.json', dict(top1=top1, seconds=seconds))
     print(f'{name}, seed {seed}: top-1 {top1[-1]:.2f} after {seconds:.0f} s', flush=True)
 
 
-def measure_speed(variants: dict[str, dict], args: argparse.Namespace, rounds: int = 3) -> dict[str, dict]:
+def measure_speed(variants: dict[str, dict], args: argparse.Namespace, rounds: int = 5) -> dict[str, dict]:
     """Images a second in inference (folded) and in training; the variants take turns, the median counts."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     images = torch.randn(BATCH_SIZE, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)
     seconds: dict[str, dict[str, list[float]]] = {name: dict(inference=[], training=[]) for name in variants}
     steps = {name: _steps(variant, images, args) for name, variant in variants.items()}
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, (infer, learn) in steps.items():
             for mode, step in (('inference', infer), ('training', learn)):
                 timer = Timer('step()', globals=dict(step=step), num_threads=torch.get_num_threads())
-                taken = timer.timeit(20 if device == 'cuda' else 1).mean  # after one that is not counted
-                if turn:  # the first round is to warm up
-                    seconds[name][mode].append(taken)
-    return {name: {mode: len(images) / sorted(taken)[len(taken) // 2] for mode, taken in modes.items()}
+                seconds[name][mode].append(timer.blocked_autorange(min_run_time=.3).median)
+    return {name: {mode: len(images) / statistics.median(taken) for mode, taken in modes.items()}
             for name, modes in seconds.items()}
 
 
@@ -264,14 +271,15 @@ def main() -> None:
                         help='trainings at a time (default: one for each CPU core, at most 8; a GPU is shared)')
     parser.add_argument('--bf16', action='store_true', help='train and measure in bfloat16, on a GPU')
     parser.add_argument('--data', type=Path, default=DEBIAN, help=f'folder of the four files (default: {DEBIAN})')
-    parser.add_argument('--work-dir', type=Path, help='default: work_dirs/mixers/SIZE-EPOCHS')
+    parser.add_argument('--work-dir', type=Path, help='default: one below work_dirs/mixers, for these settings')
     parser.add_argument('--out', type=Path, help='folder of the table and the plots (default: the work dir)')
+    if parser.parse_args().quick:  # what is given beside it counts
+        parser.set_defaults(size='nano', seeds=1, epochs=2, images=30_000)
     args = parser.parse_args()
-    if args.quick:
-        args.size, args.seeds, args.epochs, args.images = 'nano', 1, 2, 30_000
     if min(args.seeds, args.epochs, args.jobs) < 1 or (args.images is not None and args.images < BATCH_SIZE):
         raise UserError(f'--seeds, --epochs and --jobs have to be 1 or more, and --images {BATCH_SIZE} or more')
-    args.work_dir = (args.work_dir or ROOT / f'work_dirs/mixers/{args.size}-{args.epochs}').resolve()
+    settings = f'{args.size}-{args.epochs}' + f'-{args.images}' * bool(args.images) + '-bf16' * args.bf16
+    args.work_dir = (args.work_dir or ROOT / 'work_dirs/mixers' / settings).resolve()
     args.data_root = args.work_dir / 'data'
     prepare_data(args.data, args.data_root)
     results = compare(args)

@@ -88,7 +88,7 @@ class InhomogeneousDepthwiseConv(nn.Module):
 
     def __init__(self, dim: int, norm_cfg: dict) -> None:
         super().__init__()
-        self.groups = math.gcd(dim, 32)  # fewer only in a network narrower than 32 channels
+        self.groups = math.gcd(dim, 32)  # fewer where 32 does not divide the channels
         self.squeeze = nn.Conv2d(dim, dim // 4, 1)
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
         self.predict = nn.Conv2d(dim // 4, self.groups * KERNEL_SIZE**2, 1)
@@ -174,16 +174,18 @@ class LocalMlp(nn.Module):
         dim: Channels C.
         shifted: Move the windows by 3, as in every second block. A map no larger than a window is not
             cut, shifted or not, as in Swin.
+        window_size: Smaller ones, for maps that are never larger.
     """
 
-    def __init__(self, dim: int, shifted: bool) -> None:
+    def __init__(self, dim: int, shifted: bool, window_size: int = WINDOW_SIZE) -> None:
         super().__init__()
-        self.shift = WINDOW_SIZE // 2 if shifted else 0
+        self.window_size = window_size
+        self.shift = window_size // 2 if shifted else 0
         self.heads = dim // math.gcd(dim, 32)
         self.value = nn.Linear(dim, dim)
-        self.weight = nn.Parameter(self.value.weight.new_empty(self.heads, WINDOW_SIZE**2, WINDOW_SIZE**2))
+        self.weight = nn.Parameter(self.value.weight.new_empty(self.heads, window_size**2, window_size**2))
         self.proj = nn.Linear(dim, dim)
-        bound = 1 / WINDOW_SIZE  # PyTorch's for a layer of 49 inputs
+        bound = 1 / window_size  # PyTorch's for a layer with an input for each position
         nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,17 +193,18 @@ class LocalMlp(nn.Module):
         x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
         # A shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones, if there are several windows
         # each way: as a number of 0 or 1, since a branch would not fit graphs of any size.
-        rows, columns = ((length + WINDOW_SIZE - 1) // WINDOW_SIZE for length in (height, width))
+        size = self.window_size
+        rows, columns = ((length + size - 1) // size for length in (height, width))
         several = (1 - 1 // rows) * (1 - 1 // columns)
-        before = (WINDOW_SIZE - self.shift) * several if self.shift else 0
-        after_h, after_w = (missing_to(WINDOW_SIZE, before + length) for length in (height, width))
+        before = (size - self.shift) * several if self.shift else 0
+        after_h, after_w = (missing_to(size, before + length) for length in (height, width))
         x = F.pad(x, (before, after_w, before, after_h))
         x = self._mix_windows(x)[:, :, before:before + height, before:before + width]
         return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _mix_windows(self, x: Tensor) -> Tensor:
-        """Multiplies each window of (B, C, H, W), H and W multiples of 7, by its head's matrix."""
-        size = WINDOW_SIZE
+        """Multiplies each window of (B, C, H, W), H and W multiples of the window, by its head's matrix."""
+        size = self.window_size
         batch, channels, height, width = x.shape
         rows, columns, head_dim = height // size, width // size, channels // self.heads
         x = x.permute(0, 2, 3, 1).reshape(batch, rows, size, columns, size, self.heads, head_dim)
