@@ -45,7 +45,8 @@ def _hook(arguments: list[str]) -> None:
         if action != 'status':
             hook.turn_on() if action == 'on' else hook.turn_off()
     except UserError as error:
-        sys.exit(f'error: {error}')
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
     print(hook.state())
 
 

@@ -115,7 +115,7 @@ class AdaptiveAvgPool(nn.Module):
         return ((position >= first) & (position < last)).float() / (last - first).float()
 
 
-def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool = False, deploy: bool = True) -> Path:
+def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool = False) -> Path:
     """Writes a model as an ONNX file and compares what onnxruntime and PyTorch make of photographs.
 
     Args:
@@ -124,7 +124,6 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
             backbone ``stride4`` … ``stride32``, or what its strides are; of a detector, whose B is 1, ``boxes``,
             ``scores``, ``labels`` and ``masks``.
         backbone_only: Leave out neck and heads.
-        deploy: Fold the BatchNorms of a DWNet first.
 
     Returns:
         The path.
@@ -139,7 +138,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
         >>> export_onnx(init_model('configs/classification/dwnet-tiny_in1k.py'), 'dwnet-tiny.onnx')
     """
     reference, model = model, copy.deepcopy(model).eval()
-    if deploy and any(isinstance(module, DWNet) for module in model.modules()):
+    if any(isinstance(module, DWNet) for module in model.modules()):
         switch_to_deploy(model)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,17 @@
 """The benchmark's command line: it measures each mode, checks before it times, and writes its record."""
+import argparse
 import json
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_tool
+from conftest import ROOT, run_tool
+
+from dwnet.hub import config_path
 
 MODELS = ['official_tiny', 'dwnet_tiny']
 SMALL = ['--size', '32', '--rounds', '2', '--device', 'cpu']
@@ -94,6 +99,19 @@ def test_the_commands_of_the_record_can_be_run():
         for options in measurements.values():
             args = tool['make_parser']().parse_args([*options.split(), '--device', device])
             assert set(args.models or []) <= set(tool['known_models'](args.mode))
+
+
+def test_it_runs_outside_the_clone(tmp_path, monkeypatch):
+    """As `python -m dwnet benchmark` does it: its own file, and configs by name."""
+    tool, commands = runpy.run_path('tools/benchmark.py'), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, 'run', lambda command: commands.append(command) or argparse.Namespace(returncode=0))
+    tool['record_all'](tool['make_parser']().parse_args(
+        ['--record', str(tmp_path), '--only', 'sizes', '--device', 'cpu']))
+    (python, *_, file), = [command[:4] for command in commands]
+    assert python == sys.executable and Path(ROOT, file) == ROOT / 'tools/benchmark.py'
+    configs = [config for config, _ in tool['TASKS'].values()] + [tool['make_parser']().parse_args([]).config]
+    assert all(Path(config_path(config)).is_file() for config in configs)
 
 
 RECORDED = sorted({path.parent for path in Path('benchmarks').glob('*/*.json')})  # of tools/benchmark.py

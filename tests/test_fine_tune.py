@@ -122,11 +122,12 @@ def test_folders_of_classes_are_split_alike_every_time(tmp_path):
 
 
 @pytest.mark.parametrize('val', ['val', 'valid', 'validation', 'test'])
-def test_folders_that_are_split_already(val, tmp_path):
+def test_folders_that_are_split_already(val, tmp_path, capsys):
     root = folders(tmp_path / 'my', train__b=3, train__a=2, **{f'{val}__a': 1})
     _, data = own('classification', root)
     assert data.classes == ['a', 'b'] and data.sizes == dict(train=5, val=1)
     assert Path(data.datasets['val']['ann_file']).read_text() == f'{val}/a/0.jpg 0\n'
+    assert ('best checkpoint is chosen on it' in capsys.readouterr().out) == (val == 'test')
 
 
 def test_a_test_set_beside_the_validation_set_is_tested(tmp_path):
@@ -184,11 +185,12 @@ def test_masks_with_a_split_and_numbers_for_names(folder, tmp_path):
     assert 'reduce_zero_label' not in str(dataset.pipeline)  # ADE20K's label 0 is no class
 
 
-def test_masks_without_a_split_with_names_and_endings(tmp_path):
+@pytest.mark.parametrize('listed', ['classes.txt', 'labels.txt'])
+def test_masks_without_a_split_with_names_and_endings(listed, tmp_path):
     root = masks_root(tmp_path / 'my', number=7)
     for path in (root / 'masks').iterdir():
         path.rename(path.with_name(f'{path.stem}_mask.png'))
-    (root / 'classes.txt').write_text('ground\nroad\n\ncar\nbus\n')
+    (root / listed).write_text('ground\nroad\n\ncar\nbus\n')
     _, data = own('segmentation', root)
     assert data.classes == ['ground', 'road', 'car', 'bus'] and data.sizes == dict(train=6, val=1)
     assert data.datasets['train']['seg_map_suffix'] == '_mask.png'

@@ -52,12 +52,16 @@ def test_every_process_has_the_operators(python):
     assert str(python.parent) in run_command(python, '-c', find, PYTHONPATH=f'{python.parent}:{ROOT}').stdout
 
 
-def test_a_place_that_cannot_be_written_to(monkeypatch, tmp_path):
+def test_a_place_that_cannot_be_written_to(monkeypatch, tmp_path, capsys):
+    from dwnet.__main__ import _hook
     from dwnet.compat.mmcv_ops import hook
     from dwnet.errors import UserError
     monkeypatch.setattr(hook, 'place', lambda: tmp_path / 'missing/x.pth')
     with pytest.raises(UserError, match='cannot be written'):
         hook.turn_on()
+    with pytest.raises(SystemExit) as ended:
+        _hook(['on'])
+    assert ended.value.code == 2 and 'cannot be written' in capsys.readouterr().err
 
 
 def test_doctor_tells(monkeypatch, tmp_path):

@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import dwnet  # noqa: F401  registers the timm models
 from dwnet.engine.cli import run_command
 from dwnet.errors import UserError
+from dwnet.hub import config_path
 from dwnet.models import DWNet
 from dwnet.ops import choose_backend, depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 from dwnet.ops import reference as plain
@@ -51,8 +52,8 @@ DENSE = {
                       window_size=7, drop_path_rate=.2),
     'dwnet_tiny': {}, 'dynamic_dwnet_tiny': dict(token_mixer='dynamic'),
     'i_dynamic_dwnet_tiny': dict(token_mixer='inhomogeneous')}
-TASKS = {'detection': ('configs/detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py', (800, 1280)),
-         'segmentation': ('configs/segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py', (512, 512))}
+TASKS = {'detection': ('dwnet::detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py', (800, 1280)),
+         'segmentation': ('dwnet::segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py', (512, 512))}
 # What `--record` measures, by device: name → options
 RECORDS = {
     'cpu': {
@@ -195,7 +196,7 @@ def dense_step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], No
     torch.manual_seed(0)
     config, size = TASKS[args.mode]
     size = (args.size, args.size) if args.size else size
-    cfg = Config.fromfile(config)
+    cfg = Config.fromfile(config_path(config))
     __import__(f'{cfg.default_scope}.models')
     init_default_scope(cfg.default_scope)
     backbone = DENSE[variant.model]
@@ -425,7 +426,7 @@ def run_pipeline(args: argparse.Namespace) -> dict:
     steps = [record for record in map(json.loads, lines) if 'loss' in record][5:]  # behind the start
     if not steps:
         raise UserError(f'{args.config}: an epoch of 5 steps or fewer is too short to be measured')
-    batch = Config.fromfile(args.config).train_dataloader.batch_size
+    batch = Config.fromfile(config_path(args.config)).train_dataloader.batch_size
     time_s, waiting = (statistics.median(step[key] for step in steps) for key in ('time', 'data_time'))
     row = dict(images_s=batch / time_s, waiting=waiting / time_s)
     show('tools/train.py', {'images/s': [f"{row['images_s']:.1f}"], 'waits for data': [f"{row['waiting']:.0%}"]},
@@ -491,7 +492,7 @@ def record_all(args: argparse.Namespace) -> None:
         if args.only and name not in args.only:
             continue
         print(f'--- {name}', flush=True)
-        command = [sys.executable, '-W', 'ignore', 'tools/benchmark.py', *options.split(), '--device', args.device,
+        command = [sys.executable, '-W', 'ignore', __file__, *options.split(), '--device', args.device,
                    '--out', str(Path(args.record, name))]
         if subprocess.run(command).returncode:
             raise UserError(f"the measurement {name!r} failed; what came before it is in {args.record}")
@@ -564,7 +565,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--compile', action='store_true',
                         help='measure every model eager and compiled (on a CPU this needs g++)')
     parser.add_argument('--rounds', type=int, default=7, help='turns of each model')
-    parser.add_argument('--config', default='configs/classification/dwnet-nano_digits.py', help='for --mode pipeline')
+    parser.add_argument('--config', default='dwnet::classification/dwnet-nano_digits.py', help='for --mode pipeline')
     parser.add_argument('--out', help='where to write: OUT.json, and OUT.png for models')
     parser.add_argument('--record', metavar='FOLDER', help='measure all that benchmarks/ keeps, and write it there')
     parser.add_argument('--only', nargs='+', metavar='NAME', choices=sorted({n for r in RECORDS.values() for n in r}),

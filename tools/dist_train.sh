@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains with several processes of this machine, one a GPU, or on the CPU where there is none.
-# example: bash tools/dist_train.sh configs/classification/dwnet-tiny_in1k.py 8 --amp
+# example: bash tools/dist_train.sh configs/classification/dwnet-tiny_in1k.py 8
 # Several machines: set NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT (or PORT) on each.
 # MAX_RESTARTS=3: when a process dies, all start again, up to three times, from the newest checkpoint.
 set -euo pipefail

@@ -19,12 +19,11 @@ def main() -> None:
     parser.add_argument('--out', metavar='FILE',
                         help='the .onnx file to write (default: WORK_DIR/NAME_OF_THE_CONFIG.onnx)')
     parser.add_argument('--backbone', action='store_true', help='the backbone alone: its feature maps')
-    parser.add_argument('--no-deploy', action='store_true', help='leave the BatchNorms of the backbone unfolded')
     args = parser.parse_args()
     cfg = load_config(args)
     model = init_model(cfg, args.checkpoint)
     out = args.out or Path(cfg.work_dir, f'{Path(args.config).stem}.onnx')
-    path = export_onnx(model, out, args.backbone, deploy=not args.no_deploy)
+    path = export_onnx(model, out, args.backbone)
     import onnx  # late: export_onnx says what to do where it is missing
     graph = onnx.load(path).graph
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {len(graph.node)} nodes')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains by OpenMPI's mpirun, one process a GPU, or on the CPU where there is none.
-# example: HOSTFILE=hosts bash tools/mpi_train.sh 16 configs/classification/dwnet-base_in1k.py --amp
+# example: HOSTFILE=hosts bash tools/mpi_train.sh 16 configs/classification/dwnet-base_in1k.py --bf16
 # Environment: HOSTFILE (`HOST slots=GPUS` in each line; one machine without it), MASTER_ADDR (the first of HOSTFILE),
 # MASTER_PORT or PORT (a free one), MPI_ARGS (none).
 set -euo pipefail

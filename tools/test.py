@@ -19,7 +19,7 @@ from dwnet.engine.scores import report_scores
 def main() -> None:
     parser = make_parser(
         __doc__, 'python tools/test.py configs/classification/dwnet-nano_digits.py '
-        'work_dirs/dwnet-nano_digits/epoch_10.pth')
+        'work_dirs/dwnet-nano_digits/epoch_10.pth', launched=True)
     parser.add_argument('checkpoint', help='.pth file')
     parser.add_argument('--show-dir', help='save a picture of each prediction in this folder')
     parser.add_argument(

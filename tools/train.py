@@ -23,7 +23,7 @@ from dwnet.report import report_training
 
 
 def main() -> None:
-    parser = make_parser(__doc__, 'python tools/train.py configs/classification/dwnet-nano_digits.py')
+    parser = make_parser(__doc__, 'python tools/train.py configs/classification/dwnet-nano_digits.py', launched=True)
     parser.add_argument(
         '--resume',
         nargs='?',

@@ -4,7 +4,7 @@
 classification   ``ROOT/train/CLASS/*.jpg`` and ``ROOT/val/CLASS``, or ``ROOT/CLASS`` without a split
 detection        COCO: ``ROOT/annotations/{train,val}.json`` and images anywhere below ``ROOT``; or one file
 segmentation     ``ROOT/images/{train,val}`` and label images in ``ROOT/masks/{train,val}``, or without a split; the
-                 names of the classes in ``ROOT/classes.txt``
+                 names of the classes in ``ROOT/classes.txt`` or ``labels.txt``
 ===============  ======================================================================================
 
 ``val`` may be called ``valid``, ``validation`` or, if there is no other, ``test``; masks may lie in ``labels`` or
@@ -179,11 +179,12 @@ def _parts_below(folder: Path) -> dict[str, Path]:
 
 
 def _with_val(parts: dict, where: Path) -> dict:
-    """A test set validates where there is no other."""
+    """A test set validates where there is no other, which is said."""
     if 'val' not in parts:
         if 'test' not in parts:
             raise UserError(f'{where} has training data and none to validate with: name a part of them val, or give '
                             'all without a split, and a fifth of them is held back')
+        print(f'{where} has no val: test validates. The best checkpoint is chosen on it, so its score is too good')
         parts['val'] = parts.pop('test')
     return parts
 
@@ -297,8 +298,9 @@ def _find_coco(root: Path, split: Path) -> OwnData:
     else:
         if 'train' not in contents:
             raise UserError(f'none of the annotation files of {root} has train in its name: {some(files)}')
-        contents = _with_val(contents, root)
-        sources = _with_val(sources, root)
+        both = _with_val({part: (contents[part], sources[part]) for part in contents}, root)
+        contents = {part: content for part, (content, _) in both.items()}
+        sources = {part: source for part, (_, source) in both.items()}
         ann_files = {part: str(path) for part, path in sources.items()}
     names = {part: {category['id']: category['name'] for category in content['categories']}
              for part, content in contents.items()}

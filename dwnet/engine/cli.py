@@ -58,8 +58,14 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def make_parser(description: str, example: str) -> argparse.ArgumentParser:
-    """A parser with the arguments that train and test have in common."""
+def make_parser(description: str, example: str, launched: bool = False) -> argparse.ArgumentParser:
+    """A parser with the arguments that the tools for a config have in common.
+
+    Args:
+        description: What the tool does.
+        example: A command.
+        launched: Whether several processes can work together, and a launcher may start them.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         epilog=f'example: {example}',
@@ -73,6 +79,9 @@ def make_parser(description: str, example: str) -> argparse.ArgumentParser:
         action=DictAction,
         metavar='KEY=VALUE',
         help='change the config: train_dataloader.batch_size=8 model.backbone.with_cp=True …')
+    if not launched:
+        parser.set_defaults(launcher='none')
+        return parser
     parser.add_argument(
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),

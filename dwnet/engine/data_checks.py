@@ -17,8 +17,6 @@ from dwnet.errors import one_line
 
 # Files of a data set that are looked at, and label images that are read, spread over its length.
 _SAMPLED_FILES, _SAMPLED_LABELS = 100, 20
-# So large a share of an annotation file may be of categories or images that it lacks; beyond, it is refused.
-_TOLERATED = .01
 
 
 class Finding(NamedTuple):
