@@ -125,7 +125,7 @@ def start(variant: dict, seed: int, folder: Path, args: argparse.Namespace) -> s
     given = [f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
              for key, value in options.items()]
     command = [sys.executable, '-W', 'ignore', 'tools/train.py', CONFIG, '--work-dir', folder,
-               *['--resume'] * (folder / 'last_checkpoint').is_file(), *['--bf16'] * args.bf16, '--cfg-options', *given]
+               '--resume', *['--bf16'] * args.bf16, '--cfg-options', *given]
     threads = max(1, torch.get_num_threads() // args.jobs)
     with open(folder / 'output.txt', 'a') as output:
         return subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
@@ -262,7 +262,7 @@ def main() -> None:
         epilog='example: python benchmarks/mixers/run.py --quick    (nano, one seed, two epochs: 20 minutes on two '
         'CPU cores)', formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true',
-                        help='the reduced form: nano, one seed, two epochs over the first 30,000 images')
+                        help='the reduced form: nano, one seed, two epochs over the first 24,000 images')
     parser.add_argument('--size', choices=SIZES, default='half-tiny', help='of the body (default: half-tiny)')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant (default: 3)')
     parser.add_argument('--epochs', type=int, default=10, help='of each training (default: 10)')
@@ -274,7 +274,7 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, help='default: one below work_dirs/mixers, for these settings')
     parser.add_argument('--out', type=Path, help='folder of the table and the plots (default: the work dir)')
     if parser.parse_args().quick:  # what is given beside it counts
-        parser.set_defaults(size='nano', seeds=1, epochs=2, images=30_000)
+        parser.set_defaults(size='nano', seeds=1, epochs=2, images=24_000)
     args = parser.parse_args()
     if min(args.seeds, args.epochs, args.jobs) < 1 or (args.images is not None and args.images < BATCH_SIZE):
         raise UserError(f'--seeds, --epochs and --jobs have to be 1 or more, and --images {BATCH_SIZE} or more')
