@@ -179,8 +179,8 @@ class _Objects(_Task):
         pass  # the metric writes the detections
 
     def finish(self) -> list[Picture]:
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = COCO(self._ann_file)
+        from dwnet.datasets.coco import CheckedCOCO  # with mmdet
+        truth = CheckedCOCO(self._ann_file)
         pictures: list[Picture] = []
         for kind in self._kinds:
             what = dict(bbox='boxes', segm='masks')[kind]

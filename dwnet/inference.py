@@ -236,6 +236,7 @@ class _Writer:
 
     def _segments(self, labels: np.ndarray, name: Path) -> dict:
         """The label image has the class of each pixel as its value, and the classes' colours as its palette."""
+        labels = labels.astype(np.int64)  # heads of one channel say 0. and 1.
         path = self.place('labels', Path(self._root, name), '.png')
         image = Image.fromarray(labels.astype(np.uint16 if labels.max() > 255 else np.uint8))
         if image.mode == 'L':

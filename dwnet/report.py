@@ -79,7 +79,9 @@ def report_training(runner: Runner) -> None:
     if not is_main_process():
         return
     hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    checkpoint = hook.best_ckpt_path or hook.last_ckpt
+    # of one metric, or of several
+    best = [getattr(hook, 'best_ckpt_path', None), *getattr(hook, 'best_ckpt_path_dict', {}).values()]
+    checkpoint = next(filter(None, best), hook.last_ckpt)
     print(f'test with: {_test_command()} {shlex.join(map(str, (runner.dumped_config, checkpoint)))}')
     try:
         print(f'report: {_write_training_report(runner, Path(checkpoint))}')

@@ -1,10 +1,13 @@
 """The Runner's own parts, and the report's."""
 import json
 import logging
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -13,8 +16,10 @@ from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
 from dwnet.engine.process_group import set_environment
 from dwnet.engine.progress import ProgressHook
+from dwnet.engine.runner import _with_metric
+from dwnet.engine.scores import report_scores
 from dwnet.errors import UserError
-from dwnet.report import read_curve
+from dwnet.report import read_curve, report_training
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
 
@@ -44,6 +49,40 @@ def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
         toy_runner(tmp_path / name, visualizer=visualizer).train()
     assert [read_curve(tmp_path / name, 'loss')[0] for name in ('first', 'second')] == [[3, 6]] * 2
     assert visualizer['name'] == 'visualizer'
+
+
+def test_accumulated_batches_scale_the_learning_rate_as_one(tmp_path):
+    wrapper = dict(type='OptimWrapper', accumulative_counts=4, optimizer=dict(type='SGD', lr=.01))
+    runner = toy_runner(tmp_path, optim_wrapper=wrapper, auto_scale_lr=dict(enable=True, base_batch_size=16))
+    runner.train()  # batches of two
+    assert runner.optim_wrapper.param_groups[0]['lr'] == pytest.approx(.01 * 2 * 4 / 16)
+
+
+@pytest.mark.parametrize('form', ['CocoMetric', 'mmdet.CocoMetric', 'a class'])
+def test_metrics_of_ours_in_the_place_of_the_toolboxes(form):
+    metric = type('CocoMetric', (), {}) if form == 'a class' else form
+    other = dict(type='Accuracy')
+    assert _with_metric([dict(type=metric, ann_file='a'), other], 'CocoMetric', 'Own') == [
+        dict(type='Own', ann_file='a'), other]
+    assert _with_metric(dict(type='Evaluator', metrics=[dict(type=metric)]), 'CocoMetric', 'Own') == dict(
+        type='Evaluator', metrics=[dict(type='Own')])
+    assert _with_metric(other, 'CocoMetric', 'Own') is other
+
+
+def test_scores_that_are_no_single_numbers_are_written(tmp_path, capsys):
+    metrics = {'accuracy/top1': np.float32(50), 'precision_classwise': [1., 2.], 'matrix': torch.ones(2, 2), 'n': 3}
+    report_scores(SimpleNamespace(work_dir=str(tmp_path)), metrics)
+    assert json.loads((tmp_path / 'scores.json').read_text()) == {
+        'accuracy/top1': 50, 'precision_classwise': [1, 2], 'matrix': [[1, 1], [1, 1]], 'n': 3}
+    assert 'top-1' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('best, named', [(dict(a='best_a.pth', b=None), 'best_a.pth'), ({}, 'epoch_2.pth')])
+def test_the_best_of_several_metrics_is_named(best, named, capsys):
+    hook = CheckpointHook(save_best=['a', 'b'], rule='greater')
+    hook.best_ckpt_path_dict, hook.last_ckpt = best, 'epoch_2.pth'
+    report_training(SimpleNamespace(hooks=[hook], dumped_config='config.py', logger=logging.getLogger('test')))
+    assert f'config.py {named}\n' in capsys.readouterr().out
 
 
 def test_mixed_precision_falls_back_without_a_gpu(tmp_path, monkeypatch):

@@ -185,6 +185,29 @@ def test_masks_with_a_split_and_numbers_for_names(folder, tmp_path):
     assert 'reduce_zero_label' not in str(dataset.pipeline)  # ADE20K's label 0 is no class
 
 
+def test_masks_in_one_part_only(tmp_path):
+    for part, masks in (('train', True), ('val', False)):
+        coco(tmp_path / f'my/annotations/{part}.json', [f'{part}{i}.jpg' for i in range(3)], masks=masks)
+        for i in range(3):
+            picture(tmp_path / f'my/{part}{i}.jpg')
+    with pytest.raises(UserError, match='train.json has masks and .*val.json has none'):
+        own('detection', tmp_path / 'my')
+
+
+@pytest.mark.parametrize('work_dir', ['work_dirs/nano', 'run'])
+def test_a_work_dir_among_the_data_is_not_data(work_dir, tmp_path):
+    root = folders(tmp_path / 'my', a=5, b=5)
+    cfg = copy.deepcopy(_read(NANO['classification']))
+    cfg.work_dir = str(root / work_dir)
+    picture(root / work_dir / 'curves.png')  # of an earlier training
+    assert use_own_data(cfg, str(root)).classes == ['a', 'b']
+    root = coco_root(tmp_path / 'objects')
+    for _ in range(2):  # the first one writes its split
+        cfg = copy.deepcopy(_read(NANO['detection']))
+        cfg.work_dir = str(root / work_dir)
+        assert use_own_data(cfg, str(root)).sizes == dict(train=8, val=2)
+
+
 @pytest.mark.parametrize('listed', ['classes.txt', 'labels.txt'])
 def test_masks_without_a_split_with_names_and_endings(listed, tmp_path):
     root = masks_root(tmp_path / 'my', number=7)
@@ -477,7 +500,11 @@ def test_epochs_of_a_training_that_counts_iterations():
 
 def test_epochs_of_a_training_that_counts_epochs():
     cfg = read_config(TINY['detection'])
+    cfg.custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=30), dict(type='EMAHook', begin_iter=7)]
+    cfg.train_cfg.val_begin = 18
     set_epochs(cfg, 12, samples=100)  # 50 steps an epoch
+    assert cfg.custom_hooks[0].switch_epoch == 10 and cfg.custom_hooks[1].begin_iter == 7
+    assert cfg.train_cfg.val_begin == 6
     warmup, decay = cfg.param_scheduler
     assert cfg.train_cfg.max_epochs == 12 and decay.milestones == [9, 11] and decay.end == 12
     assert warmup.end == 60  # a tenth of 600 steps, not 501 of them

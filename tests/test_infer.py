@@ -2,6 +2,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from dwnet.apis import inferencer, init_model
 from dwnet.errors import UserError
-from dwnet.inference import find_files, predict
+from dwnet.inference import _Writer, find_files, predict
 from dwnet.inference import infer as infer_files
 
 CONFIGS = {
@@ -133,6 +134,16 @@ def test_label_images_of_namesakes_are_kept_apart(weights, tmp_path):
                        pictures=False) == {}
     assert sorted(str(path.relative_to(tmp_path / 'out/labels')) for path in (tmp_path / 'out/labels').rglob('*.png')) \
         == [f'v.{kind}/00000{i}.png' for kind in ('avi', 'mp4') for i in range(2)] + ['v/000000.png']
+
+
+def test_labels_of_a_head_of_one_channel(tmp_path, monkeypatch):
+    """mmseg gives them as 0. and 1."""
+    monkeypatch.setattr('dwnet.inference.make_visualizer', lambda *_: None)
+    model = SimpleNamespace(cfg=None, dataset_meta=dict(classes=['ground', 'road'], palette=[[0, 0, 0], [255, 0, 0]]))
+    writer = _Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=False)
+    written = writer._segments(np.array([[0., 1.], [1., 1.]], np.float32), Path('a.jpg'))
+    assert written['shares'] == dict(ground=.25, road=.75)
+    assert np.array(Image.open(tmp_path / 'out' / written['labels'])).tolist() == [[0, 1], [1, 1]]
 
 
 def test_a_cut_video_is_named(weights, tmp_path):

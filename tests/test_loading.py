@@ -6,11 +6,13 @@ import json
 import mmcv
 import numpy as np
 import pytest
+import torch
 from conftest import read_config
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
+from dwnet.datasets.coco import CheckedCocoMetric
 from dwnet.datasets.loading import with_checks
 from dwnet.engine import Runner
 from dwnet.errors import UserError
@@ -247,3 +249,35 @@ def test_a_broken_image_goes_with_its_annotations(read):
 def test_a_broken_file_is_one_line(change, message, read):
     with pytest.raises(UserError, match=message):
         read(change)
+
+
+UNSOUND = dict(
+    no_polygon=lambda annotations: annotations[0].update(segmentation=[]),
+    no_segmentation=lambda annotations: annotations[0].pop('segmentation'),
+    a_point=lambda annotations: annotations[0].update(segmentation=[[1, 2]]),
+    no_image=lambda annotations: annotations[0].pop('image_id'),
+    no_iscrowd=lambda annotations: [annotation.pop('iscrowd') for annotation in annotations])
+
+
+@pytest.mark.parametrize('fault', UNSOUND)
+def test_the_metric_reads_what_the_data_set_reads(fault, small_digits, tmp_path):
+    content = json.loads((small_digits / 'annotations/test.json').read_text())
+    UNSOUND[fault](content['annotations'])
+    path = tmp_path / 'test.json'
+    path.write_text(json.dumps(content))
+    cfg = read_config(DETECTION).test_dataloader.dataset
+    cfg.update(data_root=str(small_digits), ann_file=str(path))
+    dataset = DATASETS.build(with_checks(cfg))
+    metric = CheckedCocoMetric(ann_file=str(path), metric=['bbox', 'segm'])
+    metric.dataset_meta = dataset.metainfo
+    for info in map(dataset.get_data_info, range(len(dataset))):
+        boxes = torch.tensor([instance['bbox'] for instance in info['instances']]).view(-1, 4)
+        masks = torch.zeros(len(boxes), info['height'], info['width'], dtype=torch.bool)
+        for one, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
+            one[top:bottom, left:right] = True
+        found = dict(bboxes=boxes, scores=torch.ones(len(boxes)), masks=masks,
+                     labels=torch.tensor([instance['bbox_label'] for instance in info['instances']]))
+        metric.process({}, [dict(img_id=info['img_id'], ori_shape=(info['height'], info['width']),
+                                 pred_instances=found)])
+    scores = metric.evaluate(len(dataset))
+    assert scores['coco/bbox_mAP'] == 1 and scores['coco/segm_mAP'] > 0, scores

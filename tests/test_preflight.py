@@ -13,13 +13,16 @@ import published_data
 import pytest
 import torch
 from conftest import ROOT, read_config, run_command, run_python, run_tool
+from mmdet.utils import reduce_mean
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 from test_published_recipes import make_options
 from test_tools import CLASSIFICATION, CPU, DETECTION, SEGMENTATION, last_line, small
+from torch import nn
 
 from dwnet.engine import Runner, preflight
+from dwnet.engine.preflight import _reason_against_a_single_image
 from dwnet.errors import UserError
 
 TASKS = pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATION],
@@ -383,6 +386,30 @@ def test_batches_of_one_image(config, options, message, make_runner, monkeypatch
     torch.manual_seed(5), np.random.seed(6), random.seed(7)
     assert drawn == (torch.rand(1), np.random.rand(), random.random())
     assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
+
+
+def test_one_process_tries_alone(monkeypatch):
+    """mmdet's heads average over the processes, and the others wait for the first one's findings meanwhile."""
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(1)
+
+        def data_preprocessor(self, batch, training):
+            return dict(x=batch[0])
+
+        def forward(self, x, mode):
+            assert reduce_mean(x).shape == x.shape
+            return self.norm(x)
+
+    monkeypatch.setattr('mmdet.utils.dist_utils.dist.all_reduce', lambda *_, **__: pytest.fail('it waited for others'))
+    loader = torch.utils.data.DataLoader([torch.ones(1, 1, 1, 1)], collate_fn=list)
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert 'Expected more than 1 value per channel' in _reason_against_a_single_image(loader, Head())
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 # --- Validation ------------------------------------------------------------------------------------------

@@ -192,6 +192,37 @@ def test_epochs_of_another_length_are_whole(tmp_path, capfd):
     assert 'an epoch had 6 steps and has 10 now' in ''.join(capfd.readouterr())
 
 
+def test_steps_of_another_size_are_told(tmp_path, capfd):
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', hooks=[Stop(11)]).train()
+    runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', name='2', resume=True, data=Noise(40)).train()
+    said = ''.join(capfd.readouterr())
+    assert "began with {'steps_an_epoch': 6} and has {'steps_an_epoch': 10} now" in said
+    runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', name='3', resume=True, data=Noise(40)).train()
+    assert 'the training began with' not in ''.join(capfd.readouterr())
+
+
+def test_averaged_weights_are_not_resumed_as_others(tmp_path):
+    """The file's weights are the averages; the optimiser's state belongs to those that are averaged."""
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path, hooks=[Stop(8)]).train()
+    resumed = runner_for(tmp_path, name='2', resume=True)
+    resumed._hooks = [hook for hook in resumed.hooks if type(hook).__name__ != 'EMAHook']
+    with pytest.raises(UserError, match='averages its weights: resume it with --ema'):
+        resumed.train()
+
+
+@pytest.mark.parametrize('rate', [.01, 1e-4])
+def test_another_learning_rate_is_told(rate, tmp_path, capfd):
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path, hooks=[Stop(8)]).train()
+    resumed = runner_for(tmp_path, name='2', resume=True)
+    resumed.optim_wrapper['optimizer']['lr'] = rate
+    resumed.train()
+    told = 'that which the training began with, 0.01 at its peak, not 0.0001' in ''.join(capfd.readouterr())
+    assert told == (rate != .01)
+
+
 def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
     class Terminate(Hook):
         def before_train_iter(self, runner, batch_idx, data_batch=None):

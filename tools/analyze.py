@@ -18,7 +18,7 @@ from dwnet.engine.preflight import check_data
 def main() -> None:
     parser = make_parser(
         __doc__, 'python tools/analyze.py configs/classification/dwnet-nano_digits.py '
-        'work_dirs/dwnet-nano_digits/epoch_10.pth', launched=True)
+        'work_dirs/dwnet-nano_digits/epoch_10.pth')
     parser.add_argument('checkpoint', help='.pth file')
     parser.add_argument('--out', help='folder of the pictures (default: analysis in the work dir)')
     parser.add_argument('--number', type=int, default=12, help='images that are shown (default: 12)')

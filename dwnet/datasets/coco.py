@@ -8,7 +8,10 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
+from mmengine.registry import METRICS
 
 from dwnet.errors import UserError
 from dwnet.registry import DATASETS
@@ -52,6 +55,8 @@ def read_coco(path: str) -> dict[str, Any]:
         return fault or (_fault_of_mask(annotation.get('segmentation'), *size) if masks else None)
 
     annotations = _sound(annotations, fault_of_annotation, f'annotations of {path}')
+    for annotation in annotations:
+        annotation.setdefault('iscrowd', 0)  # COCO's evaluation reads it, and some tools write none
     if any(annotation['id'] == 0 for annotation in annotations):
         print_log(f"{path}: annotation ids start at 0, which COCO's evaluation takes for 'no match'; number them "
                   'from 1', logger='current', level=logging.WARNING)
@@ -151,3 +156,14 @@ class CheckedCocoDataset(CocoDataset):
             raise UserError(f'{self.ann_file} leaves no image that is large enough and has an object of a class of the '
                             'config')
         return kept
+
+
+@METRICS.register_module()
+class CheckedCocoMetric(CocoMetric):
+    """mmdet's ``CocoMetric`` on the annotations that :class:`CheckedCocoDataset` has, and no others."""
+
+    def __init__(self, ann_file: str | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if ann_file is not None:
+            with get_local_path(ann_file, backend_args=self.backend_args) as path:
+                self._coco_api = CheckedCOCO(path)

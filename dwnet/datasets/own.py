@@ -230,7 +230,8 @@ def _palette(number: int) -> list[tuple[int, ...]]:
 
 def _find_classes(root: Path, split: Path) -> OwnData:
     folders = _split_folders(root)
-    of_class = {part: {path.name: path for path in _folders(folder)} for part, folder in folders.items()}
+    of_class = {part: {path.name: path for path in _folders(folder) if not split.is_relative_to(path)}
+                for part, folder in folders.items()}  # without the work dir, or a folder that holds it
     names = sorted(of_class.get('train') or of_class.get('all', {}))
     if len(names) < 2:
         where = folders.get('train') or folders['all']
@@ -275,7 +276,8 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 def _find_coco(root: Path, split: Path) -> OwnData:
     files = sorted(path for pattern in ('*.json', '*/*.json', '*/*/*.json') for path in root.glob(pattern)
-                   if not any(part.startswith('.') for part in path.relative_to(root).parts))
+                   if not any(part.startswith('.') for part in path.relative_to(root).parts)
+                   and not path.is_relative_to(split.parent))  # an earlier training's
     if len(files) > 1:  # COCO has captions and keypoints beside its instances
         files = [path for path in files if 'instances' in path.name] or files
     if not files:
@@ -317,8 +319,13 @@ def _find_coco(root: Path, split: Path) -> OwnData:
             metainfo=dict(classes=classes, palette=_palette(len(classes))),
             **(dict(test_mode=True) if part != 'train' else {}))  # images without objects teach the background
     sizes = {part: len(content['images']) for part, content in contents.items()}
-    with_masks = all(annotation.get('segmentation') for annotation in contents['train']['annotations'])
-    return OwnData(classes, sizes, datasets, with_masks)
+    having = {part: all(annotation.get('segmentation') for annotation in content['annotations'])
+              for part, content in contents.items()}
+    if len(set(having.values())) > 1:
+        with_masks, without = (next(sources[part] for part in having if having[part] == has) for has in (True, False))
+        raise UserError(f'{with_masks} has masks and {without} has none: draw masks there, too, or leave out every '
+                        'segmentation to train with boxes')
+    return OwnData(classes, sizes, datasets, having['train'])
 
 
 def _read_coco(path: Path) -> dict:

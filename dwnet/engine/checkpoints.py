@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -143,6 +143,9 @@ def check_training_state(checkpoint: dict[str, Any], source: str, runner: Runner
     if runner.param_schedulers:
         parts.append(('param_schedulers', [scheduler.state_dict() for scheduler in runner.param_schedulers]
                       if isinstance(runner.param_schedulers, list) else {}))
+    if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        raise UserError(f'{source} is of a training that averages its weights: resume it with --ema, or with the '
+                        'EMAHook of its config; to start from the averages, set load_from')
     needed = ('meta', 'message_hub', *(name for name, _ in parts))
     try:
         if missing := [key for key in needed if key not in checkpoint]:

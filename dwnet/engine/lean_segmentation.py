@@ -8,10 +8,9 @@ interpolation knows no other class; and pairs of prediction and truth are counte
 """
 import types
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS
 from mmengine.structures import PixelData
 from mmseg.evaluation.metrics import IoUMetric
@@ -137,14 +136,3 @@ class LeanIoUMetric(IoUMetric):
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
         return super().compute_metrics([tuple(areas.double()) for areas in results])
-
-
-def lean_evaluator(evaluator: Any) -> Any:
-    """A copy of an evaluator's config in which the metric above counts in the place of mmseg's."""
-    if isinstance(evaluator, (list, tuple)):
-        return [lean_evaluator(metric) for metric in evaluator]
-    if isinstance(evaluator, dict) and evaluator.get('type') in ('IoUMetric', 'mmseg.IoUMetric', IoUMetric):
-        return {**evaluator, 'type': 'LeanIoUMetric'}
-    if isinstance(evaluator, dict) and evaluator.get('type') in ('Evaluator', Evaluator):
-        return {**evaluator, 'metrics': lean_evaluator(evaluator['metrics'])}
-    return evaluator

@@ -1,4 +1,5 @@
 """mmengine's two training loops, able to begin in the middle of an epoch; see :mod:`dwnet.engine.reproducible`."""
+from mmengine.dist import get_world_size
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
@@ -71,6 +72,14 @@ class IterLoop(IterBasedTrainLoop):
         self.stop_training = False
         self.waiting = Waiting()
         runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
+
+    def go_on(self, meta: dict) -> None:
+        """Compares the steps of a checkpoint's ``meta`` with its own: the data go on behind as many of them."""
+        own = dict(steps_an_epoch=len(self.dataloader), processes=get_world_size())
+        if begun := {key: meta[key] for key, value in own.items() if meta.get(key, value) != value}:
+            self.runner.logger.warning(
+                f'the training began with {begun} and has {({key: own[key] for key in begun})} now (other data, '
+                'batches, processes): it goes on with other images than if it had not been interrupted')
 
     def run(self) -> nn.Module:
         begin_at(self.dataloader, 0, self._iter)

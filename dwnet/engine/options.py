@@ -108,7 +108,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
         part.persistent_workers = part.num_workers > 0
     optimizer = cfg.optim_wrapper.optimizer
     if args.lr is None and not args.auto_scale_lr:
-        factor = batch * processes / base
+        factor = batch * processes * cfg.optim_wrapper.get('accumulative_counts', 1) / base
         factor = factor if 'SGD' in str(optimizer.type) else math.sqrt(factor)
         set_lr(cfg, float(f'{optimizer.lr * factor:.2g}'))
     if args.epochs is None:
@@ -231,7 +231,8 @@ def _count_samples(cfg: Config) -> int:
 def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
     """``--epochs``: another length, the schedule stretched or shortened with it.
 
-    Trainings that count in iterations get those of so many epochs, are validated behind each, and save then. A warm-up
+    Hooks that begin at an epoch or iteration begin at the same part of the training. Trainings that count in iterations
+    get those of so many epochs, are validated behind each, and save then. A warm-up
     that counts iterations in a training that counts epochs lasts at most a tenth of it.
 
     Args:
@@ -254,6 +255,11 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
         loop.val_interval = steps
         cfg.default_hooks.setdefault('checkpoint', {}).interval = steps
     loop.val_interval = min(loop.get('val_interval', 1), loop[length])
+    key = '_epoch' if by_epoch else '_iter'  # in which the hooks count that, say, end strong augmentation
+    for part in (loop, *(cfg.get('custom_hooks') or ())):
+        for name in ('val_begin', f'switch{key}', f'begin{key}'):
+            if part.get(name):
+                part[name] = round(factor * part[name])
     schedule = cfg.get('param_scheduler') or []
     for scheduler in schedule if isinstance(schedule, list) else [schedule]:
         share = factor

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -245,7 +246,8 @@ def _reason_against_a_single_image(loader: DataLoader, model: nn.Module) -> str:
     if get_world_size() > 1:  # SyncBN sees the other processes' images, and would wait for them here
         _remove_sync_norms(model)
     try:
-        with _randomness_kept():
+        # mmdet's heads average over the processes (its reduce_mean), which do not take part in this
+        with _randomness_kept(), mock.patch('torch.distributed.is_initialized', return_value=False):
             batch = model.data_preprocessor(loader.collate_fn([loader.dataset[0]]), True)
             model(**batch, mode='loss')
     except Exception as error:  # any other is not the batch's fault, and the training will say it

@@ -45,7 +45,7 @@ class SeedHook(Hook):
         seed_generators(runner.seed, _STEPS, runner.iter, get_rank())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['meta']['steps_an_epoch'] = len(runner.train_dataloader)
+        checkpoint['meta'].update(steps_an_epoch=len(runner.train_dataloader), processes=get_world_size())
 
 
 class PlacedBatchSampler(Sampler):

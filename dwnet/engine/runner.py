@@ -19,7 +19,7 @@ from mmengine.dist import (
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.optim import AmpOptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -122,8 +122,11 @@ class Runner(MMEngineRunner):
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         if self._is_lean:
-            from .lean_segmentation import lean_evaluator
-            evaluator = lean_evaluator(evaluator)
+            from . import lean_segmentation  # noqa: F401  registers it
+            evaluator = _with_metric(evaluator, 'IoUMetric', 'LeanIoUMetric')
+        elif self.cfg.get('default_scope') == 'mmdet':
+            from dwnet.datasets import coco  # noqa: F401
+            evaluator = _with_metric(evaluator, 'CocoMetric', 'CheckedCocoMetric')
         return super().build_evaluator(evaluator)
 
     @property
@@ -211,17 +214,27 @@ class Runner(MMEngineRunner):
         schedule = self.param_schedulers if isinstance(self.param_schedulers, list) else []
         ends = [scheduler.end for scheduler in schedule]
         try:
+            rates = _peak_rates(self.optim_wrapper)
             super().resume(filename, *args, **{'map_location': 'cpu', **kwargs})  # the GPU may hold a share of it
+            if (begun_with := _peak_rates(self.optim_wrapper)) != rates:
+                self.logger.warning(f'the learning rate is that which the training began with, {begun_with[0]:g} at '
+                                    f'its peak, not {rates[0]:g}: for another, start anew from the weights')
             if (begun := [scheduler.end for scheduler in schedule]) != ends:
                 self.logger.warning(f'the learning rate follows the schedule that the training began with, which ends '
                                     f'at {begun}, not at {ends}: to stretch it, start anew from the weights')
-            if isinstance(self.train_loop, EpochLoop):
+            if isinstance(self.train_loop, (EpochLoop, IterLoop)):
                 self.train_loop.go_on(self._meta)
         except UserError:
             raise
         except Exception as error:  # whatever an altered state leads to
             raise UserError(f'{filename} cannot be resumed from ({type(error).__name__}: {error}); to start from its '
                             'weights, set load_from') from error
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """``--auto-scale-lr``; batches whose gradients are accumulated count as one."""
+        if auto_scale_lr and (together := getattr(optim_wrapper, '_accumulative_counts', 1)) > 1:
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / together}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, save_optimizer: bool = True, **kwargs) -> None:
         for gradient in gathered_gradients(self).values():  # each process has its own; the file holds one
@@ -303,6 +316,25 @@ class Runner(MMEngineRunner):
             for hook in self.hooks:
                 if isinstance(hook, ProgressHook):
                     hook.close()
+
+
+def _with_metric(evaluator: Any, theirs: str, own: str) -> Any:
+    """A copy of an evaluator's config with a metric of ours in the place of a toolbox's of that name."""
+    if isinstance(evaluator, (list, tuple)):
+        return [_with_metric(metric, theirs, own) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    name = evaluator.get('type')
+    name = name.rpartition('.')[2] if isinstance(name, str) else getattr(name, '__name__', None)
+    if name == 'Evaluator':
+        return {**evaluator, 'metrics': _with_metric(evaluator['metrics'], theirs, own)}
+    return {**evaluator, 'type': own} if name == theirs else evaluator
+
+
+def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:
+    """The learning rate of each group of parameters before a schedule changes it; of several optimisers none."""
+    groups = optim_wrapper.param_groups
+    return [group.get('initial_lr', group['lr']) for group in groups] if isinstance(groups, list) else []
 
 
 def _check_same_start(cfg: Config) -> None:
