@@ -276,8 +276,9 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 def _find_coco(root: Path, split: Path) -> OwnData:
     files = sorted(path for pattern in ('*.json', '*/*.json', '*/*/*.json') for path in root.glob(pattern)
-                   if not any(part.startswith('.') for part in path.relative_to(root).parts)
-                   and not path.is_relative_to(split.parent))  # an earlier training's
+                   if not any(part.startswith('.') for part in path.relative_to(root).parts))
+    if root in split.parent.parents:  # a work dir among the data, with what an earlier training has left
+        files = [path for path in files if not path.is_relative_to(split.parent)]
     if len(files) > 1:  # COCO has captions and keypoints beside its instances
         files = [path for path in files if 'instances' in path.name] or files
     if not files:
