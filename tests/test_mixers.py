@@ -236,6 +236,20 @@ def test_report_has_mean_and_spread(tmp_path, capsys):
     assert '95.00 ± 1.00' in capsys.readouterr().out
 
 
+def test_the_page_says_what_was_measured(tmp_path):
+    folder = ROOT / 'benchmarks/mixers/cpu'
+    record = json.loads((folder / 'results.json').read_text())
+    write_report(tmp_path, **record, mixers=list(MIXERS))
+    table = [line for line in (tmp_path / 'README.md').read_text().splitlines() if line.startswith('|')]
+    assert len(table) == 2 + len(MIXERS | ABLATIONS)
+    assert (folder / 'README.md').read_text() == (tmp_path / 'README.md').read_text()
+    page = (ROOT / 'docs/mixers.md').read_text()
+    assert '\n'.join(table) in page
+    longer = json.loads((folder / 'half-tiny-static.json').read_text())
+    assert f"**{longer['top1'][-1]:.2f} %**" in page and f"{longer['seconds'] / 60:.0f} minutes" in page
+    assert len(longer['top1']) == 10
+
+
 def test_a_training_that_fails_says_where_to_look(tmp_path):
     with pytest.raises(UserError, match='exit code 1, see .*output.txt; the same command goes on'):
         finish('static', 0, tmp_path, code=1, seconds=10., epochs=2)
