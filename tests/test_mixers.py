@@ -29,7 +29,6 @@ from benchmarks.mixers.run import (  # noqa: E402
     ABLATIONS,
     BATCH_SIZE,
     FILES,
-    IMAGE_SIZE,
     MIXERS,
     SIZES,
     config_of,
@@ -69,7 +68,9 @@ def test_window_attention_is_that_of_swin():
 def body_of(name: str, **options) -> DWNet:
     kinds = dict(SwinBlockBody=SwinBlockBody, KernelBody=KernelBody)
     variant = dict((MIXERS | ABLATIONS)[name])
-    return kinds.get(variant.pop('type', None), DWNet)(**NANO, **options, **variant)
+    if (kind := variant.pop('type', None)) == 'SwinBlockBody':
+        variant['image_size'] = 56
+    return kinds.get(kind, DWNet)(**NANO, **options, **variant)
 
 
 @pytest.mark.parametrize('name', [*MIXERS, *ABLATIONS])
@@ -110,7 +111,7 @@ def test_shared_kernels(share, kernels):
 def test_multiply_adds_are_those_of_the_formulas(small_fashion):
     """A position costs attention 4 C² and 2 C a position of its window, convolution in its block 2 C² and k² C."""
     macs = {name: sum(part.macs for part in count(config_of((MIXERS | ABLATIONS)[name], arguments(small_fashion)),
-                                                  (IMAGE_SIZE, IMAGE_SIZE)))
+                                                  (56, 56)))
             for name in ('window attention', "static, in attention's block", 'static', 'static, 9×9')}
     blocks = [(32, 14), (64, 7), (128, 4), (128, 4), (256, 2)]  # C, and height and width of the map
     assert macs['window attention'] - macs["static, in attention's block"] == sum(
@@ -187,17 +188,17 @@ def test_other_data_of_the_same_size_replace_those_of_before(small_fashion, tmp_
 
 def arguments(data_root, **others) -> argparse.Namespace:
     return argparse.Namespace(**dict(
-        size='nano', epochs=4, images=None, jobs=1, bf16=False, data_root=data_root) | others)
+        size='nano', image_size=56, epochs=4, images=None, jobs=1, bf16=False, data_root=data_root) | others)
 
 
 @pytest.mark.parametrize('images', [None, 500])
 def test_the_config_that_is_trained(small_fashion, images):
-    cfg = config_of(MIXERS['dynamic'], arguments(small_fashion, size='half-tiny', images=images))
+    cfg = config_of(MIXERS['dynamic'], arguments(small_fashion, size='half-tiny', image_size=84, images=images))
     assert cfg.model.backbone.token_mixer == 'dynamic' and cfg.train_cfg.max_epochs == 4
     assert cfg.train_dataloader.batch_size == BATCH_SIZE
     train, test = (DATASETS.build(loader.dataset) for loader in (cfg.train_dataloader, cfg.val_dataloader))
     assert (len(train), len(test)) == (images or 1280, 517)
-    assert train[0]['inputs'].shape == test[0]['inputs'].shape == (1, IMAGE_SIZE, IMAGE_SIZE)
+    assert train[0]['inputs'].shape == test[0]['inputs'].shape == (1, 84, 84)
 
 
 def test_a_folder_is_of_one_training(tmp_path, monkeypatch):
@@ -210,7 +211,8 @@ def test_a_folder_is_of_one_training(tmp_path, monkeypatch):
     start(MIXERS['static'], 0, after / 'run', arguments(after))
     assert len(started) == 2 and all('--resume' in command for command in started)
     for variant, seed, options in ((MIXERS['static'], 0, dict(epochs=5)), (MIXERS['static'], 1, {}),
-                                   (MIXERS['static'], 0, dict(bf16=True)), (MIXERS['dynamic'], 0, {})):
+                                   (MIXERS['static'], 0, dict(bf16=True)), (MIXERS['dynamic'], 0, {}),
+                                   (MIXERS['static'], 0, dict(image_size=84))):
         with pytest.raises(UserError, match='run is of another config or other settings: remove it'):
             start(variant, seed, after / 'run', arguments(after, **options))
     assert (after / 'run/signature.json').is_file() and len(started) == 2
@@ -224,7 +226,7 @@ def test_report_has_mean_and_spread(tmp_path, capsys):
     results = {name: dict(runs=[dict(top1=[50., top1 + i], seconds=60) for top1 in (90., 91., 92.)],
                           parameters=1_250_000 + i, macs=14_100_000, images_per_second=dict(inference=20, training=10))
                for i, name in enumerate(MIXERS | ABLATIONS)}
-    settings = dict(size='nano', seeds=3, epochs=2, images=30_000, jobs=2, bf16=False, date='2000-01-01',
+    settings = dict(size='nano', image_size=56, seeds=3, epochs=2, images=30_000, jobs=2, bf16=False, date='2000-01-01',
                     device='2 CPU threads', torch='2.11')
     write_report(tmp_path, settings, results, list(MIXERS))
     table = (tmp_path / 'README.md').read_text()

@@ -46,7 +46,8 @@ def write_report(folder: Path, settings: dict, results: dict[str, dict], mixers:
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'results.json').write_text(json.dumps(dict(settings=settings, results=results), indent=1))
-    title = (f"Fashion-MNIST at 56×56, {settings['size']} body, {settings['epochs']} epochs"
+    side = settings['image_size']
+    title = (f"Fashion-MNIST at {side}×{side}, {settings['size']} body, {settings['epochs']} epochs"
              f"{' of {:,} images'.format(settings['images']) if settings['images'] else ''}, "
              f"{settings['seeds']} seed{'s' * (settings['seeds'] > 1)}")
     rows = rows_of(results)

@@ -38,7 +38,7 @@ from dwnet.flops import count  # noqa: E402
 from dwnet.visual.curves import read_curve, read_run  # noqa: E402
 
 CONFIG = 'benchmarks/mixers/fashion_mnist.py'
-IMAGE_SIZE, BATCH_SIZE = 56, 128  # of the config
+BATCH_SIZE = 128  # of the config
 DEBIAN = Path('/usr/share/datasets/fashion-mnist')  # of its package dataset-fashion-mnist
 FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
 
@@ -52,15 +52,15 @@ MIXERS = {
     'static': dict(token_mixer='static'),
     'dynamic': dict(token_mixer='dynamic'),
     'inhomogeneous': dict(token_mixer='inhomogeneous'),
-    'local MLP': dict(type='SwinBlockBody', mixer='local_mlp', image_size=IMAGE_SIZE),
-    'window attention': dict(type='SwinBlockBody', mixer='attention', image_size=IMAGE_SIZE),
+    'local MLP': dict(type='SwinBlockBody', mixer='local_mlp'),
+    'window attention': dict(type='SwinBlockBody', mixer='attention'),
 }
 ABLATIONS = {
     'static, 3×3': dict(type='KernelBody', kernel_size=3),
     'static, 5×5': dict(type='KernelBody', kernel_size=5),
     'static, 9×9': dict(type='KernelBody', kernel_size=9),
     'static, a kernel for all channels': dict(type='KernelBody', share=0),
-    "static, in attention's block": dict(type='SwinBlockBody', mixer='static', image_size=IMAGE_SIZE),
+    "static, in attention's block": dict(type='SwinBlockBody', mixer='static'),
 }
 
 
@@ -89,7 +89,12 @@ def options_of(variant: dict, args: argparse.Namespace) -> dict:
     arch = SIZES[args.size]
     options = {f'model.backbone.{key}': value for key, value in variant.items()}
     options |= {f'model.backbone.arch.{key}': value for key, value in arch.items()}
+    if variant.get('type') == 'SwinBlockBody':
+        options['model.backbone.image_size'] = args.image_size
     options['model.head.in_channels'] = arch['embed_dims'] * 8
+    for resize in ('train_dataloader.dataset.pipeline.2', 'val_dataloader.dataset.pipeline.0',
+                   'test_dataloader.dataset.pipeline.0'):
+        options[f'{resize}.scale'] = args.image_size
     options |= {f'{split}_dataloader.dataset.data_root': str(args.data_root) for split in ('train', 'val', 'test')}
     if args.images:
         options['train_dataloader.dataset.indices'] = args.images  # the first ones
@@ -200,7 +205,7 @@ def finish(name: str, seed: int, folder: Path, code: int, seconds: float, epochs
 def measure_speed(variants: dict[str, dict], args: argparse.Namespace, rounds: int = 5) -> dict[str, dict]:
     """Images a second in inference (folded) and in training; the variants take turns, the median counts."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    images = torch.randn(BATCH_SIZE, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)
+    images = torch.randn(BATCH_SIZE, 1, args.image_size, args.image_size, device=device)
     seconds: dict[str, dict[str, list[float]]] = {name: dict(inference=[], training=[]) for name in variants}
     steps = {name: _steps(variant, images, args) for name, variant in variants.items()}
     for _ in range(rounds):
@@ -248,7 +253,7 @@ def compare(args: argparse.Namespace) -> dict[str, dict]:
     speed = measure_speed(variants, args)
     results = {}
     for name, variant in variants.items():
-        parts = count(config_of(variant, args), (IMAGE_SIZE, IMAGE_SIZE))
+        parts = count(config_of(variant, args), (args.image_size, args.image_size))
         results[name] = dict(
             runs=[read_json(runs[name, seed] / 'result.json') for seed in range(args.seeds)],
             parameters=sum(part.parameters for part in parts), macs=sum(part.macs for part in parts),
@@ -262,8 +267,10 @@ def main() -> None:
         epilog='example: python benchmarks/mixers/run.py --quick    (nano, one seed, two epochs: 20 minutes on two '
         'CPU cores)', formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true',
-                        help='the reduced form: nano, one seed, two epochs over the first 24,000 images')
+                        help='the reduced form: nano, 56×56, one seed, two epochs over the first 24,000 images')
     parser.add_argument('--size', choices=SIZES, default='half-tiny', help='of the body (default: half-tiny)')
+    parser.add_argument('--image-size', type=int, default=112,
+                        help='height and width to which the images are enlarged (default: 112)')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant (default: 3)')
     parser.add_argument('--epochs', type=int, default=10, help='of each training (default: 10)')
     parser.add_argument('--images', type=int, help='train on the first N images (default: all 60,000)')
@@ -274,17 +281,20 @@ def main() -> None:
     parser.add_argument('--work-dir', type=Path, help='default: one below work_dirs/mixers, for these settings')
     parser.add_argument('--out', type=Path, help='folder of the table and the plots (default: the work dir)')
     if parser.parse_args().quick:  # what is given beside it counts
-        parser.set_defaults(size='nano', seeds=1, epochs=2, images=24_000)
+        parser.set_defaults(size='nano', image_size=56, seeds=1, epochs=2, images=24_000)
     args = parser.parse_args()
-    if min(args.seeds, args.epochs, args.jobs) < 1 or (args.images is not None and args.images < BATCH_SIZE):
+    if min(args.seeds, args.epochs, args.jobs) < 1 or args.images is not None and args.images < BATCH_SIZE:
         raise UserError(f'--seeds, --epochs and --jobs have to be 1 or more, and --images {BATCH_SIZE} or more')
-    settings = f'{args.size}-{args.epochs}' + f'-{args.images}' * bool(args.images) + '-bf16' * args.bf16
-    args.work_dir = (args.work_dir or ROOT / 'work_dirs/mixers' / settings).resolve()
+    if args.image_size < 32:
+        raise UserError('--image-size has to be 32 or more: the network makes maps of a 32nd of it')
+    name = '-'.join(str(part) for part in (args.size, args.image_size, args.epochs, args.images) if part)
+    args.work_dir = (args.work_dir or ROOT / f"work_dirs/mixers/{name}{'-bf16' * args.bf16}").resolve()
     args.data_root = args.work_dir / 'data'
     prepare_data(args.data, args.data_root)
     results = compare(args)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
-    settings = {key: getattr(args, key) for key in ('size', 'seeds', 'epochs', 'images', 'jobs', 'bf16')} | dict(
+    kept = ('size', 'image_size', 'seeds', 'epochs', 'images', 'jobs', 'bf16')
+    settings = {key: getattr(args, key) for key in kept} | dict(
         date=time.strftime('%Y-%m-%d'), device=device, torch=torch.__version__)
     write_report(args.out or args.work_dir, settings, results, list(MIXERS))
 
