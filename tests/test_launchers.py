@@ -148,9 +148,10 @@ def test_what_mpirun_is_asked_for(environment, master, tmp_path):
 def test_the_environment_tells_the_launcher(environment, launcher, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    parser = make_parser('', '')
+    parser = make_parser('', '', launched=True)
     for old in ([], ['--local-rank=1'], ['--local_rank', '1']):
         assert parser.parse_args(['config.py', *old]).launcher == launcher
+    assert make_parser('', '').parse_args(['config.py']).launcher == 'none'  # tools that work alone
 
 
 @pytest.mark.parametrize('launcher, given', [
