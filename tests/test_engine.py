@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from dwnet.apis import init_model
+from dwnet.datasets.coco import CheckedCocoMetric
 from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
 from dwnet.engine.process_group import set_environment
@@ -60,13 +61,14 @@ def test_accumulated_batches_scale_the_learning_rate_as_one(tmp_path):
 
 @pytest.mark.parametrize('form', ['CocoMetric', 'mmdet.CocoMetric', 'a class'])
 def test_metrics_of_ours_in_the_place_of_the_toolboxes(form):
-    metric = type('CocoMetric', (), {}) if form == 'a class' else form
+    theirs, own = CheckedCocoMetric.__base__, CheckedCocoMetric
+    metric = theirs if form == 'a class' else form
     other = dict(type='Accuracy')
-    assert _with_metric([dict(type=metric, ann_file='a'), other], 'CocoMetric', 'Own') == [
-        dict(type='Own', ann_file='a'), other]
-    assert _with_metric(dict(type='Evaluator', metrics=[dict(type=metric)]), 'CocoMetric', 'Own') == dict(
-        type='Evaluator', metrics=[dict(type='Own')])
-    assert _with_metric(other, 'CocoMetric', 'Own') is other
+    assert _with_metric([dict(type=metric, ann_file='a'), other], theirs, own) == [
+        dict(type=own, ann_file='a'), other]
+    assert _with_metric(dict(type='Evaluator', metrics=[dict(type=metric)]), theirs, own) == dict(
+        type='Evaluator', metrics=[dict(type=own)])
+    assert _with_metric(other, theirs, own) is other
 
 
 def test_scores_that_are_no_single_numbers_are_written(tmp_path, capsys):

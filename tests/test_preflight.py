@@ -388,6 +388,16 @@ def test_batches_of_one_image(config, options, message, make_runner, monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
 
 
+def test_the_metric_is_that_of_the_data_set(make_runner):
+    runner = make_runner(DETECTION)
+    kinds = []
+    for dataset in ('CocoDataset', 'CityscapesDataset'):
+        for part in ('val', 'test'):
+            runner.cfg[f'{part}_dataloader'].dataset.type = dataset
+        kinds.append(type(runner.build_evaluator(copy.deepcopy(runner.cfg.val_evaluator)).metrics[0]).__name__)
+    assert kinds == ['CheckedCocoMetric', 'CocoMetric']
+
+
 def test_one_process_tries_alone(monkeypatch):
     """mmdet's heads average over the processes, and the others wait for the first one's findings meanwhile."""
     class Head(nn.Module):

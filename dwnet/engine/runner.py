@@ -122,11 +122,14 @@ class Runner(MMEngineRunner):
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         if self._is_lean:
-            from . import lean_segmentation  # noqa: F401  registers it
-            evaluator = _with_metric(evaluator, 'IoUMetric', 'LeanIoUMetric')
+            from .lean_segmentation import IoUMetric, LeanIoUMetric
+            evaluator = _with_metric(evaluator, IoUMetric, LeanIoUMetric)
         elif self.cfg.get('default_scope') == 'mmdet':
-            from dwnet.datasets import coco  # noqa: F401
-            evaluator = _with_metric(evaluator, 'CocoMetric', 'CheckedCocoMetric')
+            from dwnet.datasets.coco import CheckedCocoMetric, CocoDataset, CocoMetric
+            datasets = [(self.cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
+            # others, of Cityscapes or Objects365 say, leave nothing out
+            if any(isinstance(dataset, dict) and is_of(dataset, CocoDataset) for dataset in datasets):
+                evaluator = _with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return super().build_evaluator(evaluator)
 
     @property
@@ -318,17 +321,15 @@ class Runner(MMEngineRunner):
                     hook.close()
 
 
-def _with_metric(evaluator: Any, theirs: str, own: str) -> Any:
-    """A copy of an evaluator's config with a metric of ours in the place of a toolbox's of that name."""
+def _with_metric(evaluator: Any, theirs: type, own: type) -> Any:
+    """A copy of an evaluator's config with a metric of ours in the place of a toolbox's."""
     if isinstance(evaluator, (list, tuple)):
         return [_with_metric(metric, theirs, own) for metric in evaluator]
     if not isinstance(evaluator, dict):
         return evaluator
-    name = evaluator.get('type')
-    name = name.rpartition('.')[2] if isinstance(name, str) else getattr(name, '__name__', None)
-    if name == 'Evaluator':
+    if is_of(evaluator, Evaluator):
         return {**evaluator, 'metrics': _with_metric(evaluator['metrics'], theirs, own)}
-    return {**evaluator, 'type': own} if name == theirs else evaluator
+    return {**evaluator, 'type': own} if is_of(evaluator, theirs) else evaluator
 
 
 def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:
