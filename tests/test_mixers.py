@@ -247,9 +247,15 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert (folder / 'README.md').read_text() == (tmp_path / 'README.md').read_text()
     page = (ROOT / 'docs/mixers.md').read_text()
     assert '\n'.join(table) in page
-    longer = json.loads((folder / 'half-tiny-static.json').read_text())
-    assert f"**{longer['top1'][-1]:.2f} %**" in page and f"{longer['seconds'] / 60:.0f} minutes" in page
-    assert len(longer['top1']) == 10
+    for longer in json.loads((folder / 'static-longer.json').read_text())['trainings']:
+        side, epochs, top1 = longer['image_size'], longer['epochs'], longer['top1']
+        parts = count(config_of(MIXERS['static'], arguments('', size=longer['size'], image_size=side)), (side, side))
+        cost = f'{sum(p.parameters for p in parts) / 1e6:.2f} M | {sum(p.macs for p in parts) / 1e6:.1f} M'
+        cores = {1: 'one core', 2: 'two cores'}[longer['threads']]
+        assert len(top1) == epochs
+        row = (f"| {longer['size']}, {side}×{side} | {cost} | {epochs} | {longer['seconds'] / 60:.0f} on {cores} | "
+               f"{top1[-1]:.2f} | {longer['top1_with_all_kernels_zeroed']:.2f} |")
+        assert row in page.replace('**', '')
 
 
 def test_a_training_that_fails_says_where_to_look(tmp_path):

@@ -118,7 +118,8 @@ def train(config, work_dir, processes: int, batch: int, *options: str, last: int
     if processes == 1:
         run_python('tools/train.py', config, *arguments, **environment)
     else:
-        run_command('bash', 'tools/dist_train.sh', config, processes, *arguments, **environment)
+        done = run_command('bash', 'tools/dist_train.sh', config, processes, *arguments, **environment)
+        assert 'Warning: Grad strides' not in done.stderr  # which says nothing to the user
     return torch.load(work_dir / f'epoch_{last}.pth')
 
 
