@@ -2,6 +2,7 @@
 import json
 import logging
 from types import SimpleNamespace
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -40,8 +41,7 @@ def toy_runner(tmp_path, **options) -> Runner:
                   dataset=[dict(x=torch.ones(2) * i) for i in range(6)], num_workers=0)
     options = {'optim_wrapper': dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)), **options}
     return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader, **options,
-                  train_cfg=dict(by_epoch=True, max_epochs=2),
-                  experiment_name=f'{tmp_path.parent.name}_{tmp_path.name}')
+                  train_cfg=dict(by_epoch=True, max_epochs=2), experiment_name=uuid4().hex)
 
 
 def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):

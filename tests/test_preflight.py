@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import namedtuple
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import published_data
@@ -51,7 +52,7 @@ def make_runner(data, tmp_path):
         if config == DETECTION:
             cfg.merge_from_dict({f'{part}_evaluator.ann_file': str(data / 'annotations/test.json')
                                  for part in ('val', 'test')})
-        cfg.merge_from_dict({'work_dir': str(tmp_path / 'w'), 'experiment_name': f'{tmp_path.name}{random.random()}'})
+        cfg.merge_from_dict({'work_dir': str(tmp_path / 'w'), 'experiment_name': uuid4().hex})
         cfg.merge_from_dict(options or {})
         return Runner.from_cfg(cfg)
 

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 import subprocess
+from uuid import uuid4  # names of Runners; the seeds of a training repeat those of random
 
 import numpy as np
 import pytest
@@ -72,11 +73,11 @@ class Stop(Hook):
             raise InterruptedError
 
 
-def runner_for(folder, by_epoch=True, sampler='DefaultSampler', workers=2, seed=0, name='', hooks=(), data=None,
-               accumulate=1, ema=None, **options) -> Runner:
+def runner_for(folder, by_epoch=True, sampler='DefaultSampler', workers=2, seed=0, hooks=(), data=None, accumulate=1,
+               ema=None, **options) -> Runner:
     steps = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=17)
     return Runner(
-        model=dict(type='NoisyNet'), work_dir=str(folder), experiment_name=f'{folder.name}{name}{random.random()}',
+        model=dict(type='NoisyNet'), work_dir=str(folder), experiment_name=uuid4().hex,
         train_dataloader=dict(batch_size=4, sampler=dict(type=sampler, shuffle=True), dataset=data or Noise(),
                               num_workers=workers),
         train_cfg=steps, randomness=dict(seed=seed), log_level='WARNING',
@@ -109,7 +110,7 @@ def test_resumed_training_ends_bit_identical(by_epoch, sampler, stop, workers, t
         runner_for(tmp_path / 'cut', by_epoch, sampler, workers, hooks=[Stop(stop)], accumulate=accumulate).train()
     assert (tmp_path / 'cut/last_checkpoint').read_text().endswith(f'iter_{stop // 5 * 5}.pth')
     torch.manual_seed(99)  # another process begins elsewhere
-    resumed = runner_for(tmp_path / 'cut', by_epoch, sampler, then, name='2', resume=True, accumulate=accumulate)
+    resumed = runner_for(tmp_path / 'cut', by_epoch, sampler, then, resume=True, accumulate=accumulate)
     resumed.train()
     assert resumed.iter == whole.iter and same(state_of(whole), state_of(resumed))
 
@@ -139,8 +140,8 @@ class Validations(Hook):
     (True, 2, [(2, 12), (3, 18)]), (True, 3, [(3, 18)]),
     (False, 2, [(0, 10), (0, 15), (0, 17)]), (False, 4, [(0, 17)])])
 def test_a_validation_that_was_cut_short_is_made_up(by_epoch, kill, expected, tmp_path):
-    def train(name: str, hook: Validations, **options) -> None:
-        runner = runner_for(tmp_path, by_epoch, workers=0, name=name, hooks=[hook], val_cfg=dict(),
+    def train(hook: Validations, **options) -> None:
+        runner = runner_for(tmp_path, by_epoch, workers=0, hooks=[hook], val_cfg=dict(),
                             val_dataloader=dict(batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
                                                 dataset=Noise(), num_workers=0),
                             val_evaluator=dict(type='Count'), **options)
@@ -150,8 +151,8 @@ def test_a_validation_that_was_cut_short_is_made_up(by_epoch, kill, expected, tm
 
     killed, resumed = Validations(kill), Validations()
     with pytest.raises(InterruptedError):
-        train('1', killed)
-    train('2', resumed, resume=True)
+        train(killed)
+    train(resumed, resume=True)
     assert resumed.seen == expected
 
 
@@ -177,7 +178,7 @@ def test_a_seed_that_nobody_chose_is_resumed_too(tmp_path):
     whole.train()
     named = shutil.copy(tmp_path / 'cut/iter_5.pth', tmp_path / 'named.pth')
     for folder, options in (('cut', dict()), ('other', dict(load_from=str(named)))):
-        resumed = runner_for(tmp_path / folder, seed=None, name='2', resume=True, **options)
+        resumed = runner_for(tmp_path / folder, seed=None, resume=True, **options)
         resumed.train()
         assert same(state_of(whole), state_of(resumed))
 
@@ -186,7 +187,7 @@ def test_epochs_of_another_length_are_whole(tmp_path, capfd):
     """As with other processes or batches: no epoch is passed over, and the log says that this is not exact."""
     with pytest.raises(InterruptedError):
         runner_for(tmp_path, hooks=[Stop(11)]).train()  # from step 10, the fourth of the second epoch's six
-    resumed = runner_for(tmp_path, name='2', resume=True, data=Noise(40))
+    resumed = runner_for(tmp_path, resume=True, data=Noise(40))
     resumed.train()
     assert resumed.iter == 10 + 2 * 10 and resumed.epoch == 3
     assert 'an epoch had 6 steps and has 10 now' in ''.join(capfd.readouterr())
@@ -195,10 +196,10 @@ def test_epochs_of_another_length_are_whole(tmp_path, capfd):
 def test_steps_of_another_size_are_told(tmp_path, capfd):
     with pytest.raises(InterruptedError):
         runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', hooks=[Stop(11)]).train()
-    runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', name='2', resume=True, data=Noise(40)).train()
+    runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', resume=True, data=Noise(40)).train()
     said = ''.join(capfd.readouterr())
     assert "began with {'steps_an_epoch': 6} and has {'steps_an_epoch': 10} now" in said
-    runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', name='3', resume=True, data=Noise(40)).train()
+    runner_for(tmp_path, by_epoch=False, sampler='InfiniteSampler', resume=True, data=Noise(40)).train()
     assert 'the training began with' not in ''.join(capfd.readouterr())
 
 
@@ -206,7 +207,7 @@ def test_averaged_weights_are_not_resumed_as_others(tmp_path):
     """The file's weights are the averages; the optimiser's state belongs to those that are averaged."""
     with pytest.raises(InterruptedError):
         runner_for(tmp_path, hooks=[Stop(8)]).train()
-    resumed = runner_for(tmp_path, name='2', resume=True)
+    resumed = runner_for(tmp_path, resume=True)
     resumed._hooks = [hook for hook in resumed.hooks if type(hook).__name__ != 'EMAHook']
     with pytest.raises(UserError, match='averages its weights: resume it with --ema'):
         resumed.train()
@@ -216,7 +217,7 @@ def test_averaged_weights_are_not_resumed_as_others(tmp_path):
 def test_another_learning_rate_is_told(rate, tmp_path, capfd):
     with pytest.raises(InterruptedError):
         runner_for(tmp_path, hooks=[Stop(8)]).train()
-    resumed = runner_for(tmp_path, name='2', resume=True)
+    resumed = runner_for(tmp_path, resume=True)
     resumed.optim_wrapper['optimizer']['lr'] = rate
     resumed.train()
     told = 'that which the training began with, 0.01 at its peak, not 0.0001' in ''.join(capfd.readouterr())
@@ -236,7 +237,7 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
     whole.train()
     with pytest.raises(Preempted, match='saved in .*/preempted.pth after step 9; --resume'):
         runner_for(tmp_path / 'cut', hooks=[Terminate()]).train()
-    resumed = runner_for(tmp_path / 'cut', name='2', resume=True)
+    resumed = runner_for(tmp_path / 'cut', resume=True)
     resumed.train()
     assert same(state_of(whole), state_of(resumed))
     assert not (tmp_path / 'cut/preempted.pth').exists()  # a newer one took its place
