@@ -574,7 +574,7 @@ def test_a_resumed_average_ends_bit_identical(tmp_path):
     whole.train()
     with pytest.raises(InterruptedError):
         runner_for(tmp_path / 'cut', hooks=[Stop(8)], ema=ema).train()
-    resumed = runner_for(tmp_path / 'cut', name='2', resume=True, ema=ema)
+    resumed = runner_for(tmp_path / 'cut', resume=True, ema=ema)
     resumed.train()
     state = state_of(whole)
     assert same(state, state_of(resumed))
@@ -622,7 +622,7 @@ def test_early_stopping_counts_on_after_a_kill(kill, tmp_path):
     if kill:
         with pytest.raises(InterruptedError):
             run()
-        runner = run(resume=True, name='2')
+        runner = run(resume=True)
     else:
         runner = run()
     assert runner.epoch == 4
@@ -691,7 +691,7 @@ def test_a_resumed_schedule_of_another_length_is_told(tmp_path, caplog):
     with pytest.raises(InterruptedError):
         runner_for(tmp_path / 'cut', hooks=[Stop(8)]).train()
     for length in (3, 6):
-        runner = runner_for(tmp_path / 'cut', name=str(length), resume=True)
+        runner = runner_for(tmp_path / 'cut', resume=True)
         runner.param_schedulers[1]['T_max'] = runner.param_schedulers[1]['end'] = length
         said = []
         runner.logger.warning = lambda line, said=said, **_: said.append(line)
