@@ -1,7 +1,8 @@
 """DWNet for OpenMMLab: one backbone for classification, detection and segmentation.
 
 Importing this package also lets the toolboxes run without mmcv's compiled operators, see
-:mod:`dwnet.compat`; so import it before mmdet and mmseg where mmcv is mmcv-lite.
+:mod:`dwnet.compat`; so import it before mmdet and mmseg where mmcv is mmcv-lite. torchvision, timm and the toolboxes
+are imported when they are used.
 """
 import sys
 
@@ -9,15 +10,16 @@ from .version import __version__
 
 __all__ = ['DWNet', '__version__']
 
+import_error: ImportError | None = None  # which `python -m dwnet` shows
+
 try:
     from . import compat
     compat.install()
     from . import hub, schedules  # noqa: F401  registers them
     from .models import DWNet  # imports mmcv, so it comes after compat
-    if compat.timm_is_safe():
-        from . import timm_models  # noqa: F401  registers them
-except Exception as error:  # torchvision for another torch raises RuntimeError
-    # '-m': the start of `python -m dwnet doctor`, which has to run where nothing else does
-    if sys.argv[0] != '-m':
-        raise ImportError(f'dwnet cannot be imported: {error}; `python -m dwnet doctor` says what is missing and '
-                          'what to do') from error
+except Exception as error:  # a broken package may raise anything
+    import_error = ImportError(f'dwnet cannot be imported: {error}; `python -m dwnet doctor` says what is missing and '
+                               'what to do')
+    # the start of `python -m dwnet doctor`, which has to run where nothing else does
+    if not (sys.argv[0] == '-m' and 'dwnet' in sys.orig_argv):
+        raise import_error from error

@@ -81,8 +81,9 @@ def examine() -> Iterator[Finding]:
         yield Finding('mmcv', error, _mmcv_remedy(error))
         return
     from dwnet import compat
+    from dwnet.compat.mmcv_ops.ext import COVERED
     if compat.mmcv_ops.in_use():
-        yield Finding('mmcv operators', f"dwnet's stand-in, {len(compat.mmcv_ops.COVERED)} functions "
+        yield Finding('mmcv operators', f"dwnet's stand-in, {len(COVERED)} functions "
                       '(docs/mmcv_operators.md)')
     else:
         yield Finding('mmcv operators', 'compiled, from mmcv')

@@ -3,13 +3,18 @@
 ==================  ==============================================================
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
 ``serialization``   loading files and downloads without running code from them
+``after_import``    our models in timm, when timm is imported
 ==================  ==============================================================
 """
 import importlib.metadata
+import warnings
 
 from packaging.version import Version
 
+from dwnet.errors import one_line
+
 from . import mmcv_ops, serialization
+from .after_import import after_import
 
 TIMM = '1.0.26'
 
@@ -19,6 +24,18 @@ def install() -> None:
     mmcv_ops.install()
     serialization.allow_checkpoint_types()
     serialization.load_downloads_safely()
+    # timm has no entry points for models of other packages, and takes 1.3 s to import
+    after_import('timm.models', _register_in_timm)
+
+
+def _register_in_timm() -> None:
+    if not timm_is_safe():
+        return
+    try:
+        import dwnet.timm_models  # noqa: F401  registers them
+    except Exception as error:  # timm is imported by others, too, and stays usable for them
+        warnings.warn(f"dwnet's models are not in timm: {one_line(error)}; `python -m dwnet doctor` says more",
+                      stacklevel=2)
 
 
 def timm_is_safe() -> bool:

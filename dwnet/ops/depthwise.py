@@ -182,7 +182,6 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
     return ('torch', reason) if reason else ('triton', 'x is on a GPU that it supports')
 
 
-@torch.compiler.assume_constant_result
 def _no_triton(device: str, index: int | None, dtype: torch.dtype) -> str:
     """Why Triton cannot run, or nothing."""
     if dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -193,6 +192,10 @@ def _no_triton(device: str, index: int | None, dtype: torch.dtype) -> str:
     if not interpreted and torch.cuda.get_device_capability(index) < (8, 0):
         return 'the GPU is older than Ampere'
     return _triton_problem(interpreted)
+
+
+# what torch.compiler.assume_constant_result does, less its import of the whole compiler, which takes 1.5 s
+_no_triton._dynamo_marked_constant = True
 
 
 @functools.cache

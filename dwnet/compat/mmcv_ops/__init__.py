@@ -8,7 +8,7 @@ It does nothing where mmcv is compiled: its finder stands last on ``sys.meta_pat
 when nobody else has found ``mmcv._ext``.
 
 ===========  ==================================================================
-``ext``      what is imported as ``mmcv._ext``
+``ext``      what is imported as ``mmcv._ext``, and torchvision with it, when ``mmcv.ops`` is
 ``hook``     the finder in every Python process, where the user asks for it
 ===========  ==================================================================
 """
@@ -20,9 +20,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from .ext import COVERED
-
-__all__ = ['COVERED', 'in_use', 'install']
+__all__ = ['in_use', 'install']
 
 NAME = 'mmcv._ext'
 STAND_IN = str(Path(__file__).parent / 'ext' / '__init__.py')
