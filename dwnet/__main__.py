@@ -1,11 +1,14 @@
 """``python -m dwnet COMMAND``."""
 import argparse
-import runpy
+import importlib.util
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+import dwnet
 
 TOOLS = Path(__file__).parent / '.mim/tools'  # dwnet.hub says what lies there
-OF_THE_CLONE = {'demo', 'write_model_zoo'}  # work on its files
+OF_THE_CLONE = {'write_model_zoo'}  # works on its files
 
 
 def main() -> None:
@@ -25,11 +28,26 @@ def main() -> None:
             parser.error(f"doctor takes no arguments, got {' '.join(args.arguments)}")
         from dwnet.doctor import report
         sys.exit(1 if report() else 0)
+    if dwnet.import_error is not None:
+        _fail(dwnet.import_error)
     if args.command == 'hook':
         _hook(args.arguments)
         return
     sys.argv = [f'python -m dwnet {args.command}', *args.arguments]
-    runpy.run_path(str(TOOLS / f'{args.command}.py'), run_name='__main__')
+    spec = importlib.util.spec_from_file_location(f'dwnet_{args.command}', TOOLS / f'{args.command}.py')
+    tool = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(tool)
+    except Exception as error:  # of what it imports; a broken package may raise anything
+        _fail(f'{args.command} cannot be started ({type(error).__name__}: {error}); `python -m dwnet doctor` says what '
+              'is missing and what to do')
+    from dwnet.engine.cli import run_command
+    run_command(tool.main)
+
+
+def _fail(reason: object) -> NoReturn:
+    print('error:', ' '.join(str(reason).split()), file=sys.stderr)
+    sys.exit(2)
 
 
 def _hook(arguments: list[str]) -> None:
@@ -45,8 +63,7 @@ def _hook(arguments: list[str]) -> None:
         if action != 'status':
             hook.turn_on() if action == 'on' else hook.turn_off()
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
     print(hook.state())
 
 

@@ -10,12 +10,14 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import METRICS
 from PIL import Image
 from pycocotools.coco import COCO
 
 from dwnet.engine import Runner
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
+from dwnet.registry import lineage, toolbox_of
 from dwnet.visual import coco_errors, confusion, precision_recall
 from dwnet.visual.figure import contact_sheet, save
 from dwnet.visual.page import write_page
@@ -51,10 +53,11 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
         UserError: If the config is of another toolbox, or its data have no such annotations.
     """
     kinds = dict(mmpretrain=_Classes, mmdet=_Objects, mmseg=_Segments)
-    if cfg.get('default_scope') not in kinds:
+    toolbox = toolbox_of(cfg)
+    if toolbox not in kinds:
         raise UserError(f"this config is not one of {', '.join(kinds)}")
     out.mkdir(parents=True, exist_ok=True)
-    task = kinds[cfg.default_scope](cfg, out, number, threshold)
+    task = kinds[toolbox](cfg, out, number, threshold)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CollectHook(task.collect))
     task.begin(runner.test_dataloader.dataset)
@@ -167,7 +170,8 @@ class _Objects(_Task):
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         super().__init__(cfg, out, number, threshold)
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        metric = next((m for m in metrics if str(m['type']).endswith('CocoMetric') and m.get('ann_file')), None)
+        metric = next((m for m in metrics if 'mmdet.CocoMetric' in lineage(m, METRICS, cfg.get('default_scope'))
+                       and m.get('ann_file')), None)
         if metric is None:
             raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')
         metric['outfile_prefix'] = str(out / 'detections')

@@ -1,18 +1,23 @@
 """What a notebook needs."""
+import contextlib
 import copy
+import logging
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 from dwnet.hub import config_path
 from dwnet.models import DWNet
+from dwnet.registry import enter_scope, toolbox_of
 from dwnet.swap import swap_backbone
 
 __all__ = ['inferencer', 'init_model', 'swap_backbone', 'switch_to_deploy']
@@ -41,8 +46,31 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         >>> from dwnet.apis import init_model
         >>> model = init_model('configs/classification/dwnet-tiny_in1k.py')
     """
+    with _quiet():
+        return _init_model(config, checkpoint, device)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without mmengine's log of each parameter's initialisation, and the toolboxes' warnings of their own old calls."""
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.funcName != '_dump_init_info'
+
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(is_wanted)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                'ignore', category=UserWarning, module=r'(importlib|mm(engine|cv|pretrain|det|seg))\b')
+            yield
+    finally:
+        logger.removeFilter(is_wanted)
+
+
+def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None, device: str) -> nn.Module:
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config_path(config))
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    enter_scope(cfg)
     if cfg.get('data_preprocessor') is not None:  # where stock configs of mmpretrain have it; the Runner does so, too
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if checkpoint is not None and cfg.model.get('backbone'):
@@ -113,17 +141,17 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         True
     """
     model = init_model(config, checkpoint, device)
-    scope = model.cfg.get('default_scope')
-    if scope == 'mmpretrain':
+    toolbox = toolbox_of(model.cfg)
+    if toolbox == 'mmpretrain':
         from mmpretrain import ImageClassificationInferencer
         return ImageClassificationInferencer(model)
-    if scope == 'mmdet':
+    if toolbox == 'mmdet':
         from mmdet.apis import DetInferencer
         return _around(DetInferencer, model)
-    if scope == 'mmseg':
+    if toolbox == 'mmseg':
         from mmseg.apis import MMSegInferencer
         return _around(MMSegInferencer, model, **model.dataset_meta)
-    raise UserError(f'a config of {scope!r} has no inferencer here, only those of mmpretrain, mmdet and mmseg')
+    raise UserError(f'a config of {toolbox!r} has no inferencer here, only those of mmpretrain, mmdet and mmseg')
 
 
 def _around(kind: type, model: nn.Module, **arguments) -> Any:

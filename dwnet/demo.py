@@ -21,8 +21,7 @@ from rich.table import Table
 from dwnet.datasets import digits
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
-
-ROOT = Path(__file__).resolve().parent.parent  # the clone: configs/ and tools/ are below it
+from dwnet.hub import config_path
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Task:
 
     Attributes:
         name: Also the name of its folder.
-        config: Config file.
+        config: Name of the config.
         scores: The metrics for the table.
         quick_epochs: Epochs of the shortened form.
         pretrained: Starts from the classification weights.
@@ -44,11 +43,11 @@ class Task:
 
 
 TASKS = (
-    Task('classification', 'configs/classification/dwnet-nano_digits.py',
+    Task('classification', 'dwnet::classification/dwnet-nano_digits.py',
          ('accuracy/top1', 'accuracy/top5'), quick_epochs=2, pretrained=False),
-    Task('detection', 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
+    Task('detection', 'dwnet::detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
          ('coco/bbox_mAP', 'coco/segm_mAP'), quick_epochs=1),
-    Task('segmentation', 'configs/segmentation/upernet_dwnet-nano_digits.py', ('mIoU', ), quick_epochs=1),
+    Task('segmentation', 'dwnet::segmentation/upernet_dwnet-nano_digits.py', ('mIoU', ), quick_epochs=1),
 )
 
 
@@ -58,12 +57,10 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 def _run(tool: str, *arguments: str | Path) -> None:
-    command = [sys.executable, '-W', 'ignore', f'tools/{tool}.py', *map(str, arguments)]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    code = subprocess.run(command, cwd=ROOT, env=environment).returncode
+    code = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'dwnet', tool, *map(str, arguments)]).returncode
     if code:
-        raise UserError(f"tools/{tool}.py ended with exit code {code}; run `make demo` again to go on "
-                        'from where it was')
+        raise UserError(f'python -m dwnet {tool} ended with exit code {code}; run the demo again to go on from where '
+                        'it was')
 
 
 def _checksum(path: Path | None) -> int:
@@ -98,9 +95,9 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
         options += ['model.backbone.init_cfg.type=Pretrained',
                     f'model.backbone.init_cfg.checkpoint={pretrained}']
     signature = dict(
-        config=Config.fromfile(str(ROOT / task.config)).pretty_text,
+        config=Config.fromfile(config_path(task.config)).pretty_text,
         options=options,
-        data=_checksum(ROOT / 'data/digits/manifest.json'),
+        data=_checksum(digits.ROOT / 'manifest.json'),
         pretrained=_checksum(pretrained))
     if read_json(folder / 'signature.json') != signature:  # of another config or other data
         shutil.rmtree(folder, ignore_errors=True)
@@ -138,7 +135,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
 
     console = Console()
     work_dir = Path(work_dir).resolve()
-    digits.prepare(ROOT / 'data/digits')
+    digits.prepare(digits.ROOT)
     results: dict[str, dict] = {}
     pretrained = None
     for task in TASKS:

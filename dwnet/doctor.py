@@ -16,6 +16,9 @@ DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpre
                  'pycocotools', 'setuptools')
 
 
+CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # a clone has it
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report.
@@ -109,14 +112,14 @@ def examine() -> Iterator[Finding]:
             yield Finding(task, f'{toolbox} is not installed',
                           f"only if you need it: pip install 'dwnet[{EXTRAS[toolbox]}]'")
         else:
-            yield Finding(task, error, f"pip install 'dwnet[{EXTRAS[toolbox]}]' -c constraints.txt")
+            yield Finding(task, error, f"pip install 'dwnet[{EXTRAS[toolbox]}]'{CONSTRAINTS}")
 
     from dwnet.datasets import digits
-    root = Path('data/digits')
-    if Path('configs').is_dir():
+    root = digits.ROOT
+    if root.exists():
         whole = digits.is_complete(root)
-        yield Finding('digits data', f'{root} is {"complete" if whole else "missing or damaged"}',
-                      '' if whole else 'make data')
+        yield Finding('digits data', f'{root} is {"complete" if whole else "damaged"}',
+                      '' if whole else 'python -m dwnet.datasets.digits')
 
 
 def _version_remedy(name: str, version: str) -> str:

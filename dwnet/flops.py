@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dwnet.models import DWNet
+from dwnet.registry import enter_scope, toolbox_of
 
 # The published figures run box heads on 1000 proposals and mask heads on the 100 detections that remain.
 PROPOSALS, DETECTIONS = 1000, 100
@@ -39,10 +40,10 @@ def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
     Returns:
         The parts in the order in which the data passes them; their sums are the model's.
     """
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     with torch.device('meta'):
         model = MODELS.build(copy.deepcopy(cfg.model)).eval()
-        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or SHAPES[cfg.default_scope]))
+        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or SHAPES[toolbox_of(cfg)]))
         with torch.no_grad():
             parts, x = _backbone(model.backbone, image)
             if getattr(model, 'neck', None) is not None:

@@ -19,6 +19,12 @@ MIM = Path(__file__).parent / '.mim'
 MODULE2PACKAGE['dwnet'] = 'dwnet.hub'
 
 
+def script(name: str) -> str:
+    """The path of a script of ``tools/``: as a clone has it, where this is one, else that of the installed package."""
+    path, here = MIM / 'tools' / name, Path('tools', name)
+    return str(here if here.is_file() and here.samefile(path) else path)
+
+
 def config_path(config: str | os.PathLike) -> str:
     """The file of a config that may be named as ``'dwnet::…'``, ``'mmdet::…'`` and the like.
 

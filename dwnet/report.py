@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from PIL import Image, ImageOps
 
@@ -21,6 +20,8 @@ from dwnet.apis import init_model
 from dwnet.engine.options import main_metric
 from dwnet.engine.scores import NAMES
 from dwnet.errors import one_line
+from dwnet.hub import config_path
+from dwnet.registry import enter_scope
 from dwnet.visual.curves import read_curve
 from dwnet.visual.figure import COLOURS, new_figure
 from dwnet.visual.page import STYLE, embed
@@ -43,18 +44,17 @@ def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
     return _plot({f'{name}: training loss': ('iteration', read_curve(work_dir / name, 'loss')) for name in results})
 
 
-def draw_predictions(config: Path | Config, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
+def draw_predictions(cfg: Config, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
     """The first test images with the truth above and the prediction below, by the toolbox's visualizer.
 
     Args:
-        config: A config, or its file.
+        cfg: A config.
         checkpoint: Its weights.
         number: Pictures in the row.
         size: Width and height of each, pixels.
     """
-    cfg = config if isinstance(config, Config) else Config.fromfile(str(config))
     model = init_model(cfg, checkpoint, 'cuda' if torch.cuda.is_available() else 'cpu')
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     loader = dict(cfg.test_dataloader, batch_size=1, num_workers=0, persistent_workers=False)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
         dataset = Runner.build_dataloader(loader, seed=0).dataset
@@ -91,10 +91,9 @@ def report_training(runner: Runner) -> None:
 
 def _test_command() -> str:
     """As the training was called: by ``python -m dwnet train``, or the tool of a clone."""
-    if sys.argv[0].startswith('python -m dwnet'):
+    if Path(sys.argv[0]).name != 'train.py':
         return 'python -m dwnet test'
-    tool = Path(sys.argv[0])
-    return f"python {shlex.quote(str(tool.with_name('test.py') if tool.name == 'train.py' else 'tools/test.py'))}"
+    return f"python {shlex.quote(str(Path(sys.argv[0]).with_name('test.py')))}"
 
 
 def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
@@ -134,7 +133,7 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
     Returns:
         The path of the report.
     """
-    from dwnet.demo import ROOT, TASKS
+    from dwnet.demo import TASKS
 
     rows, pictures = [], []
     for task in TASKS:
@@ -142,7 +141,7 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
         for key in task.scores:
             rows.append(f'<tr><td>{task.name}<td>{NAMES[key]}<td class=number>{result["scores"][key]:g}'
                         f'<td class=number>{result["seconds"]:.0f}')
-        picture = draw_predictions(ROOT / task.config, Path(result['checkpoint']), number)
+        picture = draw_predictions(Config.fromfile(config_path(task.config)), Path(result['checkpoint']), number)
         picture.save(work_dir / f'{task.name}.png')
         pictures.append(f'<h2>{task.name.capitalize()}</h2><p class=hint>Above the truth, below the '
                         f'prediction, on test images. {html.escape(task.config)}</p>{embed(picture)}')

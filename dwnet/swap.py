@@ -8,13 +8,14 @@ import importlib
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dwnet.errors import UserError, one_line
 
 from .models import DWNet
+from .registry import lineage, toolbox_of, type_name
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
 _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
@@ -49,21 +50,22 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
         [96, 192, 384, 768]
     """
     cfg = copy.deepcopy(cfg)
-    model, toolbox = cfg.get('model', {}), cfg.get('default_scope')
+    model, toolbox = cfg.get('model', {}), toolbox_of(cfg)
     if not isinstance(model.get('backbone'), dict):
-        raise UserError(f"model.backbone is missing: a {model.get('type')} keeps its network elsewhere "
+        raise UserError(f"model.backbone is missing: a {type_name(model)} keeps its network elsewhere "
                         f"({', '.join(key for key in model if key != 'type')}); swap it there by hand")
     if toolbox not in _IMAGE_SIZES:
-        raise UserError(f"default_scope must say whose config it is: {', '.join(_IMAGE_SIZES)}; it is {toolbox!r}")
+        raise UserError(f"default_scope must say whose config it is, or the model's class: {', '.join(_IMAGE_SIZES)}; "
+                        f'it is {toolbox!r}')
     importlib.import_module(f'{toolbox}.models')
     with DefaultScope.overwrite_default_scope(toolbox), torch.random.fork_rng(devices=[]):
         _swap(model, toolbox, arguments)
-    _leave_out_layer_decay(cfg)
+    _leave_out_layer_decay(cfg, toolbox)
     return cfg
 
 
 def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
-    name = f'backbone {model.backbone.type}'
+    name = f'backbone {type_name(model.backbone)}'
     side = model.backbone.get('img_size', _IMAGE_SIZES[toolbox])
     image = torch.rand(2, 3, *((side, side) if isinstance(side, int) else side), device='meta')
     from_scratch = {key: value for key, value in model.backbone.items() if key not in ('pretrained', 'init_cfg')}
@@ -72,13 +74,13 @@ def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
     necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
 
     if all(x.ndim == 2 for x in old) and not necks and toolbox == 'mmpretrain':  # pooled in the backbone
-        necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
+        necks = model.neck = [ConfigDict(type='mmpretrain.GlobalAveragePooling')]
         old = [x[:, :, None, None] for x in old]
     if any(x.ndim != 4 for x in old):
         raise UserError(f"the {name} gives {', '.join(str(tuple(x.shape)) for x in old)} and no feature maps, which "
                         'are all that DWNet has')
     if len(old) > 1 and necks and len({x.shape for x in old}) == 1:  # a plain one; DWNet is a pyramid by itself
-        old = _run(necks, tuple(old), f'neck {necks[0].type}')
+        old = _run(necks, tuple(old), f'neck {type_name(necks[0])}')
         necks, model.neck = [], None
 
     arguments.setdefault('out_indices', _stages(old, image, name, toolbox))
@@ -96,7 +98,7 @@ def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
         except UserError:  # SwAV's takes several images, a few have operators without a meta form: what they give stays
             old = new = []
             break
-        new = _run(neck, tuple(new), f'neck {neck.type} behind DWNet')
+        new = _run(neck, tuple(new), f'neck {type_name(neck)} behind DWNet')
     heads = [model[key] for key in model if key not in _NOT_BEHIND]
     taken += _replace_channels(heads, _channels(old), _channels(new))
     if wanted[0] != wanted[1] and not taken:
@@ -104,10 +106,11 @@ def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
                         f'has {wanted[1]}: its head is a part of it')
 
 
-def _leave_out_layer_decay(cfg: Config) -> None:
+def _leave_out_layer_decay(cfg: Config, toolbox: str) -> None:
     """That of mmdet and mmseg stops at any backbone but ConvNeXt and BEiT."""
     wrapper = cfg.get('optim_wrapper', {})
-    if wrapper.get('constructor') in ('LearningRateDecayOptimizerConstructor', 'LayerDecayOptimizerConstructor'):
+    kinds = lineage(dict(type=wrapper.get('constructor')), OPTIM_WRAPPER_CONSTRUCTORS, toolbox)
+    if {f'{owner}.LearningRateDecayOptimizerConstructor' for owner in ('mmdet', 'mmseg')}.intersection(kinds):
         del wrapper.constructor
         for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers'):
             (wrapper.get('paramwise_cfg') or {}).pop(key, None)

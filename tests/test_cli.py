@@ -18,11 +18,12 @@ LEAF = dict(data_root='/d', ann_file='a.json', data_prefix=dict(img='train/', se
     (dict(datasets=[dict(data_root='/a'), dict(data_root='/b')]), {'dataset.datasets.0.data_root': '/a',
                                                                   'dataset.datasets.1.data_root': '/b'}),
     (dict(data_root='s3://bucket', ann_file='a.json'), {}),
-    (dict(type='CIFAR10', data_root='data/cifar10'), {}),
+    (dict(type='mmpretrain.CIFAR100', data_root='data/cifar10'), {}),
+    (dict(type='mypkg.CIFAR10', data_root='/a'), {'dataset.data_root': '/a'}),
     (None, {}),
 ])
 def test_paths_of_a_data_set(dataset, paths):
-    assert dict(_dataset_paths(dataset)) == {key: Path(path) for key, path in paths.items()}
+    assert dict(_dataset_paths(dataset, 'mmdet')) == {key: Path(path) for key, path in paths.items()}
 
 
 def test_missing_annotations_of_a_metric(tmp_path):

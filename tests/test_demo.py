@@ -1,10 +1,12 @@
 """The demo does not do again what is finished, and goes on where it was interrupted."""
 import json
+from pathlib import Path
 
 import pytest
 
 from dwnet import demo
 from dwnet.errors import UserError
+from dwnet.hub import config_path
 
 TASK = demo.TASKS[1]
 
@@ -58,11 +60,11 @@ def test_an_interrupted_task_goes_on(calls, tmp_path, monkeypatch):
 
 
 def test_a_failing_tool_stops_the_demo(monkeypatch):
-    with pytest.raises(UserError, match='exit code 2; run `make demo` again'):
+    with pytest.raises(UserError, match='exit code 2; run the demo again'):
         demo._run('test', 'nothing.py', 'nothing.pth')
 
 
 def test_tasks_name_configs_and_metrics_that_exist():
     for task in demo.TASKS:
-        assert (demo.ROOT / task.config).is_file()
+        assert Path(config_path(task.config)).is_file()
         assert all(key in demo.NAMES for key in task.scores)

@@ -6,13 +6,14 @@ Takes official files and training checkpoints of this project; the name gets a p
 import argparse
 
 from dwnet.checkpoint import read_state_dict, write_clean
-from dwnet.engine.cli import run_command
+from dwnet.engine.cli import as_called, run_command
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='example: python tools/convert_checkpoint.py dwnet_tiny_224.pth weights/dwnet-tiny_in1k.safetensors',
+        epilog=as_called('example: python tools/convert_checkpoint.py dwnet_tiny_224.pth '
+                         'weights/dwnet-tiny_in1k.safetensors'),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='IN', help='.pth or .safetensors file, or its address')
     parser.add_argument('target', metavar='OUT', help='.pth or .safetensors file; becomes NAME-SHA256.SUFFIX')

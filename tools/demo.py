@@ -4,11 +4,11 @@ import argparse
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.demo import run
-from dwnet.engine.cli import run_command
+from dwnet.engine.cli import as_called, run_command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog='example: python tools/demo.py --quick')
+    parser = argparse.ArgumentParser(description=__doc__, epilog=as_called('example: python tools/demo.py --quick'))
     parser.add_argument('--work-dir', help='where everything goes (default: work_dirs/demo)')
     parser.add_argument(
         '--quick', action='store_true',

@@ -7,6 +7,7 @@ import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.errors import UserError
 from dwnet.flops import DETECTIONS, PROPOSALS, SHAPES, count
+from dwnet.registry import toolbox_of, type_name
 
 
 def main() -> None:
@@ -16,13 +17,14 @@ def main() -> None:
         help='size of the image (default: that of the published figures, 224 224 for classification, 800 1280 for '
         'detection, 512 2048 for segmentation)')
     cfg = load_config(args := parser.parse_args())
-    if cfg.get('default_scope') not in SHAPES:
+    toolbox = toolbox_of(cfg)
+    if toolbox not in SHAPES:
         raise UserError(f"{args.config} is not a config of {', '.join(SHAPES)}")
-    height, width = args.shape or SHAPES[cfg.default_scope]
+    height, width = args.shape or SHAPES[toolbox]
     try:
         parts = count(cfg, (height, width))
     except Exception as error:  # heads that want more than features
-        raise UserError(f'a {cfg.model.type} cannot be counted part by part: {type(error).__name__}: '
+        raise UserError(f'a {type_name(cfg.model)} cannot be counted part by part: {type(error).__name__}: '
                         f"{' '.join(str(error).split())[:200]}") from error
     macs = sum(part.macs for part in parts)
     print(f'{args.config}, one image of {height}×{width}')

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import inferencer
-from dwnet.engine.cli import add_image_arguments, chosen_device, load_config, run_command
+from dwnet.datasets import digits
+from dwnet.engine.cli import add_image_arguments, as_called, chosen_device, load_config, run_command
 from dwnet.errors import UserError
 from dwnet.inference import find_files, infer
 
@@ -14,8 +15,8 @@ from dwnet.inference import find_files, infer
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example: python tools/infer.py photos/ --config configs/classification/dwnet-nano_digits.py '
-        '--checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth')
+        epilog=as_called('example: python tools/infer.py photos/ --config configs/classification/dwnet-nano_digits.py '
+                         '--checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth'))
     add_image_arguments(parser)
     parser.add_argument('--batch-size', type=int, default=1, help='images that are computed at once (default: 1)')
     parser.add_argument(
@@ -29,6 +30,7 @@ def main() -> None:
         raise UserError(f'--batch-size {args.batch_size}: it has to be 1 or more')
 
     cfg = load_config(args)
+    digits.prepare_if_missing(*args.images)
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
     device = chosen_device(args.device)

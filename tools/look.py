@@ -15,7 +15,8 @@ from torch import Tensor
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import inferencer
-from dwnet.engine.cli import add_image_arguments, chosen_device, load_config, run_command
+from dwnet.datasets import digits
+from dwnet.engine.cli import add_image_arguments, as_called, chosen_device, load_config, run_command
 from dwnet.engine.progress import ProgressLine
 from dwnet.errors import UserError
 from dwnet.inference import as_input, find_files, read_images
@@ -29,8 +30,8 @@ NUMBER = 6
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python tools/look.py cam 'data/digits/classification/test/3/*.jpg' --config "
-        'configs/classification/dwnet-nano_digits.py --checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth')
+        epilog=as_called("example: python tools/look.py cam 'data/digits/classification/test/3/*.jpg' --config "
+                         'configs/classification/dwnet-nano_digits.py --checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth'))
     parser.add_argument('what', choices=DRAW, help='see above')
     add_image_arguments(parser, '*')
     parser.add_argument('--number', type=int, default=NUMBER, help=f'only the first images (default: {NUMBER})')
@@ -48,6 +49,7 @@ def main() -> None:
         raise UserError(f'{args.what} needs images: files, folders or patterns')
 
     cfg = load_config(args)
+    digits.prepare_if_missing(*args.images)
     files = find_files(args.images)[:args.number]
     if args.checkpoint is None:
         print('no --checkpoint: the network is as it is initialised')

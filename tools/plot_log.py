@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from dwnet.engine.cli import run_command
+from dwnet.engine.cli import as_called, run_command
 from dwnet.errors import UserError
 from dwnet.visual.curves import plot, read_run
 from dwnet.visual.figure import save
@@ -11,7 +11,7 @@ from dwnet.visual.figure import save
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='example: python tools/plot_log.py work_dirs/dwnet-nano_digits')
+        description=__doc__, epilog=as_called('example: python tools/plot_log.py work_dirs/dwnet-nano_digits'))
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work dirs of trainings, or scalars.json files')
     parser.add_argument('--keys', nargs='+', default=[], metavar='KEY', help='draw these keys of the log instead')
     parser.add_argument('--names', nargs='+', help='names for the legend (default: those of the folders)')

@@ -2,12 +2,11 @@
 """Draws the learning rate of a config over its training. Nothing is trained, and the data need not be there."""
 from pathlib import Path
 
-from mmengine.registry import init_default_scope
-
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.errors import UserError
+from dwnet.registry import enter_scope
 from dwnet.visual.figure import save
 from dwnet.visual.schedule import learning_rates, plot
 
@@ -36,7 +35,7 @@ def main() -> None:
 
 
 def _steps(cfg) -> int:
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    enter_scope(cfg)
     try:
         loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
         return len(Runner.build_dataloader(loader))

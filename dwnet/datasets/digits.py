@@ -28,6 +28,8 @@ from PIL import Image
 from dwnet.errors import UserError
 
 CLASSES = tuple('0123456789')
+ROOT = Path('data/digits')  # where the project's configs look for them, below the current folder
+_PARTS = ('classification', 'scenes', 'annotations', 'labels')
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,7 @@ def is_complete(root: str | os.PathLike, config: DigitsConfig = DigitsConfig()) 
 
 
 def _refuse_foreign_folder(root: Path) -> None:
-    ours = {'classification', 'scenes', 'annotations', 'labels', 'manifest.json'}
-    if root.exists() and (not root.is_dir() or {p.name for p in root.iterdir()} - ours):
+    if root.exists() and (not root.is_dir() or {p.name for p in root.iterdir()} - {*_PARTS, 'manifest.json'}):
         raise UserError(f'{root} holds other files than the digits; name a folder that is empty or new')
 
 
@@ -269,6 +270,16 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
     return True
 
 
+def prepare_if_missing(*paths: str | os.PathLike) -> None:
+    """Makes the data at ``data/digits`` if one of ``paths`` is a part of them and that folder is not there.
+
+    A folder that is there stays as it is: it may be the user's.
+    """
+    parts = [Path(os.path.normpath(path)).parts for path in paths]
+    if not ROOT.exists() and any(part[:2] == ROOT.parts and part[2:3] and part[2] in _PARTS for part in parts):
+        prepare(ROOT)
+
+
 def main() -> None:
     """``python -m dwnet.datasets.digits [FOLDER]``."""
     import argparse
@@ -277,7 +288,7 @@ def main() -> None:
         prog='python -m dwnet.datasets.digits',
         description='Makes the digits data if it is missing or damaged.',
         epilog='example: python -m dwnet.datasets.digits data/digits')
-    parser.add_argument('root', nargs='?', default='data/digits', help='default: %(default)s')
+    parser.add_argument('root', nargs='?', default=str(ROOT), help='default: %(default)s')
     root = parser.parse_args().root
     print(f'{root}: {"made" if prepare(root) else "complete, nothing to do"}')
 

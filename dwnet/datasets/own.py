@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from dwnet.engine.data_checks import some
 from dwnet.errors import UserError
+from dwnet.registry import lineage, toolbox_of
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 _PARTS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test', 'testing'))
@@ -63,9 +65,10 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f'--data-root {root} is no folder')
-    find = dict(mmpretrain=_find_classes, mmdet=_find_coco, mmseg=_find_masks).get(cfg.get('default_scope'))
+    toolbox = toolbox_of(cfg)
+    find = dict(mmpretrain=_find_classes, mmdet=_find_coco, mmseg=_find_masks).get(toolbox)
     if find is None:
-        raise UserError(f"--data-root needs a config of mmpretrain, mmdet or mmseg, not {cfg.get('default_scope')!r}")
+        raise UserError(f"--data-root needs a config of mmpretrain, mmdet or mmseg, not {toolbox!r}")
     data = find(folder, Path(cfg.work_dir, 'split').resolve())
     for part in ('train', 'val', 'test'):
         loader = cfg.get(f'{part}_dataloader')
@@ -74,14 +77,14 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
                             f'{part}_dataloader')
         pipeline = [dict(step) for step in _innermost(loader.dataset).pipeline]
         for step in pipeline:
-            if str(step['type']).endswith('LoadAnnotations'):
+            if 'mmcv.LoadAnnotations' in lineage(step, TRANSFORMS, cfg.get('default_scope')):
                 step.pop('reduce_zero_label', None)
-                if cfg.default_scope == 'mmdet':
+                if toolbox == 'mmdet':
                     step['with_mask'] = bool(step.get('with_mask')) and data.with_masks
         # a wrapper, such as one that repeats or mixes images, stays around it
         _innermost(loader.dataset, replace=dict(data.datasets.get(part, data.datasets['val']), pipeline=pipeline))
-    _set_evaluators(cfg, data)
-    if cfg.default_scope == 'mmdet' and not data.with_masks:
+    _set_evaluators(cfg, data, toolbox)
+    if toolbox == 'mmdet' and not data.with_masks:
         _leave_out_masks(cfg)
     _set_num_classes(cfg.model, len(data.classes))
     _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # where mmpretrain's own configs have it
@@ -100,17 +103,18 @@ def _innermost(dataset: dict, replace: dict | None = None) -> dict:
     return dataset
 
 
-def _set_evaluators(cfg: Config, data: OwnData) -> None:
+def _set_evaluators(cfg: Config, data: OwnData, toolbox: str) -> None:
     for part in ('val', 'test'):
-        if cfg.default_scope == 'mmpretrain':
-            evaluator = dict(type='Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
-        elif cfg.default_scope == 'mmdet':
+        if toolbox == 'mmpretrain':
+            evaluator = dict(type='mmpretrain.Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
+        elif toolbox == 'mmdet':
             boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO has none
             masks = data.with_masks and _has_mask_head(cfg.model)
-            evaluator = dict(type='CocoMetric', ann_file=data.datasets.get(part, data.datasets['val'])['ann_file'],
+            ann_file = data.datasets.get(part, data.datasets['val'])['ann_file']
+            evaluator = dict(type='mmdet.CocoMetric', ann_file=ann_file,
                              metric=[*['bbox'] * bool(boxes), *['segm'] * masks])
         else:
-            evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+            evaluator = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
         cfg[f'{part}_evaluator'] = evaluator
 
 
@@ -254,7 +258,7 @@ def _find_classes(root: Path, split: Path) -> OwnData:
                 own = part if part != 'all' else 'val' if image in held_back else 'train'
                 lists[own].append(f'{image} {names.index(name)}')
     datasets = {
-        part: dict(type='CustomDataset', data_root=str(root), metainfo=dict(classes=names),
+        part: dict(type='mmpretrain.CustomDataset', data_root=str(root), metainfo=dict(classes=names),
                    ann_file=_write_split(split, f'{part}.txt', '\n'.join(lines) + '\n'))
         for part, lines in lists.items()}
     return OwnData(names, {part: len(lines) for part, lines in lists.items()}, datasets)
@@ -316,7 +320,7 @@ def _find_coco(root: Path, split: Path) -> OwnData:
     for part, content in contents.items():
         folder = _folder_of_images([image['file_name'] for image in content['images']], root, sources[part], part)
         datasets[part] = dict(
-            type='CocoDataset', data_root=str(root), ann_file=ann_files[part], data_prefix=dict(img=f'{folder}/'),
+            type='mmdet.CocoDataset', data_root=str(root), ann_file=ann_files[part], data_prefix=dict(img=f'{folder}/'),
             metainfo=dict(classes=classes, palette=_palette(len(classes))),
             **(dict(test_mode=True) if part != 'train' else {}))  # images without objects teach the background
     sizes = {part: len(content['images']) for part, content in contents.items()}
@@ -387,7 +391,7 @@ def _find_masks(root: Path, split: Path) -> OwnData:
     pairs = {part: _pairs(images / name, masks / name) for part, name in parts.items()}
     classes = _class_names(root, [(masks / name, pairs[part]) for part, name in parts.items()])
     palette = [(0, 0, 0), *_palette(len(classes) - 1)]  # the first is nearly always the background
-    common = dict(type='BaseSegDataset', data_root=str(root), metainfo=dict(classes=classes, palette=palette),
+    common = dict(type='mmseg.BaseSegDataset', data_root=str(root), metainfo=dict(classes=classes, palette=palette),
                   reduce_zero_label=False)
     datasets, sizes = {}, {}
     for part, name in parts.items():

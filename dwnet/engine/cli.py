@@ -16,12 +16,11 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from dwnet.errors import UserError, one_line
 from dwnet.hub import config_path
+from dwnet.registry import TOOLBOXES, toolbox_of
 
 from .preemption import EXIT_CODE, Preempted
 from .process_group import started_by
 
-# Toolbox of a config's default_scope → the extra of ours that installs it.
-TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
 # https://…, s3://…, also with the slashes that a path loses
 _ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)
 
@@ -70,7 +69,7 @@ def make_parser(description: str, example: str, launched: bool = False) -> argpa
     """
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f'example: {example}',
+        epilog=as_called(f'example: {example}'),
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; it says which task and which data')
     parser.add_argument(
@@ -88,10 +87,17 @@ def make_parser(description: str, example: str, launched: bool = False) -> argpa
         '--launcher',
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default=started_by(),
-        help='who started this process; set by tools/dist_train.sh and the like')
+        help='who started this process; set by dist_train.sh and the like')
     # Given by the old torch.distributed.launch; the environment says the same.
     parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
     return parser
+
+
+def as_called(example: str) -> str:
+    """An example for a clone, as it is typed where ``python -m dwnet`` runs the tools, with or without one."""
+    if not sys.argv[0].startswith('python -m dwnet'):
+        return example
+    return re.sub(r'python tools/(\w+)\.py', r'python -m dwnet \1', example).replace('configs/', 'dwnet::')
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
@@ -166,7 +172,8 @@ def load_config(args: argparse.Namespace) -> Config:
         raise _address_error(args.config)
     args.config = config_path(args.config)
     if not Path(args.config).is_file():
-        raise UserError(f'{args.config} is missing; the configs are below configs/')
+        raise UserError(f'{args.config} is missing; those of this project have names such as '
+                        'dwnet::classification/dwnet-nano_digits.py')
     try:
         cfg = Config.fromfile(args.config)
     except ModuleNotFoundError as error:
@@ -179,7 +186,10 @@ def load_config(args: argparse.Namespace) -> Config:
         raise UserError(f'{args.config} cannot be read: {one_line(error)}') from error
     if args.cfg_options:
         _merge_options(cfg, args.cfg_options)
-    toolbox = cfg.get('default_scope')
+    try:
+        toolbox = toolbox_of(cfg)
+    except ImportError as error:  # a pure-Python config imports its classes when they are asked for
+        raise _toolbox_error('packages', one_line(error)) from error
     if toolbox in TOOLBOXES:
         try:
             importlib.import_module(f'{toolbox}.models')

@@ -11,12 +11,32 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, Registry, init_default_scope
+from mmengine.hooks import EMAHook
+from mmengine.model import PretrainedInit
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim.scheduler.param_scheduler import ConstantParamScheduler, LinearParamScheduler
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    METRICS,
+    MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    VISBACKENDS,
+    WEIGHT_INITIALIZERS,
+    Registry,
+)
+from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
 from dwnet.checkpoint import read_checkpoint
 from dwnet.datasets.loading import with_checks
 from dwnet.datasets.own import use_own_data
 from dwnet.errors import UserError
+from dwnet.hub import script
+from dwnet.models import DWNet
+from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of, type_name
 
 from .checkpoints import checkpoints_in, pointed_at
 from .data_checks import some
@@ -75,7 +95,7 @@ def start_with_new_heads(cfg: Config, checkpoint: str) -> None:
     parts = {name.split('.')[0] for name in weights}
     # those of a classifier, or of a model whose heads this one does not have at all
     of_backbone = 'backbone' not in parts or not (parts - {'backbone', 'neck', 'head'}) & set(cfg.model)
-    if of_backbone and cfg.default_scope != 'mmpretrain':
+    if of_backbone and toolbox_of(cfg) != 'mmpretrain':
         cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
         if 'backbone' in parts and not _is_dwnet(cfg):  # mmengine's would load nothing, and not say so
             cfg.model.backbone.init_cfg.prefix = 'backbone.'
@@ -109,7 +129,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     optimizer = cfg.optim_wrapper.optimizer
     if args.lr is None and not args.auto_scale_lr:
         factor = batch * processes * cfg.optim_wrapper.get('accumulative_counts', 1) / base
-        factor = factor if 'SGD' in str(optimizer.type) else math.sqrt(factor)
+        factor = factor if _is_kind_of(optimizer, torch.optim.SGD, OPTIMIZERS, cfg) else math.sqrt(factor)
         set_lr(cfg, float(f'{optimizer.lr * factor:.2g}'))
     if args.epochs is None:
         args.epochs = min(cfg.train_cfg.get('max_epochs', _OWN_EPOCHS), _OWN_EPOCHS)
@@ -164,13 +184,14 @@ def enable_bf16_training(cfg: Config) -> None:
 def enable_fsdp(cfg: Config, args: Namespace) -> None:
     """``--strategy fsdp``: the weights, their gradients and the optimizer's state are spread over the processes."""
     if args.launcher == 'none':
-        raise UserError('--strategy fsdp is for several processes: start it by tools/dist_train.sh')
-    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        raise UserError('--strategy fsdp is for several processes, which '
+                        f"`bash {script('dist_train.sh')} CONFIG NUMBER --strategy fsdp` starts")
+    if is_of(cfg.optim_wrapper, AmpOptimWrapper, OPTIM_WRAPPERS, cfg.get('default_scope')):
         raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
                         '--cfg-options optim_wrapper.type=OptimWrapper for float32')
     if args.compile or args.channels_last:
         raise UserError('--strategy fsdp cannot be combined with --compile or --channels-last')
-    if any(hook['type'] == 'EMAHook' for hook in cfg.get('custom_hooks') or []):
+    if any(_is_kind_of(hook, EMAHook, HOOKS, cfg) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
     cfg.strategy = 'fsdp'
 
@@ -181,8 +202,9 @@ def enable_bf16_testing(cfg: Config) -> None:
 
 
 def _must_be_plain(option: str, cfg: Config) -> None:
-    if (wrapper := cfg.optim_wrapper.get('type', 'OptimWrapper')) not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'{option} cannot be combined with optim_wrapper.type={wrapper!r}')
+    wrapper = {'type': OptimWrapper, **cfg.optim_wrapper}
+    if class_of(wrapper, OPTIM_WRAPPERS, cfg.get('default_scope')) not in (OptimWrapper, AmpOptimWrapper):
+        raise UserError(f'{option} cannot be combined with optim_wrapper.type={type_name(wrapper)!r}')
 
 
 def enable_speed(cfg: Config, args: Namespace) -> None:
@@ -224,7 +246,7 @@ def enable_fine_tuning(cfg: Config, args: Namespace) -> None:
 
 
 def _count_samples(cfg: Config) -> int:
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     return len(DATASETS.build(with_checks(copy.deepcopy(cfg.train_dataloader.dataset))))
 
 
@@ -253,7 +275,7 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
     loop.pop('dynamic_intervals', None)
     if not by_epoch:
         loop.val_interval = steps
-        cfg.default_hooks.setdefault('checkpoint', {}).interval = steps
+        cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook')).interval = steps
     loop.val_interval = min(loop.get('val_interval', 1), loop[length])
     key = '_epoch' if by_epoch else '_iter'  # in which the hooks count that, say, end strong augmentation
     for part in (loop, *(cfg.get('custom_hooks') or ())):
@@ -263,7 +285,8 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
     schedule = cfg.get('param_scheduler') or []
     for scheduler in schedule if isinstance(schedule, list) else [schedule]:
         share = factor
-        if by_epoch and not scheduler.get('by_epoch', True) and str(scheduler.type).startswith(('Linear', 'Constant')):
+        if by_epoch and not scheduler.get('by_epoch', True) and _is_kind_of(
+                scheduler, (LinearParamScheduler, ConstantParamScheduler), PARAM_SCHEDULERS, cfg):
             share = min(1., .1 * epochs * steps / max(1, scheduler.get('end', 1)))
         for key in ('begin', 'end', 'T_max', 'warmup', 'step_size', 'milestones'):
             value = scheduler.get(key)
@@ -286,11 +309,12 @@ def enable_freeze(cfg: Config, stages: int, resume: str | None = None) -> None:
     if stages not in range(5):
         raise UserError(f'--freeze {stages}: 0 freezes the stem, 1 to 4 also so many stages')
     backbone = cfg.model.get('backbone') or {}
-    if not _takes(MODELS, backbone.get('type'), 'frozen_stages', cfg.default_scope):
-        raise UserError(f"--freeze needs a backbone with frozen_stages, and {backbone.get('type', 'this model')} has "
-                        'none; --layer-decay, or --lr, keeps it near to where it starts')
-    pretrained = any(part.get('pretrained') or any(init and init.get('type') == 'Pretrained'
-                                                   for init in _listed(part.get('init_cfg')))
+    if not _takes(MODELS, backbone, 'frozen_stages', cfg):
+        name = type_name(backbone) if backbone else 'this model'
+        raise UserError(f'--freeze needs a backbone with frozen_stages, and {name} has none; --layer-decay, or --lr, '
+                        'keeps it near to where it starts')
+    pretrained = any(part.get('pretrained') or any(
+        init and is_of(init, PretrainedInit, WEIGHT_INITIALIZERS) for init in _listed(part.get('init_cfg')))
                      for part in (cfg.model, backbone))
     resumes = resume not in (None, 'auto') or resume == 'auto' and (
         pointed_at(cfg.work_dir) or checkpoints_in(cfg.work_dir))
@@ -311,16 +335,16 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
         end = scheduler.pop('eta_min', None)  # one for all would raise the rate of the first layers
         if not end:
             continue
-        if _takes(PARAM_SCHEDULERS, scheduler.type, 'eta_min_ratio', cfg.default_scope):
+        if _takes(PARAM_SCHEDULERS, scheduler, 'eta_min_ratio', cfg):
             scheduler.eta_min_ratio = end / wrapper.optimizer.lr
         else:
-            print(f'--layer-decay: {scheduler.type} ends at 0 and not at eta_min={end:g}, which would be one for all '
-                  'layers')
+            print(f'--layer-decay: {type_name(scheduler)} ends at 0 and not at eta_min={end:g}, which would be one for '
+                  'all layers')
 
 
 def enable_ema(cfg: Config) -> None:
     """``--ema``: the weights that are validated and kept are averages over about the last tenth of the steps."""
-    if any(hook['type'] == 'EMAHook' for hook in cfg.get('custom_hooks') or []):
+    if any(_is_kind_of(hook, EMAHook, HOOKS, cfg) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--ema: this config averages the weights already (custom_hooks)')
     # mmengine's fixed momentum of 0.0002 would keep, over the few steps of a small data set, where it started from
     _add_hook(cfg, 'EMAHook', ema_type='MomentumAnnealingEMA', gamma=10, update_buffers=True)
@@ -337,7 +361,7 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
 
 def keep_best(cfg: Config) -> None:
     """The checkpoint that validates best is kept, too."""
-    checkpoint = cfg.default_hooks.setdefault('checkpoint', {})
+    checkpoint = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if not checkpoint.get('save_best'):
         checkpoint.update(save_best=main_metric(cfg), rule='greater')
 
@@ -345,12 +369,12 @@ def keep_best(cfg: Config) -> None:
 def main_metric(cfg: Config) -> str:
     """What papers quote first, by the toolbox's name."""
     for metric in _listed(cfg.get('val_evaluator') or []):
-        name = str(metric.get('type')).rpartition('.')[2]
-        if name == 'Accuracy':
+        kinds = lineage(metric, METRICS, cfg.get('default_scope'))
+        if 'mmpretrain.Accuracy' in kinds:
             return 'accuracy/top1'
-        if name == 'CocoMetric':
+        if 'mmdet.CocoMetric' in kinds:
             return _first_of(metric.get('metric', 'bbox'), {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'})
-        if name == 'IoUMetric':
+        if 'mmseg.IoUMetric' in kinds:
             scores = ('mIoU', 'mDice', 'mFscore')
             return _first_of(metric.get('iou_metrics', 'mIoU'), dict(zip(scores, scores)))
     raise UserError('val_evaluator of this config has none of Accuracy, CocoMetric and IoUMetric: say by '
@@ -367,14 +391,14 @@ def _first_of(measured: str | list, scores: dict[str, str]) -> str:
 
 def enable_log_to(cfg: Config, places: list[str]) -> None:
     """``--log-to``: curves go to TensorBoard or Weights & Biases as well, by mmengine's own backends."""
-    backends = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
+    backends = dict(tensorboard=TensorboardVisBackend, wandb=WandbVisBackend)
     visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
     kept = list(visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
     for place in places:
         if importlib.util.find_spec(place) is None:
             raise UserError(f'--log-to {place}: the package {place} is missing: pip install {place}')
-        if all(backend['type'] != backends[place] for backend in kept):
-            kept.append(dict(type=backends[place]))
+        if not any(_is_kind_of(backend, backends[place], VISBACKENDS, cfg) for backend in kept):
+            kept.append(dict(type=backends[place].__name__))
     visualizer.vis_backends = kept
 
 
@@ -392,9 +416,10 @@ def enable_show_dir(cfg: Config, folder: str) -> None:
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config')
-    if cfg.default_scope == 'mmpretrain':
+    toolbox = toolbox_of(cfg)
+    if toolbox == 'mmpretrain':
         hook.update(enable=True, out_dir=folder, interval=1)
-    elif cfg.default_scope == 'mmdet':
+    elif toolbox == 'mmdet':
         hook.update(draw=True, test_out_dir=folder, interval=1)
     else:
         hook.update(draw=True, interval=1)
@@ -403,12 +428,13 @@ def enable_show_dir(cfg: Config, folder: str) -> None:
 
 def enable_out(cfg: Config, out: str) -> None:
     """``--out``: predictions in a file (classification, detection) or a folder (segmentation)."""
-    if cfg.default_scope == 'mmseg':
+    toolbox = toolbox_of(cfg)
+    if toolbox == 'mmseg':
         cfg.test_evaluator.update(output_dir=out, keep_results=True)
         return
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {out}: the predictions are written as .pkl')
-    dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
+    dump = 'mmdet.DumpDetResults' if toolbox == 'mmdet' else 'DumpResults'
     cfg.test_evaluator = [*_listed(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
 
 
@@ -426,24 +452,27 @@ def enable_tta(cfg: Config) -> None:
 
 
 def _add_mirrored_view(cfg: Config) -> None:
-    model = dict(mmpretrain='AverageClsScoreTTA', mmdet='BoxTTAModel', mmseg='SegTTAModel').get(cfg.default_scope)
+    toolbox = toolbox_of(cfg)
+    model = dict(mmpretrain='mmpretrain.AverageClsScoreTTA', mmdet='BoxTTAModel',
+                 mmseg='mmseg.SegTTAModel').get(toolbox)
     pipeline = cfg.test_dataloader.dataset.get('pipeline')
     if model is None or not pipeline:
         raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
     cfg.tta_model = dict(type=model)
     # the truth stays as it is: it is loaded behind the mirror, and the predictions are mirrored back
-    names = [str(step['type']).rpartition('.')[2] for step in pipeline]
     # and padding, which lies at the right and below of a mirror image, too
-    here = next(i for i, name in enumerate(names) if name.startswith(('Pad', 'LoadAnnotations', 'Pack')))
+    behind = {'mmcv.LoadAnnotations', 'mmcv.Pad'}
+    here = next((i for i, step in enumerate(pipeline[:-1])
+                 if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
     packing = copy.deepcopy(pipeline[-1])
     if 'meta_keys' in packing:
         packing.meta_keys = [*packing.meta_keys, *{'flip', 'flip_direction'}.difference(packing.meta_keys)]
-    views = [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)]
-    if cfg.default_scope == 'mmdet':
+    views = [dict(type=f'{toolbox}.RandomFlip', prob=prob) for prob in (0., 1.)]
+    if toolbox == 'mmdet':
         importlib.import_module('dwnet.engine.tta')
         cfg.tta_model.tta_cfg = dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100)
         for metric in _listed(cfg.test_evaluator):
-            if metric.get('type') == 'CocoMetric':
+            if 'mmdet.CocoMetric' in lineage(metric, METRICS, cfg.get('default_scope')):
                 metric.metric = 'bbox'
     cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
         views, *([step] for step in pipeline[here:-1]), [packing]])]
@@ -456,15 +485,20 @@ def enable_deploy(cfg: Config) -> None:
     _add_hook(cfg, 'DeployHook')
 
 
-def _takes(registry: Registry, kind: str | type | None, argument: str, scope: str) -> bool:
-    """Whether a class, or one that it is made from, has an argument of this name."""
-    with registry.switch_scope_and_registry(scope) as own:
-        kind = own.get(kind) if isinstance(kind, str) else kind
+def _takes(registry: Registry, config: dict, argument: str, cfg: Config) -> bool:
+    """Whether the class of a part of ``cfg``, or one that it is made from, has an argument of this name."""
+    kind = class_of(config, registry, cfg.get('default_scope'))
     return any(argument in inspect.signature(base.__init__).parameters for base in getattr(kind, '__mro__', ()))
 
 
+def _is_kind_of(config: dict, classes: type | tuple[type, ...], registry: Registry, cfg: Config) -> bool:
+    """Whether the class of a part of ``cfg`` is, or inherits from, one of these."""
+    kind = class_of(config, registry, cfg.get('default_scope'))
+    return isinstance(kind, type) and issubclass(kind, classes)
+
+
 def _is_dwnet(cfg: Config) -> bool:
-    return str(cfg.model.get('backbone', {}).get('type')).endswith('DWNet')
+    return _is_kind_of(cfg.model.get('backbone') or {}, DWNet, MODELS, cfg)
 
 
 def _must_exist(checkpoint: str) -> None:

@@ -14,15 +14,18 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, InfiniteSampler
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import PretrainedInit, is_model_wrapper
+from mmengine.registry import DATASETS, OPTIMIZERS, WEIGHT_INITIALIZERS
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from dwnet.checkpoint import load_backbone, load_weights, read_checkpoint
+from dwnet.datasets import digits
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
+from dwnet.registry import is_of, lineage, type_name
 
 from .data_checks import (
     Finding,
@@ -35,8 +38,8 @@ from .data_checks import (
     watch_coco,
 )
 
-# Data sets of mmpretrain that download themselves.
-_SELF_FETCHED = ('CIFAR', 'MNIST', 'FashionMNIST')
+# Data sets that download themselves, and what is made from them.
+_SELF_FETCHED = {'mmpretrain.CIFAR10', 'mmpretrain.MNIST'}
 
 
 def preflight(runner: MMEngineRunner) -> None:
@@ -98,26 +101,27 @@ def _as_error(findings: list[Finding]) -> UserError:
 
 
 def check_data(cfg: Config, *parts: str) -> None:
-    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says.
+    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says; makes the digits.
 
     Raises:
         UserError: If a file or folder is missing.
     """
     for part in parts:
         loader, evaluator = cfg.get(f'{part}_dataloader'), cfg.get(f'{part}_evaluator')
-        paths = [*_dataset_paths((loader or {}).get('dataset'))]
+        paths = [*_dataset_paths((loader or {}).get('dataset'), cfg.get('default_scope'))]
         for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
             if metric.get('ann_file'):
                 paths.append((f'{part}_evaluator.ann_file', Path(metric['ann_file'])))
+        digits.prepare_if_missing(*(path for _, path in paths))
         for setting, path in paths:
             if not path.exists():
                 setting = setting.replace('dataset', f'{part}_dataloader.dataset', 1)
-                remedy = ('`make data` makes it' if 'digits' in path.parts else
+                remedy = (f'remove {digits.ROOT}, and it is made again' if path.is_relative_to(digits.ROOT) else
                           f'put the data there, or say where it is: --cfg-options {setting}=…')
                 raise UserError(f'{path} is missing ({part} data); {remedy}')
 
 
-def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
+def _dataset_paths(dataset: dict | None, scope: str | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
     """The setting and the path of everything on disk that a dataset config, however nested, names."""
     if not dataset:
         return
@@ -125,9 +129,9 @@ def _dataset_paths(dataset: dict | None, setting: str = 'dataset') -> Iterator[t
         inner = dataset.get(key)
         for i, part in enumerate(inner if isinstance(inner, (list, tuple)) else [inner]):
             name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
-            yield from _dataset_paths(part, name)
+            yield from _dataset_paths(part, scope, name)
     root = dataset.get('data_root') or ''
-    if '://' in root or str(dataset.get('type')).startswith(_SELF_FETCHED):  # on a server, or on its way
+    if '://' in root or _SELF_FETCHED.intersection(lineage(dataset, DATASETS, scope)):  # on a server, or on its way
         return
     if root:
         yield f'{setting}.data_root', Path(root)
@@ -151,7 +155,7 @@ def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding
     for module in model.modules():
         steps = getattr(module, 'init_cfg', None) or []
         for step in [steps] if isinstance(steps, dict) else steps:
-            if step.get('type') == 'Pretrained':
+            if is_of(step, PretrainedInit, WEIGHT_INITIALIZERS):
                 source = step['checkpoint']
                 if isinstance(module, DWNet):
                     load_backbone(module, read_checkpoint(source)['state_dict'], source, dry_run=True)
@@ -220,8 +224,10 @@ def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: b
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = runner.cfg.get('optim_wrapper', {}).get('optimizer', {})
-    kind = str(optimizer.get('type'))
-    states = 2 if 'Adam' in kind or 'Lamb' in kind else int(kind != 'SGD' or bool(optimizer.get('momentum')))
+    if is_of(optimizer, torch.optim.SGD, OPTIMIZERS):
+        states = int(bool(optimizer.get('momentum')))
+    else:
+        states = 2 if any(part in type_name(optimizer) for part in ('Adam', 'Lamb')) else 1
     copies = 1 + any(isinstance(hook, EMAHook) for hook in runner.hooks)
     return copies * weights + with_optimizer * states * trained
 

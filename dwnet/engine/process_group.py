@@ -12,6 +12,7 @@ import subprocess
 import torch.distributed
 
 from dwnet.errors import UserError
+from dwnet.hub import script
 
 # What torchrun sets → the same by other launchers.
 _VARIABLES = {
@@ -58,7 +59,7 @@ def set_environment(launcher: str) -> None:
     needed = ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT']
     if missing := [names.get(name, name) for name in needed if name not in env]:
         raise UserError(f"launcher '{launcher}' did not set {', '.join(missing)}: start the tools by "
-                        'tools/dist_train.sh, tools/slurm_train.sh or tools/mpi_train.sh')
+                        f"{script('dist_train.sh')}, or slurm_train.sh or mpi_train.sh beside it")
     if launcher == 'slurm':
         env['LOCAL_WORLD_SIZE'] = str(math.ceil(int(env['WORLD_SIZE']) / int(env.get('SLURM_STEP_NUM_NODES', 1))))
 

@@ -20,7 +20,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import RUNNERS
+from mmengine.registry import DATASETS, HOOKS, LOOPS, METRICS, OPTIM_WRAPPERS, RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
@@ -32,7 +32,7 @@ from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
 from dwnet.models.layers import turn_on_recomputation
-from dwnet.registry import is_of
+from dwnet.registry import is_of, toolbox_of
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
 from .loops import EpochLoop, IterLoop
@@ -124,20 +124,20 @@ class Runner(MMEngineRunner):
         if self._is_lean:
             from .lean_segmentation import IoUMetric, LeanIoUMetric
             evaluator = _with_metric(evaluator, IoUMetric, LeanIoUMetric)
-        elif self.cfg.get('default_scope') == 'mmdet':
+        elif toolbox_of(self.cfg) == 'mmdet':
             from dwnet.datasets.coco import CheckedCocoMetric, CocoDataset, CocoMetric
             datasets = [(self.cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
             # others, of Cityscapes or Objects365 say, leave nothing out
-            if any(isinstance(dataset, dict) and is_of(dataset, CocoDataset) for dataset in datasets):
+            if any(isinstance(dataset, dict) and is_of(dataset, CocoDataset, DATASETS) for dataset in datasets):
                 evaluator = _with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return super().build_evaluator(evaluator)
 
     @property
     def _is_lean(self) -> bool:
-        return self.cfg.get('default_scope') == 'mmseg' and not self.cfg.get('keep_seg_logits')
+        return toolbox_of(self.cfg) == 'mmseg' and not self.cfg.get('keep_seg_logits')
 
     def build_optim_wrapper(self, optim_wrapper):
-        if (isinstance(optim_wrapper, dict) and is_of(optim_wrapper, AmpOptimWrapper)
+        if (isinstance(optim_wrapper, dict) and is_of(optim_wrapper, AmpOptimWrapper, OPTIM_WRAPPERS)
                 and not torch.cuda.is_available()):
             self.logger.warning('mixed precision needs a GPU: training in fp32')
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
@@ -151,7 +151,7 @@ class Runner(MMEngineRunner):
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         hooks = {**_HOOKS, **(hooks or {})}
         checkpoint = hooks.get('checkpoint')
-        if isinstance(checkpoint, dict) and is_of(checkpoint, CheckpointHook):
+        if isinstance(checkpoint, dict) and is_of(checkpoint, CheckpointHook, HOOKS):
             hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
         super().register_default_hooks(hooks)
 
@@ -172,7 +172,7 @@ class Runner(MMEngineRunner):
             loop['type'] = EpochLoop if loop.pop('by_epoch') else IterLoop
         elif isinstance(loop, dict):
             for theirs, own in ((EpochBasedTrainLoop, EpochLoop), (IterBasedTrainLoop, IterLoop)):
-                if is_of(loop, theirs):
+                if is_of(loop, theirs, LOOPS):
                     loop = {**loop, 'type': own}
         return super().build_train_loop(loop)
 
@@ -327,9 +327,9 @@ def _with_metric(evaluator: Any, theirs: type, own: type) -> Any:
         return [_with_metric(metric, theirs, own) for metric in evaluator]
     if not isinstance(evaluator, dict):
         return evaluator
-    if is_of(evaluator, Evaluator):
+    if 'metrics' in evaluator:  # of an Evaluator's own config
         return {**evaluator, 'metrics': _with_metric(evaluator['metrics'], theirs, own)}
-    return {**evaluator, 'type': own} if is_of(evaluator, theirs) else evaluator
+    return {**evaluator, 'type': own} if is_of(evaluator, theirs, METRICS) else evaluator
 
 
 def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -216,7 +216,7 @@ class DWNet(BaseModule):
     def init_weights(self) -> None:
         """Initialises by ``init_cfg``; called by the toolboxes when a training starts."""
         steps = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
-        pretrained = [step for step in steps if step['type'] == 'Pretrained']
+        pretrained = [step for step in steps if step['type'] in ('Pretrained', PretrainedInit)]
         if pretrained:  # it brings all weights, so other steps would have no effect
             load_pretrained(self, pretrained[-1]['checkpoint'])
         else:

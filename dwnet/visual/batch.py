@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 
 from dwnet.engine import Runner
 from dwnet.errors import UserError
+from dwnet.registry import enter_scope
 
 from .figure import contact_sheet
 from .samples import draw, make_visualizer, to_picture
@@ -26,7 +27,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     Raises:
         UserError: If the set is empty.
     """
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     loader = dict(cfg[f'{split}_dataloader'], batch_size=number, num_workers=0, persistent_workers=False,
                   drop_last=False)
     loader = Runner.build_dataloader(loader, seed=seed)
@@ -49,7 +50,7 @@ def _settings(cfg: Config) -> dict:
 
 def _kind(cfg: Config) -> str:
     """mmpretrain's classifiers leave out the type of theirs."""
-    return _settings(cfg).get('type', 'ClsDataPreprocessor')
+    return _settings(cfg).get('type', 'mmpretrain.ClsDataPreprocessor')
 
 
 def _with_mixed_labels(sample: Any) -> Any:

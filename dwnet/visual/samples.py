@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import VISUALIZERS, init_default_scope
+from mmengine.registry import VISUALIZERS
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
 from torch import Tensor
+
+from dwnet.registry import enter_scope, toolbox_of
 
 MIN_SIDE = 256  # smaller images are enlarged, else the texts would cover them
 
@@ -23,10 +25,11 @@ def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
         dataset_meta: ``classes`` and ``palette`` of the data.
         name: mmengine keeps one visualizer of each name.
     """
-    init_default_scope(cfg.default_scope)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{cfg.default_scope}', 'vis_backends': None})
+    enter_scope(cfg)
+    toolbox = toolbox_of(cfg)
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox}', 'vis_backends': None})
     visualizer.dataset_meta = dataset_meta
-    if cfg.default_scope == 'mmseg':
+    if toolbox == 'mmseg':
         visualizer.alpha = .6  # the image can still be seen
     return visualizer
 

@@ -8,7 +8,9 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
+
+from dwnet.registry import enter_scope
 
 from .figure import COLOURS, MAP, new_figure
 
@@ -24,7 +26,7 @@ def learning_rates(cfg: Config, epoch_length: int) -> dict[float, list[float]]:
         Base rate → the rates of all steps, for the base rates that differ, as layer-wise decay makes them; the
         largest comes first.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    enter_scope(cfg)
     with torch.device('meta'):  # only the names and kinds of the parameters count
         model = MODELS.build(copy.deepcopy(cfg.model))
     settings = {key: value for key, value in cfg.optim_wrapper.items()

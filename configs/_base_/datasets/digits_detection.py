@@ -1,4 +1,4 @@
-"""Scenes of several digits, 128×128, as COCO with instance masks; made by `make data`."""
+"""Scenes of several digits, 128×128, as COCO with instance masks; made when they are first used."""
 _data = dict(
     type='CocoDataset',
     data_root='data/digits',

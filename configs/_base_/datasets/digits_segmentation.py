@@ -1,4 +1,4 @@
-"""Scenes of several digits, 128×128, each pixel labelled ground or digit; made by `make data`."""
+"""Scenes of several digits, 128×128, each pixel labelled ground or digit; made when they are first used."""
 _data = dict(
     type='BaseSegDataset',
     data_root='data/digits',
