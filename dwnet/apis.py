@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.errors import UserError
 from dwnet.hub import config_path
 from dwnet.models import DWNet
-from dwnet.registry import enter_scope, toolbox_of
+from dwnet.registry import class_of, enter_scope, toolbox_of
 from dwnet.swap import swap_backbone
 
 __all__ = ['inferencer', 'init_model', 'swap_backbone', 'switch_to_deploy']
@@ -142,6 +142,7 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     """
     model = init_model(config, checkpoint, device)
     toolbox = toolbox_of(model.cfg)
+    _name_transforms(model.cfg, toolbox)
     if toolbox == 'mmpretrain':
         from mmpretrain import ImageClassificationInferencer
         return ImageClassificationInferencer(model)
@@ -152,6 +153,15 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         from mmseg.apis import MMSegInferencer
         return _around(MMSegInferencer, model, **model.dataset_meta)
     raise UserError(f'a config of {toolbox!r} has no inferencer here, only those of mmpretrain, mmdet and mmseg')
+
+
+def _name_transforms(cfg: Config, toolbox: str | None) -> None:
+    """Types of the test pipeline that are classes or their paths become names: the inferencers look for names."""
+    for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
+        kind = class_of(step, TRANSFORMS, toolbox)
+        name = getattr(kind, '__name__', None)
+        if name and class_of(dict(type=name), TRANSFORMS, toolbox) is kind:
+            step['type'] = name
 
 
 def _around(kind: type, model: nn.Module, **arguments) -> Any:

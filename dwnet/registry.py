@@ -98,6 +98,7 @@ def enter_scope(config: dict) -> None:
 
     mmengine's ``init_default_scope`` warns whenever the toolbox is another one than before, and takes no None.
     """
-    scope, current = config.get('default_scope') or 'mmengine', DefaultScope.get_current_instance()
+    scope = config.get('default_scope') or toolbox_of(config) or 'mmengine'
+    current = DefaultScope.get_current_instance()
     if current is None or current.scope_name != scope:
         DefaultScope.get_instance(f'{scope}-{time.time_ns()}', scope_name=scope)

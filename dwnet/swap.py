@@ -74,7 +74,7 @@ def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
     necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
 
     if all(x.ndim == 2 for x in old) and not necks and toolbox == 'mmpretrain':  # pooled in the backbone
-        necks = model.neck = [ConfigDict(type='mmpretrain.GlobalAveragePooling')]
+        necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
         old = [x[:, :, None, None] for x in old]
     if any(x.ndim != 4 for x in old):
         raise UserError(f"the {name} gives {', '.join(str(tuple(x.shape)) for x in old)} and no feature maps, which "

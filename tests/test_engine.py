@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from dwnet.apis import init_model
@@ -61,6 +62,7 @@ def test_accumulated_batches_scale_the_learning_rate_as_one(tmp_path):
 
 @pytest.mark.parametrize('form', ['CocoMetric', 'mmdet.CocoMetric', 'a class'])
 def test_metrics_of_ours_in_the_place_of_the_toolboxes(form):
+    init_default_scope('mmdet')
     theirs, own = CheckedCocoMetric.__base__, CheckedCocoMetric
     metric = theirs if form == 'a class' else form
     other = dict(type='Accuracy')

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import read_config, run_tool
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from PIL import Image
@@ -145,7 +146,7 @@ def test_one_coco_file_is_split(tmp_path):
     assert not names['train'] & names['val'] and len(names['train'] | names['val']) == 10
     assert [len(content['annotations']) for content in files.values()] == [16, 4]
     assert data.datasets['val']['data_prefix']['img'] == f"{tmp_path / 'my' / 'images'}/"
-    assert cfg.val_evaluator == dict(type='CocoMetric', ann_file=data.datasets['val']['ann_file'],
+    assert cfg.val_evaluator == dict(type='mmdet.CocoMetric', ann_file=data.datasets['val']['ann_file'],
                                      metric=['bbox', 'segm'])
 
 
@@ -407,11 +408,15 @@ def test_what_a_model_predicts_is_scored(model, metric, tmp_path):
 
 def test_the_main_metric_is_one_that_is_measured():
     def of(**evaluator) -> str:
-        return main_metric(Config(dict(val_evaluator=evaluator)))
+        return main_metric(Config(dict(default_scope=evaluator.pop('scope', 'mmdet'), val_evaluator=evaluator)))
 
-    assert of(type='CocoMetric') == of(type='mmdet.CocoMetric', metric=['segm', 'bbox']) == 'coco/bbox_mAP'
+    assert of(type='CocoMetric') == of(scope=None, type='mmdet.CocoMetric', metric=['segm', 'bbox']) == 'coco/bbox_mAP'
     assert of(type='CocoMetric', metric='segm') == of(type='CocoMetric', metric=['segm']) == 'coco/segm_mAP'
-    assert of(type='IoUMetric') == 'mIoU' and of(type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
+    assert of(type='mmseg.IoUMetric') == 'mIoU'
+    assert of(scope='mmseg', type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
+    assert of(type=type('MyMetric', (CocoMetric, ), {})) == 'coco/bbox_mAP'
+    with pytest.raises(UserError, match='has none of Accuracy, CocoMetric and IoUMetric'):
+        of(type=type('CocoMetric', (), {}))
     with pytest.raises(UserError, match="val_evaluator measures proposal, and none of bbox, segm: say by"):
         of(type='CocoMetric', metric='proposal')
 
@@ -710,7 +715,7 @@ def test_padding_comes_behind_the_mirror():
     *before, views = cfg.test_dataloader.dataset.pipeline
     assert [step.type for step in before] == ['LoadImageFromFile', 'Resize']
     assert [[step.type for step in choices] for choices in views.transforms] == [
-        ['RandomFlip', 'RandomFlip'], ['Pad'], ['LoadAnnotations'], ['PackDetInputs']]
+        ['mmdet.RandomFlip', 'mmdet.RandomFlip'], ['Pad'], ['LoadAnnotations'], ['PackDetInputs']]
 
 
 @pytest.mark.parametrize('called, tool', [

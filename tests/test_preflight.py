@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, read_config, run_command, run_python, run_tool
 from mmdet.utils import reduce_mean
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import HOOKS, MODELS
 from PIL import Image
 from test_published_recipes import make_options
 from test_tools import CLASSIFICATION, CPU, DETECTION, SEGMENTATION, last_line, small
@@ -387,6 +387,23 @@ def test_batches_of_one_image(config, options, message, make_runner, monkeypatch
     torch.manual_seed(5), np.random.seed(6), random.seed(7)
     assert drawn == (torch.rand(1), np.random.rand(), random.random())
     assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
+
+
+@pytest.mark.parametrize('option', ['activation_checkpointing', 'ChannelsLastHook', 'CompileHook', 'BFloat16Hook'])
+def test_the_model_stays_bit_equal(option, make_runner, monkeypatch):
+    """What options put into a module's ``forward`` must not lead the tried copy back to the original's buffers."""
+    recomputed = {'activation_checkpointing': ['backbone.stages.0', 'backbone.stages.2']}
+    runner = make_runner(CLASSIFICATION, {
+        'train_dataloader.batch_size': 1, **(recomputed if option == 'activation_checkpointing' else {})})
+    if option.endswith('Hook'):
+        hook = HOOKS.build(dict(type=option))
+        hook.before_run(runner)
+        hook.before_test(runner)
+    before = copy.deepcopy(runner.model.state_dict())
+    assert not judge(runner, monkeypatch)[0]
+    after = runner.model.state_dict()
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert not changed and before.keys() == after.keys(), changed
 
 
 def test_the_metric_is_that_of_the_data_set(make_runner):

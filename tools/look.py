@@ -31,7 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=as_called("example: python tools/look.py cam 'data/digits/classification/test/3/*.jpg' --config "
-                         'configs/classification/dwnet-nano_digits.py --checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth'))
+                         'configs/classification/dwnet-nano_digits.py --checkpoint '
+                         'work_dirs/dwnet-nano_digits/epoch_10.pth'))
     parser.add_argument('what', choices=DRAW, help='see above')
     add_image_arguments(parser, '*')
     parser.add_argument('--number', type=int, default=NUMBER, help=f'only the first images (default: {NUMBER})')
