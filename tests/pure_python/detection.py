@@ -2,7 +2,7 @@
 from mmcv.ops import nms
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
-from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs
+from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
 from mmdet.evaluation import CocoMetric
 from mmdet.models import FPN, DetDataPreprocessor, FocalLoss, L1Loss, RetinaHead, RetinaNet
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder, MaxIoUAssigner, PseudoSampler
@@ -49,8 +49,9 @@ val_dataloader = dict(
         data_prefix=dict(img='scenes/test/'), test_mode=True,
         pipeline=[
             dict(type=LoadImageFromFile),
+            dict(type=Resize, scale=(128, 128), keep_ratio=True),
             dict(type=LoadAnnotations, with_bbox=True),
-            dict(type=PackDetInputs, meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape')),
+            dict(type=PackDetInputs, meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
         ]))
 test_dataloader = val_dataloader
 val_evaluator = dict(type=CocoMetric, ann_file='data/digits/annotations/test.json', metric='bbox')
