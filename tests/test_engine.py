@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from dwnet.apis import init_model
+from dwnet.checkpoint import read_checkpoint
 from dwnet.datasets.coco import CheckedCocoMetric
 from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
@@ -108,7 +109,7 @@ def test_config_text_in_a_checkpoint_is_not_executed(tmp_path):
     runner = toy_runner(tmp_path)
     runner.train()
     path, mark = tmp_path / 'epoch_1.pth', tmp_path / 'mark'
-    checkpoint = torch.load(path)
+    checkpoint = read_checkpoint(path)
     checkpoint['meta']['config'] = f"open({str(mark)!r}, 'w')"
     torch.save(checkpoint, path)
     again = toy_runner(tmp_path, load_from=str(path), resume=True)
@@ -124,7 +125,7 @@ def resume_changed(tmp_path):
         options = dict(param_scheduler=dict(type='LinearLR', end=9, by_epoch=False), optim_wrapper=dict(
             optimizer=dict(type='Adam', lr=.01)), **options)
         toy_runner(tmp_path / 'a', **options).train()
-        checkpoint = torch.load(tmp_path / 'a' / 'epoch_1.pth')
+        checkpoint = read_checkpoint(tmp_path / 'a' / 'epoch_1.pth')
         change(checkpoint)
         torch.save(checkpoint, tmp_path / 'x.pth')
         runner = toy_runner(tmp_path / 'b', load_from=str(tmp_path / 'x.pth'), resume=True, **options)

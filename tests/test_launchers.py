@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, run_command
 from test_tools import CLASSIFICATION, CPU, small
 
+from dwnet.checkpoint import read_checkpoint
 from dwnet.engine import watch
 from dwnet.engine.cli import make_parser
 from dwnet.engine.process_group import join, set_environment
@@ -221,7 +222,7 @@ def test_when_a_process_dies_training_goes_on_after_a_restart(launch, small_digi
     assert len(re.findall(r'train\) +\[1\]\[ *1/', log)) == 2, 'the first time there is nothing to go on from'
     assert len(re.findall(r'train\) +\[3\]\[ *1/', log)) == 2
     assert f'resumed epoch: 2, iter: {2 * epoch}' in log
-    assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
+    assert read_checkpoint(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
     training.wait_until_none_is_left()
 
 
@@ -281,7 +282,7 @@ def test_two_hosts_one_of_which_is_cut_off(launch, hosts, small_digits, tmp_path
     # of the first epoch, or of a later one where the machine was slow to cut the cable
     resumed = re.search(r'resumed epoch: (\d+), iter: (\d+)', trainings[0].log.read_text())
     assert resumed and int(resumed[2]) == int(resumed[1]) * epoch > 0
-    assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
+    assert read_checkpoint(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
 
 
 class Ended(Exception):

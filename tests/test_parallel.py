@@ -11,6 +11,7 @@ from test_engine import toy_runner
 from test_tools import CLASSIFICATION, CPU
 
 from dwnet import DWNet
+from dwnet.checkpoint import read_checkpoint
 
 NANO = dict(embed_dims=8, depths=(1, 1, 1, 1))
 
@@ -120,7 +121,7 @@ def train(config, work_dir, processes: int, batch: int, *options: str, last: int
     else:
         done = run_command('bash', 'tools/dist_train.sh', config, processes, *arguments, **environment)
         assert 'Warning: Grad strides' not in done.stderr  # which says nothing to the user
-    return torch.load(work_dir / f'epoch_{last}.pth')
+    return read_checkpoint(work_dir / f'epoch_{last}.pth')
 
 
 def flat(state: dict) -> torch.Tensor:

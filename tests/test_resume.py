@@ -17,6 +17,7 @@ from mmengine.registry import METRICS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
+from dwnet.checkpoint import read_checkpoint
 from dwnet.engine import Runner
 from dwnet.engine.checkpoints import newest_whole_checkpoint, point_to
 from dwnet.engine.guard import as_plain
@@ -173,7 +174,7 @@ def test_another_seed_gives_another_training(tmp_path):
 def test_a_seed_that_nobody_chose_is_resumed_too(tmp_path):
     with pytest.raises(InterruptedError):
         runner_for(tmp_path / 'cut', seed=None, hooks=[Stop(8)]).train()
-    seed = torch.load(tmp_path / 'cut/iter_5.pth')['meta']['seed']
+    seed = read_checkpoint(tmp_path / 'cut/iter_5.pth')['meta']['seed']
     whole = runner_for(tmp_path / 'whole', seed=seed)
     whole.train()
     named = shutil.copy(tmp_path / 'cut/iter_5.pth', tmp_path / 'named.pth')

@@ -3,6 +3,7 @@
 ==================  ==============================================================
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
 ``serialization``   loading files and downloads without running code from them
+``timm_loading``    the same for timm, imported with its models
 ==================  ==============================================================
 """
 import importlib.metadata
@@ -17,8 +18,7 @@ TIMM = '1.0.26'
 def install() -> None:
     """Called by ``import dwnet``; calling it again changes nothing."""
     mmcv_ops.install()
-    serialization.allow_checkpoint_types()
-    serialization.load_downloads_safely()
+    serialization.serve_mmengine()
 
 
 def timm_is_safe() -> bool:
