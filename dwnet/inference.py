@@ -89,7 +89,7 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             if stills:
                 progress.add('images', len(stills))
             for batch in _batches(read_images(stills, left_out), batch_size, any_size):
-                for (file, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                for (file, image), sample in _predict_stills(inferencer, batch, left_out):
                     entries.append(dict(image=str(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
             for file in files:
@@ -101,6 +101,19 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             f'{{"classes": {json.dumps(writer.names)},\n"predictions": [\n{lines}\n],\n'
             f'"left_out": {json.dumps(left_out)}}}\n')
     return left_out
+
+
+def _predict_stills(inferencer: Any, batch: list[Frame], left_out: dict[str, str]) -> Iterator[tuple[Frame, Any]]:
+    """Images with their data samples; those of which resizing leaves nothing, a strip say, go to ``left_out``."""
+    try:
+        yield from zip(batch, predict(inferencer, [image for _, image in batch]))
+    except cv2.error:
+        if len(batch) > 1:
+            for frame in batch:
+                yield from _predict_stills(inferencer, [frame], left_out)
+        else:
+            file, image = batch[0]
+            left_out[str(file)] = f'{image.shape[1]}×{image.shape[0]} pixels cannot be resized for the network'
 
 
 def _is_video(file: Path) -> bool:

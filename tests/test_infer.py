@@ -93,6 +93,23 @@ def test_what_is_written_is_what_the_model_predicts(task, weights, photos, tmp_p
     assert len({entry['picture'] for entry in found.values()}) == 6  # 1.jpg and 1.png, too
 
 
+@pytest.mark.parametrize('task', CONFIGS)
+def test_strips_and_single_pixels(task, weights, photos, tmp_path):
+    """A folder goes on behind an image of which the detector's resizing leaves nothing."""
+    files = [tmp_path / name for name in ('1_tall.png', '2_wide.png', '3_pixel.png')]
+    for file, size in zip(files, ((3, 2000), (2000, 3), (1, 1))):
+        Image.new('RGB', size, 'red').save(file)
+    infer_tool = inferencer(CONFIGS[task], weights / f'{task}.pth')
+    left_out = infer_files(infer_tool, [*files, photos / '0.jpg'], tmp_path / 'out', 4)
+    strips = files[:2] if task == 'detection' else []
+    assert left_out == {str(f): f'{size} pixels cannot be resized for the network'
+                        for f, size in zip(strips, ('3×2000', '2000×3'))}
+    written = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert len(written['predictions']) == 4 - len(strips) and written['left_out'] == left_out
+    for entry in written['predictions']:
+        assert max(Image.open(tmp_path / 'out' / entry['picture']).size) <= 2048
+
+
 def test_frames_of_a_video(weights, photos, tmp_path):
     clip = tmp_path / 'clip.mp4'
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*'mp4v'), 4, (128, 128))
