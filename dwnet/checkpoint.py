@@ -11,6 +11,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -391,7 +392,8 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
         The path that was written.
 
     Raises:
-        UserError: If the source cannot be read or is not DWNet's, or the target has another ending.
+        UserError: If the source cannot be read or is not DWNet's, or the target has another ending or cannot be
+            written.
     """
     path = Path(target)
     if path.suffix not in ('.pth', '.safetensors'):
@@ -402,7 +404,6 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
                for name, tensor in _converted(checkpoint['state_dict'], str(source)).items()}
     meta = checkpoint.get('meta')
     kept = {key: meta[key] for key in ('dataset_meta', ) if isinstance(meta, dict) and key in meta}
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.pth':
         buffer = io.BytesIO()
         torch.save(dict(state_dict=weights, meta=kept), buffer)
@@ -411,8 +412,14 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
         content = _with_digest(safetensors.torch.save(weights))
     final = path.with_name(f'{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}')
     unfinished = final.with_name(f'.{final.name}.unfinished')
-    unfinished.write_bytes(content)
-    return unfinished.rename(final)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content)
+        return unfinished.rename(final)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise UserError(f'{final} cannot be written: {error.strerror}') from error
 
 
 def _keys_by_name(names: Mapping[str, str | None], source: str, strip: str = '', add: str = '') -> dict[str, str]:

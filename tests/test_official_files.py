@@ -276,6 +276,13 @@ def test_clean_file_needs_a_known_suffix(tmp_path):
         write_clean(official_file(tmp_path, 'classification'), tmp_path / 'model.bin')
 
 
+def test_clean_file_needs_a_place(tmp_path):
+    source = official_file(tmp_path, 'classification')
+    with pytest.raises(UserError, match=r'model-[0-9a-f]{8}.pth cannot be written'):
+        write_clean(source, f'{source}/model.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['classification.pth']
+
+
 def test_any_loader_takes_an_official_detector(tmp_path):
     """The Runner of a toolbox itself calls mmengine's loader, which knows nothing of official names."""
     from mmengine.runner import load_checkpoint

@@ -266,6 +266,8 @@ def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):
         assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
     torch.save(dict(state_dict=NoisyNet().state_dict()), tmp_path / 'iter_18.pth')  # weights alone
     assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
+    (tmp_path / 'moved.pth').symlink_to('nowhere')
+    (tmp_path / 'folder.pth').mkdir()
     for pointer in ('', '/nowhere/iter_15.pth', '\x00'):
         (tmp_path / 'last_checkpoint').write_text(pointer)
         assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
