@@ -19,7 +19,7 @@ EXTRAS = {
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
-EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'build', 'setuptools']
+EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'build', 'setuptools', 'uv']
 
 setup(
     name='dwnet',

@@ -92,7 +92,7 @@ def fingerprint() -> str:
     for name in CODE:
         path = ROOT / name
         for file in sorted(path.rglob('*')) if path.is_dir() else [path]:
-            if file.is_file() and '__pycache__' not in file.parts and file.parts[-2] != 'dwnet.egg-info':
+            if file.is_file() and '__pycache__' not in file.parts:
                 digest.update(str(file.relative_to(ROOT)).encode() + b'\0' + file.read_bytes())
     return digest.hexdigest()[:12]
 

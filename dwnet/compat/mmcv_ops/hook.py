@@ -14,7 +14,8 @@ from dwnet.errors import UserError
 LINE = (
     "import sys, pkgutil; sys.meta_path.append(type('DWNetFinder', (), dict(find_spec=staticmethod("
     f"lambda name, path=None, target=None: (file := {MODULES}.get(name))"
-    " and (util := __import__('importlib.util').util) and (found := util.find_spec('dwnet')) and found.origin and util.spec_from_file_location("
+    " and (util := __import__('importlib.util').util) and (found := util.find_spec('dwnet')) and found.origin"
+    " and util.spec_from_file_location("
     "name, found.origin.removesuffix('__init__.py') + 'compat/' + file) or None))));"
     " hasattr(pkgutil, 'find_loader') or setattr(pkgutil, 'find_loader', "
     "lambda name: getattr(__import__('importlib.util').util.find_spec(name), 'loader', None))\n")
