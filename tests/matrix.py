@@ -107,7 +107,7 @@ def cpu() -> str:
     return f'{name[1].strip() if name else platform.machine()}, {os.cpu_count()} cores'
 
 
-def run(name: str, command: list[str], log: Path, env: dict[str, str]) -> Iterator[str]:
+def run(command: list[str], log: Path, env: dict[str, str]) -> Iterator[str]:
     """Runs a command; its output goes to ``log``, and is yielded line by line.
 
     Raises:
@@ -144,29 +144,30 @@ def install(name: str, row: Row, env: dict[str, str], folder: Path, log: Path) -
     pins.write_text('\n'.join(row.pins) if row.pins else (ROOT / 'constraints.txt').read_text())
     env['PIP_CONSTRAINT'] = str(pins)  # and none that pip's own configuration names
     pip = [python, '-m', 'pip', 'install', '--quiet']
-    steps = [[interpreter(row.python), '-m', 'venv', str(folder)]]
-    if row.instead:
-        # the requirements of setup.py, but for OpenMMLab's packages and what would bring them
-        steps += [[*pip, *row.instead], [*pip, '--no-deps', '-e', '.'],
-                  [*pip, *requirements(python_of_steps=interpreter(row.python))]]
-    else:
-        steps += [[*pip, '-e', '.[dev]']]
-    steps += [[*pip, '--force-reinstall', '--no-deps', *row.last]]
-    for step in steps:
-        print(f'{name}: {shlex.join(step[-3:])} …', flush=True)
-        for _ in run(name, step, log, env):
+
+    def do(*step: str) -> None:
+        print(f"{name}: {shlex.join(step)[:200].replace(python, 'python')} …", flush=True)
+        for _ in run(list(step), log, env):
             pass
+
+    do(interpreter(row.python), '-m', 'venv', str(folder))
+    if row.instead:
+        do(*pip, '--no-deps', '-e', '.')
+        do(*pip, *row.instead, *requirements(python))
+    else:
+        do(*pip, '-e', '.[dev]')
+    do(*pip, '--force-reinstall', '--no-deps', *row.last)
     (folder / '.installed').touch()
     return python
 
 
-def requirements(python_of_steps: str) -> list[str]:
-    """What setup.py asks for in its extra ``dev``, without OpenMMLab's packages."""
-    code = ("import runpy, setuptools; kept = {}; setuptools.setup = lambda **given: kept.update(given); "
-            "runpy.run_path('setup.py'); print(*kept['install_requires'], *kept['extras_require']['dev'], sep='\\n')")
-    said = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+def requirements(python: str) -> list[str]:
+    """What the installed dwnet asks for, with its extra ``dev``, but for OpenMMLab's packages."""
+    said = subprocess.run([python, '-c', "import importlib.metadata as m; print(*m.requires('dwnet'), sep='\\n')"],
+                          capture_output=True, text=True, check=True)
     theirs = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation')
-    return [line for line in said.stdout.splitlines() if not line.startswith(theirs)]
+    asked = [line.partition(';') for line in said.stdout.splitlines() if not line.startswith(theirs)]
+    return sorted({name.strip() for name, _, marker in asked if not marker or 'extra == "dev"' in marker})
 
 
 def test(name: str, python: str, env: dict[str, str], selection: list[str], log: Path, expected: float) -> dict:
@@ -176,7 +177,7 @@ def test(name: str, python: str, env: dict[str, str], selection: list[str], log:
     command = [python, '-W', 'ignore', '-m', 'pytest', '-n', '2', '--dist', 'worksteal', '-p', 'no:cacheprovider',
                f'--junitxml={report}', *selection]
     begun, told = time.monotonic(), 0.
-    for line in run(name, command, log, env):
+    for line in run(command, log, env):
         now = time.monotonic() - begun
         if (share := re.search(r'\[ *(\d+)%\]', line)) and now - told > 20:
             done = int(share[1]) / 100
