@@ -19,5 +19,7 @@ try:
 except Exception as error:  # torchvision for another torch raises RuntimeError
     # '-m': the start of `python -m dwnet doctor`, which has to run where nothing else does
     if sys.argv[0] != '-m':
-        raise ImportError(f'dwnet cannot be imported: {error}; `python -m dwnet doctor` says what is missing and '
-                          'what to do') from error
+        from .doctor import HEADLESS, lacks_display_library
+        remedy = HEADLESS + '; ' if lacks_display_library(str(error)) else ''
+        raise ImportError(f'dwnet cannot be imported: {error}; {remedy}`python -m dwnet doctor` says what is missing '
+                          'and what to do') from error

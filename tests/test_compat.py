@@ -1,5 +1,6 @@
 """The stand-in for mmcv's operators, and loading files without running code."""
 import functools
+import importlib.util
 import io
 import pickle
 import sys
@@ -18,7 +19,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from dwnet.checkpoint import read_checkpoint
-from dwnet.compat import mmcv_ops, serialization
+from dwnet.compat import mmcv_ops, serialization, stand_ins
 
 stand_in = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv without compiled operators')
 
@@ -140,9 +141,48 @@ print(mmcv._ext.compiled, mmcv_ops.in_use())
     assert run_python('-c', code).stdout.split() == ['True', 'False']
 
 
+WITHOUT = """  # as after setuptools 82 and Python 3.14
+import pkgutil, sys
+from importlib.machinery import PathFinder
+found = PathFinder.find_spec
+PathFinder.find_spec = staticmethod(lambda name, *rest: None if name == 'pkg_resources' else found(name, *rest))
+if hasattr(pkgutil, 'find_loader'):
+    del pkgutil.find_loader
+"""
+ASKED = """
+import os
+from mmengine.utils import get_installed_path, is_installed
+from mmengine.utils.package_utils import package2module
+from mmengine.utils.dl_utils.misc import mmcv_full_available
+from mmcv.utils.ext_loader import check_ops_exist
+from mmengine.hub import get_config
+import pkg_resources
+print([os.path.realpath(get_installed_path(name)) for name in ('mmdet', 'mmcv', 'torch')],
+      is_installed('mmdet'), is_installed('no_such_package'), package2module('mmdet'),
+      pkg_resources.get_distribution('mmdet').version, mmcv_full_available(), check_ops_exist(),
+      get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model.type)
+try:
+    get_installed_path('no_such_package')
+except pkg_resources.DistributionNotFound:
+    print('unknown')
+try:
+    from pkg_resources import parse_version
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_pkg_resources_and_find_loader():
+    """mmengine and mmcv get the answers that they get from the real ones."""
+    said = run_python('-c', WITHOUT + 'import dwnet' + ASKED).stdout.splitlines()
+    assert 'stand-in for pkg_resources has no parse_version' in said[-1]
+    if importlib.util.find_spec('pkg_resources').origin != stand_ins.file_of('pkg_resources'):
+        assert run_python('-c', 'import dwnet' + ASKED).stdout.splitlines() == said[:-1], 'the real one was not asked'
+
+
 def test_installing_twice_changes_nothing():
     finders = list(sys.meta_path)
-    mmcv_ops.install()
+    stand_ins.install()
     assert sys.meta_path == finders
 
 
@@ -350,3 +390,39 @@ def test_getattr_is_not_getattr():
 def test_import_does_not_turn_weights_only_off():
     code = 'import dwnet, torch, inspect; print(inspect.signature(torch.load).parameters["weights_only"].default)'
     assert run_python('-c', code).stdout.strip() in ('None', 'True')  # None: on by default
+
+
+PLATFORMS = """
+import os, pkgutil, signal, socket, sys
+import torch.utils.data, torchvision, mmengine.runner, mmcv, matplotlib.pyplot, sklearn.datasets  # know their platform
+for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'):
+    sys.modules[name] = None
+for owner, names in (
+        (os, 'fork register_at_fork geteuid getuid sched_getaffinity killpg'),
+        (signal, 'SIGKILL SIGHUP SIGUSR1 SIGCHLD sigwaitinfo pthread_sigmask'),
+        (socket, 'TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT')):
+    for name in names.split():
+        if hasattr(owner, name):
+            delattr(owner, name)
+import dwnet
+seen = [module.name for module in pkgutil.walk_packages(dwnet.__path__, 'dwnet.')]
+for name in seen:
+    if not name.endswith(('__main__', 'triton_kernels')):  # a program; what only Linux has
+        __import__(name)
+print(len(seen))
+from dwnet.engine import preemption, process_group, watch
+preemption.OutlastSigterm(None)(0)
+with socket.create_server(('127.0.0.1', 0)) as server:
+    watch._keep_alive(socket.create_connection(server.getsockname()))
+    os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(server.getsockname()[1]), WORLD_SIZE='2')
+    for sys.platform in ('darwin', 'win32'):
+        process_group.end_with_parent()
+        process_group._choose_interface()
+print('GLOO_SOCKET_IFNAME' in os.environ)
+"""
+
+
+def test_every_module_imports_on_other_platforms():
+    """What macOS and Windows lack is hidden; PyTorch and the others are imported before, as they are built for one."""
+    modules, interface = run_python('-c', PLATFORMS).stdout.split()
+    assert int(modules) > 60 and interface == 'False'

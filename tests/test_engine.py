@@ -238,7 +238,6 @@ def test_doctor_sees_this_machine():
 
 
 @pytest.mark.parametrize('name, version, remedy', [
-    ('setuptools', '82.0', "setuptools<81"), ('setuptools', '80.9', ''),
     ('opencv-python', '5.0.0.93', 'opencv-python<5'), ('mmcv', '2.2.0', 'mmcv==2.1.0'),
     ('mmcv-lite', '2.1.0', ''), ('torch', '2.5.1', 'torch>=2.6'), ('torch', '2.11.0', '')])
 def test_doctor_knows_the_traps(name, version, remedy):

@@ -5,11 +5,15 @@ import random
 import shutil
 import signal
 import subprocess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4  # names of Runners; the seeds of a training repeat those of random
 
 import numpy as np
 import pytest
 import torch
+from conftest import read_config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -22,7 +26,7 @@ from dwnet.engine import Runner
 from dwnet.engine.checkpoints import newest_whole_checkpoint, point_to
 from dwnet.engine.guard import as_plain
 from dwnet.engine.preemption import OutlastSigterm, Preempted
-from dwnet.engine.reproducible import SampleReader, seed_generators
+from dwnet.engine.reproducible import SampleReader, build_train_loader, seed_generators
 from dwnet.errors import UserError
 
 
@@ -244,8 +248,10 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
     assert not (tmp_path / 'cut/preempted.pth').exists()  # a newer one took its place
 
 
-def test_data_workers_obey_their_training_alone():
-    loader = DataLoader(Noise(), num_workers=1, persistent_workers=True, worker_init_fn=OutlastSigterm(None))
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_data_workers_obey_their_training_alone(method):
+    loader = DataLoader(Noise(), num_workers=1, persistent_workers=True, worker_init_fn=OutlastSigterm(None),
+                        multiprocessing_context=method)
     batches = iter(loader)
     next(batches)
     worker, = multiprocessing.active_children()
@@ -254,6 +260,38 @@ def test_data_workers_obey_their_training_alone():
     worker.terminate()
     worker.join(20)
     assert not worker.is_alive() and worker.exitcode == 0
+
+
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_workers_start_by_any_method(method, tmp_path):
+    """Windows and macOS spawn them; Python 3.14 has a server that forks them."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    alone = runner_for(tmp_path / 'alone', by_epoch=False, workers=0)
+    alone.train()
+    try:
+        helped = runner_for(tmp_path / 'helped', by_epoch=False, workers=1,
+                            env_cfg=dict(mp_cfg=dict(mp_start_method=method)))
+        helped.train()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert same(state_of(alone), state_of(helped))
+
+
+@pytest.mark.parametrize('config', [
+    'classification/dwnet-nano_digits', 'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
+    'segmentation/upernet_dwnet-nano_digits'])
+def test_data_sets_can_be_sent_to_workers(config, small_digits):
+    """A worker that is not forked gets its data set, and what it calls, pickled."""
+    cfg = read_config(f'configs/{config}.py')
+    for part in ('train', 'val'):
+        dataset = cfg[f'{part}_dataloader'].dataset
+        dataset.data_root = str(small_digits / Path(dataset.data_root).relative_to('data/digits'))
+    runner = SimpleNamespace(build_dataloader=Runner.build_dataloader, seed=0, _randomness_cfg={})
+    for loader in (build_train_loader(runner, cfg.train_dataloader, endless=False),
+                   Runner.build_dataloader(cfg.val_dataloader)):
+        assert loader.num_workers
+        for sent in (loader.dataset, loader.worker_init_fn, loader.collate_fn):
+            ForkingPickler.dumps(sent)
 
 
 def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):

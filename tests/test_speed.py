@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import run_tool
+from conftest import needs_compiler, run_tool
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from test_tools import ALL_TASKS, CLASSIFICATION, METRICS, small
@@ -125,6 +125,7 @@ def test_training_and_testing_in_bf16(config, small_digits, tmp_path):
 
 
 @pytest.mark.long
+@needs_compiler
 @pytest.mark.parametrize('mixer', ['static', 'local_mlp'])
 def test_compiled_once_for_all_sizes(mixer):
     """Images of growing sizes, as detectors have them."""
@@ -138,6 +139,7 @@ def test_compiled_once_for_all_sizes(mixer):
 
 
 @pytest.mark.long
+@needs_compiler
 @ALL_TASKS
 def test_training_and_testing_compiled(config, small_digits, tmp_path):
     checkpoint, stats = tmp_path / 'train/epoch_1.pth', torch._dynamo.utils.counters['stats']

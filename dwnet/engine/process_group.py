@@ -1,13 +1,14 @@
 """The processes of one training: who they are, by their launcher's variables, and how they reach each other."""
 import ctypes
 import datetime
-import fcntl
+import functools
 import math
 import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
 
 import torch.distributed
 
@@ -116,11 +117,12 @@ def end_with_parent() -> None:
     """Has the kernel end what is left behind by a death that nobody can catch.
 
     This process gets a SIGTERM if its launcher dies; the data workers that it forks are killed with it. Left to
-    themselves they can wait for each other for ever.
+    themselves they can wait for each other for ever. On other systems than Linux, nothing is done.
     """
-    libc, on_death_of_parent = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
-    libc.prctl(on_death_of_parent, signal.SIGTERM)
-    os.register_at_fork(after_in_child=lambda: libc.prctl(on_death_of_parent, signal.SIGKILL))
+    if sys.platform == 'linux':
+        at_death_of_parent = functools.partial(ctypes.CDLL(None).prctl, 1)  # PR_SET_PDEATHSIG
+        at_death_of_parent(signal.SIGTERM)
+        os.register_at_fork(after_in_child=functools.partial(at_death_of_parent, signal.SIGKILL))
 
 
 def _choose_interface() -> None:
@@ -140,6 +142,9 @@ def _choose_interface() -> None:
         if own.startswith('127.') and os.environ.get('LOCAL_WORLD_SIZE', world_size) != world_size:
             raise UserError(f'MASTER_ADDR={master} is {socket.gethostname()} itself, by an address ({own}) that no '
                             'other machine can reach: give the address that it has in the network')
+        if sys.platform != 'linux':  # no other system answers this request; GLOO_SOCKET_IFNAME can be set by hand
+            return
+        import fcntl  # here, since Windows has none
         for _, name in socket.if_nameindex():
             try:
                 found = fcntl.ioctl(probe, 0x8915, struct.pack('256s', name.encode()))  # SIOCGIFADDR

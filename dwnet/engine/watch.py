@@ -80,9 +80,9 @@ def _accept(others: dict[socket.socket, str], server: socket.socket, token: int,
 def _keep_alive(connection: socket.socket) -> None:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, LIMIT // 3), (socket.TCP_KEEPINTVL, LIMIT // 9),
-                          (socket.TCP_KEEPCNT, 6)):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    for option, value in (('TCP_KEEPIDLE', LIMIT // 3), ('TCP_KEEPINTVL', LIMIT // 9), ('TCP_KEEPCNT', 6)):
+        if hasattr(socket, option):  # macOS and Windows lack some; their own limits hold
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _end(reason: str) -> None:
