@@ -60,7 +60,7 @@ class GuardHook(Hook):
         parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         self._optimizers = [part.optimizer for part in parts]
         self._device = next(runner.model.parameters()).device
-        self._reads_late = self._device.type == 'cuda' and all(map(skips_by_itself, self._optimizers))
+        self._reads_late = reads_late(self._device, self._optimizers)
         self._handles = [optimizer.register_step_pre_hook(self._judge) for optimizer in self._optimizers]
         self._handles.append(runner.model.register_forward_hook(self._see_losses))
         self._buffers = list(runner.model.buffers())
@@ -177,10 +177,11 @@ class GuardHook(Hook):
             torch._foreach_copy_(target, source)
 
 
-def skips_by_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether its step obeys ``found_inf``, a flag on the device, and then moves neither weights nor moments."""
-    return (isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
-            and all(group.get('fused') for group in optimizer.param_groups))
+def reads_late(device: torch.device, optimizers: list[torch.optim.Optimizer]) -> bool:
+    """Whether the flags stay on a GPU: the step of these optimisers obeys ``found_inf``, a tensor, by itself."""
+    return device.type == 'cuda' and all(
+        isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
+        and all(group.get('fused') for group in optimizer.param_groups) for optimizer in optimizers)
 
 
 def as_plain(data: Any) -> Any:

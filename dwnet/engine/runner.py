@@ -345,7 +345,7 @@ def _with_metric(evaluator: Any, theirs: type, own: type) -> Any:
 
 
 def _fused(optimizer: Any) -> Any:
-    """A config of PyTorch's Adam or AdamW in its form of one kernel, which also skips a step by itself: see GuardHook."""
+    """A config of PyTorch's Adam or AdamW in its fused form, which can also skip a step by itself: see GuardHook."""
     adam = isinstance(optimizer, dict) and (is_of(optimizer, torch.optim.Adam) or is_of(optimizer, torch.optim.AdamW))
     return {'fused': True, **optimizer} if adam and not optimizer.get('foreach') else optimizer
 
