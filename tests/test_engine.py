@@ -1,6 +1,10 @@
 """The Runner's own parts, and the report's."""
+import copy
 import json
 import logging
+import os
+import signal
+import socket
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -8,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
 from torch import nn
+from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
 from dwnet.checkpoint import read_checkpoint
@@ -37,12 +43,34 @@ class Toy(BaseModel):
         return dict(loss=y.square().mean()) if mode == 'loss' else [y]
 
 
-def toy_runner(tmp_path, **options) -> Runner:
-    loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
-                  dataset=[dict(x=torch.ones(2) * i) for i in range(6)], num_workers=0)
+MODELS.register_module('NamedToy', module=Toy)
+
+
+@DATASETS.register_module()
+class ToyData(Dataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict:
+        if index >= 6:
+            raise IndexError(index)
+        return dict(x=torch.ones(2) * index)
+
+
+def toy_loader() -> dict:
+    return dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(type='ToyData'),
+                num_workers=0)
+
+
+def toy_runner(tmp_path, model=None, **options) -> Runner:
     options = {'optim_wrapper': dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)), **options}
-    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader, **options,
+    return Runner(model=model or Toy(), work_dir=str(tmp_path), train_dataloader=toy_loader(), **options,
                   train_cfg=dict(by_epoch=True, max_epochs=2), experiment_name=uuid4().hex)
+
+
+def free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
 
 
 def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
@@ -51,6 +79,62 @@ def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
         toy_runner(tmp_path / name, visualizer=visualizer).train()
     assert [read_curve(tmp_path / name, 'loss')[0] for name in ('first', 'second')] == [[3, 6]] * 2
     assert visualizer['name'] == 'visualizer'
+
+
+@pytest.mark.parametrize('launched', [False, True])
+def test_a_training_leaves_its_config_as_it_was(tmp_path, launched, monkeypatch):
+    """What it turns on itself stays in the file from which the next training starts, and in checkpoints."""
+    if launched:
+        monkeypatch.setattr(os, 'environ', {**os.environ, **dict(
+            RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))})
+    own = dict(activation_checkpointing=['layer'], sync_bn='torch', channels_last=True)
+    cfg = Config(dict(
+        **own, model=dict(type='NamedToy'), work_dir=str(tmp_path), launcher='pytorch' if launched else 'none',
+        train_dataloader=toy_loader(), train_cfg=dict(by_epoch=True, max_epochs=2), experiment_name=uuid4().hex,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.01))))
+    before = copy.deepcopy(cfg.to_dict())
+    try:
+        runner = Runner.from_cfg(cfg)
+        while_running = copy.deepcopy(runner.cfg.to_dict())
+        runner.train()
+    finally:
+        if launched:
+            torch.distributed.destroy_process_group()
+    assert cfg.to_dict() == before
+    assert runner.cfg.to_dict() == while_running and while_running.items() >= own.items()
+    assert Config.fromfile(runner.dumped_config).to_dict().items() >= own.items()
+    text = torch.load(tmp_path / 'epoch_2.pth')['meta']['cfg']
+    assert all(key in text for key in own)
+
+
+def test_recomputation_is_turned_on_once(tmp_path):
+    """mmengine's Runner would turn it on, too."""
+    model = Toy()
+    passes = []
+    forward = model.layer.forward
+    model.layer.forward = lambda x: [passes.append(1), forward(x)][1]
+    toy_runner(tmp_path, model=model, cfg=dict(activation_checkpointing='layer')).train()
+    assert len(passes) == 2 * 6
+
+
+class Fails(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        raise ArithmeticError
+
+
+def test_after_an_error_process_and_model_are_as_before(tmp_path):
+    def handler(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        runner = toy_runner(tmp_path, custom_hooks=[Fails()])
+        with pytest.raises(ArithmeticError):
+            runner.train()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not runner.model._forward_hooks and not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
 
 
 def test_accumulated_batches_scale_the_learning_rate_as_one(tmp_path):

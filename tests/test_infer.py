@@ -1,6 +1,8 @@
 """tools/infer.py and dwnet.apis.inferencer: what is written is what the model predicts."""
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -139,6 +141,25 @@ def write_clip(path: Path, pictures, code='mp4v') -> Path:
         writer.write(picture)
     writer.release()
     return path
+
+
+@pytest.mark.parametrize('by', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_video_can_be_opened(by, weights, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / 'clip.mp4', np.zeros((9, 64, 64, 3), np.uint8))
+    describe, before = _Writer.describe, signal.getsignal(signal.SIGTERM)
+
+    def interrupted(writer, sample, name: Path) -> dict:
+        if name.name == '000006':
+            os.kill(os.getpid(), by)
+        return describe(writer, sample, name)
+
+    monkeypatch.setattr(_Writer, 'describe', interrupted)
+    model = inferencer(CONFIGS['classification'], weights / 'classification.pth')
+    with pytest.raises(KeyboardInterrupt) as kept:  # with all that its frames hold
+        infer_files(model, [clip], tmp_path / 'out')
+    assert cv2.VideoCapture(str(tmp_path / 'out/videos/clip.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert len((tmp_path / 'out/videos/clip.jsonl').read_text().splitlines()) == 6
+    assert kept and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_label_images_of_namesakes_are_kept_apart(weights, tmp_path):
