@@ -3,8 +3,9 @@
 # make chaos   set up, then kill, preempt, starve and poison trainings
 # make oracle  compile mmcv, and keep what its operators return for the tests (10 minutes)
 # make audit   look up known vulnerabilities of the versions in constraints.txt
-# make docs    set up, then build the documentation into build/docs
-# make matrix  the tests on the oldest and the newest PyTorch, NumPy and OpenCV, in environments of their own
+# make docs    set up, with what the documentation needs, then build it into build/docs
+# make matrix  the tests on other Pythons and other versions of the packages, in environments of their own;
+#              ROWS='3.13 3.14' chooses, python3 tests/matrix.py --help tells the rest
 # make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -21,11 +22,18 @@ IN_TWO := -n 2 --dist worksteal
 
 setup: $(VENV)/.installed
 
+# mmengine brings OpenCV with windows, which needs libraries of X that a server lacks, and grad-cam the headless one; both
+# write into cv2/. The headless one is installed once more, last, so that its files are those that stay.
 $(VENV)/.installed: setup.py constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-	  || { echo 'error: $(PYTHON) is not Python 3.10, 3.11 or 3.12; name one: make PYTHON=python3.11'; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo 'error: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.13'; exit 2; }
 	$(ISOLATED) $(PYTHON) -m venv $(VENV)
 	$(ISOLATED) $(RUN) -m pip install -e '.[dev]' -c constraints.txt
+	$(ISOLATED) $(RUN) -m pip install --force-reinstall --no-deps opencv-python-headless -c constraints.txt
+	@touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(ISOLATED) $(RUN) -m pip install -e '.[docs]' -c constraints.txt
 	@touch $@
 
 demo: setup
@@ -37,19 +45,19 @@ data: setup
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO) -m 'not long'
 
-test-all: setup
+test-all: $(VENV)/.docs-installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO)
 
 # Warnings are errors; among them links within the documentation that lead nowhere.
-docs: setup
+docs: $(VENV)/.docs-installed
 	$(RUN) -W ignore -m sphinx -q -W --keep-going -b html docs build/docs
 
 # The addresses, too; it takes a network.
-linkcheck: setup
+linkcheck: $(VENV)/.docs-installed
 	$(RUN) -W ignore -m sphinx -q -b linkcheck docs build/linkcheck
 
 matrix:
-	PYTHON=$(PYTHON) bash tests/matrix.sh
+	$(PYTHON) tests/matrix.py $(ROWS)
 
 chaos: setup
 	$(RUN) -W ignore tests/chaos.py

@@ -19,7 +19,7 @@ EXTRAS = {
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
-EXTRAS['dev'] = [*EXTRAS['all'], *EXTRAS['docs'], 'pytest', 'pytest-xdist', 'ruff', 'build']
+EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'build', 'setuptools', 'uv']
 
 setup(
     name='dwnet',
@@ -28,7 +28,7 @@ setup(
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='MIT',
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10',
     packages=find_packages(include=['dwnet', 'dwnet.*']),
     package_data={'dwnet': ['.mim/model-index.yml', '.mim/configs/**', '.mim/tools/*']},  # links to the folders
     exclude_package_data={'dwnet': ['.mim/**/*.pyc']},
@@ -38,7 +38,6 @@ setup(
         'torch>=2.6',  # the first that loads files without running them by default
         'torchvision',
         'mmengine>=0.10.6',
-        'setuptools<81',  # mmengine imports pkg_resources
         'numpy',
         'packaging',
         'pillow',

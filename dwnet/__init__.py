@@ -18,8 +18,10 @@ try:
     from . import hub, schedules  # noqa: F401  registers them
     from .models import DWNet  # imports mmcv, so it comes after compat
 except Exception as error:  # a broken package may raise anything
-    import_error = ImportError(f'dwnet cannot be imported: {error}; `python -m dwnet doctor` says what is missing and '
-                               'what to do')
+    from .doctor import HEADLESS, lacks_display_library
+    remedy = HEADLESS + '; ' if lacks_display_library(str(error)) else ''
+    import_error = ImportError(f'dwnet cannot be imported: {error}; {remedy}`python -m dwnet doctor` says what is '
+                               'missing and what to do')
     # the start of `python -m dwnet doctor`, which has to run where nothing else does
     if not (sys.argv[0] == '-m' and 'dwnet' in sys.orig_argv):
         raise import_error from error

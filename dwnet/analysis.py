@@ -1,5 +1,6 @@
 """What a checkpoint gets wrong, on the test data of its config, in pictures; which ones depends on the task."""
 import contextlib
+import copy
 import io
 import json
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from dwnet.registry import lineage, toolbox_of
 from dwnet.visual import coco_errors, confusion, precision_recall
 from dwnet.visual.figure import contact_sheet, save
 from dwnet.visual.page import write_page
-from dwnet.visual.samples import MIN_SIDE, draw, make_visualizer
+from dwnet.visual.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
 
 Picture = tuple[str, str, Path]  # headline, explanation, file
 
@@ -41,7 +42,7 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     """Tests the checkpoint of ``cfg.load_from`` and writes pictures and a page with all of them.
 
     Args:
-        cfg: A config of mmpretrain, mmdet or mmseg.
+        cfg: A config of mmpretrain, mmdet or mmseg; it stays as it is.
         out: The folder; it is made.
         number: Images that are shown.
         threshold: Detections of a lower score are not drawn, and do not count in the confusion matrix.
@@ -50,12 +51,16 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
         The page.
 
     Raises:
-        UserError: If the config is of another toolbox, or its data have no such annotations.
+        UserError: If the config is of another toolbox, its data have no such annotations or other classes than the
+            model, or no image is asked for.
     """
+    if number < 1:
+        raise UserError(f'number {number}: it has to be 1 or more')
     kinds = dict(mmpretrain=_Classes, mmdet=_Objects, mmseg=_Segments)
     toolbox = toolbox_of(cfg)
     if toolbox not in kinds:
         raise UserError(f"this config is not one of {', '.join(kinds)}")
+    cfg = copy.deepcopy(cfg)
     out.mkdir(parents=True, exist_ok=True)
     task = kinds[toolbox](cfg, out, number, threshold)
     runner = Runner.from_cfg(cfg)
@@ -77,6 +82,8 @@ class _Task:
         self._seen = 0
 
     def begin(self, dataset: Any) -> None:
+        if not len(dataset):
+            raise UserError('the test data are empty')
         self.names = list(dataset.metainfo.get('classes') or ())
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
         # evenly over the set
@@ -112,13 +119,21 @@ class _Classes(_Task):
     def count(self, sample: Any) -> None:
         if len(sample.gt_label) != 1:
             raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; this is for one label an image')
-        self.labels.append(int(sample.gt_label))
-        self.scores.append(sample.pred_score.numpy())
+        label, scores = int(sample.gt_label), sample.pred_score.numpy()
+        if not 0 <= label < len(scores):
+            raise UserError(f'{sample.img_path} is of class {label}, and the model has {len(scores)}, 0 to '
+                            f'{len(scores) - 1}; take the config that it was trained with')
+        if not np.isfinite(scores).all():
+            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite: an '
+                            'earlier checkpoint may be whole')
+        self.labels.append(label)
+        self.scores.append(scores)
         self.paths.append(sample.img_path)
 
     def finish(self) -> list[Picture]:
         labels, scores = np.array(self.labels), np.stack(self.scores)
-        names = self.names or [str(c) for c in range(scores.shape[1])]
+        classes = scores.shape[1]  # of the model, which may have more than the data name
+        names = [*self.names, *map(str, range(len(self.names), classes))][:classes]
         predicted = scores.argmax(1)
         matrix = confusion.count(labels, predicted, scores.shape[1])
         hits = np.diag(matrix)
@@ -147,6 +162,8 @@ class _Segments(_Task):
 
     def begin(self, dataset: Any) -> None:
         super().begin(dataset)
+        if not self.names:
+            raise UserError('the test data name no classes: set metainfo.classes in test_dataloader.dataset')
         self.matrix = np.zeros((len(self.names), ) * 2, np.int64)
 
     def count(self, sample: Any) -> None:
@@ -227,6 +244,6 @@ def _read(path: str) -> np.ndarray:
 
 
 def _large(image: np.ndarray) -> np.ndarray:
-    scale = MIN_SIDE / min(image.shape[:2])
-    size = round(image.shape[1] * scale), round(image.shape[0] * scale)
+    scale = min(MIN_SIDE / min(image.shape[:2]), MAX_SIDE / max(image.shape[:2]))
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))

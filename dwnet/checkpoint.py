@@ -6,10 +6,12 @@ mmdet, mmsegmentation or timm.
 """
 import hashlib
 import io
+import json
 import os
 import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -20,7 +22,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from dwnet.compat.serialization import check_pickle
+from dwnet.compat.serialization import check_pickle, checkpoint_types
 from dwnet.errors import UserError
 
 OFFICIAL_RELEASE = 'https://github.com/Atten4Vis/DemystifyLocalViT/releases/download/prerelease'
@@ -158,11 +160,11 @@ def _check_file(path: str) -> None:
     Raises:
         Exception: Of whatever kind; the message says what is wrong.
     """
-    if named := re.search(r'-([0-9a-f]{8})\.safetensors$', path):
-        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:8]
-        if digest != named[1]:
-            raise ValueError(f'its SHA-256 begins with {digest}, not as its name says; fetch it again, or rename it')
-    elif not path.endswith('.safetensors'):
+    if path.endswith('.safetensors'):
+        metadata, header, tensors = _split(Path(path).read_bytes())
+        if 'sha256' in metadata and metadata['sha256'] != _digest(header, tensors):
+            raise ValueError('its SHA-256 is not the one that it holds of itself; fetch it again')
+    else:
         with open(path, 'rb') as file:
             if file.read(4) == b'PK\3\4':  # by which PyTorch knows its zip files
                 _check_archive(path)
@@ -170,6 +172,26 @@ def _check_file(path: str) -> None:
                 file.seek(0)
                 for _ in range(5):
                     check_pickle(file)
+
+
+def _split(content: bytes) -> tuple[dict[str, str], dict[str, Any], memoryview]:
+    """A safetensors file as what is said of it, what is said of each tensor, and the tensors."""
+    start = 8 + int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:start])
+    return header.pop('__metadata__', {}), header, memoryview(content)[start:]
+
+
+def _digest(header: dict[str, Any], tensors: memoryview) -> str:
+    return hashlib.sha256(json.dumps(header).encode() + tensors).hexdigest()
+
+
+def _with_digest(content: bytes) -> bytes:
+    """The same safetensors file with its SHA-256 in its header, where no renaming loses it."""
+    _, header, tensors = _split(content)
+    metadata = dict(format='pt', sha256=_digest(header, tensors))
+    text = json.dumps(dict(__metadata__=metadata, **header)).encode()
+    text += b' ' * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    return len(text).to_bytes(8, 'little') + text + tensors
 
 
 def _check_archive(path: str) -> None:
@@ -186,15 +208,16 @@ def _check_archive(path: str) -> None:
                 check_pickle(io.BytesIO(archive.read(entry)))
 
 
-def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> dict[str, Any]:
     """The whole content of a ``.pth`` or ``.safetensors`` file, the weights under ``state_dict`` by their own names.
 
-    In the file they may lie at the top level or under ``state_dict`` or ``model``, with or without ``module.``.
+    In the file they may lie as :func:`plain_weights` takes them.
 
     Raises:
         UserError: If the file is missing, damaged, refused since it would run code, or no weights, or if the
             address cannot be reached.
     """
+    path = str(path)
     try:
         if '://' not in path:
             _check_file(path)
@@ -203,11 +226,18 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
                 raise UserError(f'{path}: fetch a .safetensors file first, and name the file')
             device = map_location if isinstance(map_location, str) else 'cpu'
             checkpoint: Any = dict(state_dict=safetensors.torch.load_file(path, device))
-        elif '://' in path:
-            checkpoint = CheckpointLoader.load_checkpoint(path, map_location=map_location, logger='silent')
         else:
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        return _with_plain_weights(checkpoint, path)
+            with checkpoint_types():
+                checkpoint = (
+                    CheckpointLoader.load_checkpoint(path, map_location=map_location, logger='silent')
+                    if '://' in path else torch.load(path, map_location=map_location, weights_only=True))
+        weights = plain_weights(checkpoint, path)
+        if expanded := [key for key, tensor in weights.items()
+                        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes()]:
+            raise UserError(f"{path}: {', '.join(expanded[:5])} are larger than what the file holds of them")
+        key = _key_of_weights(checkpoint)
+        beside = {name: value for name, value in checkpoint.items() if name != key} if key else {}
+        return {**beside, 'state_dict': weights}
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -221,26 +251,35 @@ def read_checkpoint(path: str, map_location: str | Callable = 'cpu') -> dict[str
                         f"{' '.join(str(error).split())[:300]}") from error
 
 
-def _with_plain_weights(checkpoint: Any, path: str) -> dict[str, Any]:
+def _key_of_weights(checkpoint: Mapping[str, Any]) -> str | None:
+    return next((key for key in ('state_dict', 'model', 'model_state_dict')
+                 if isinstance(checkpoint.get(key), Mapping)), None)
+
+
+def plain_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
+    """The weights alone, by the names that the model itself gave them.
+
+    Args:
+        checkpoint: Names and tensors, or a mapping that has them under ``state_dict``, ``model`` or
+            ``model_state_dict``. Names may have ``module.`` in front, as DistributedDataParallel leaves it, and
+            ``_orig_mod.`` wherever torch.compile was used.
+        source: Where it comes from, for messages.
+
+    Raises:
+        UserError: If there are no weights, or two of one name.
+    """
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights by name')
-    beside: dict[str, Any] = {}
-    weights = checkpoint
-    for key in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(key), Mapping):
-            weights = checkpoint[key]
-            beside = {name: value for name, value in checkpoint.items() if name != key}
-            break
+        raise UserError(f'{source} holds a {type(checkpoint).__name__}, not weights by name')
+    weights = checkpoint.get(_key_of_weights(checkpoint), checkpoint)
     if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
-        raise UserError(f"{path}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not weights")
-    if expanded := [key for key, tensor in weights.items()
-                    if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes()]:
-        raise UserError(f"{path}: {', '.join(expanded[:5])} are larger than what the file holds of them")
+        raise UserError(f"{source}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not "
+                        'weights')
     plain: dict[str, Tensor] = {}
     for key, tensor in weights.items():
-        if plain.setdefault(key.removeprefix('module.'), tensor) is not tensor:
-            raise UserError(f"{path} has {key.removeprefix('module.')} twice, with and without 'module.'")
-    return {**beside, 'state_dict': plain}
+        name = re.sub(r'(?<![^.])_orig_mod\.', '', key).removeprefix('module.')
+        if plain.setdefault(name, tensor) is not tensor:
+            raise UserError(f"{source} has {name} twice, with and without 'module.' or '_orig_mod.'")
+    return plain
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:
@@ -353,7 +392,8 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
         The path that was written.
 
     Raises:
-        UserError: If the source cannot be read or is not DWNet's, or the target has another ending.
+        UserError: If the source cannot be read or is not DWNet's, or the target has another ending or cannot be
+            written.
     """
     path = Path(target)
     if path.suffix not in ('.pth', '.safetensors'):
@@ -364,17 +404,22 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
                for name, tensor in _converted(checkpoint['state_dict'], str(source)).items()}
     meta = checkpoint.get('meta')
     kept = {key: meta[key] for key in ('dataset_meta', ) if isinstance(meta, dict) and key in meta}
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == '.pth':
         buffer = io.BytesIO()
         torch.save(dict(state_dict=weights, meta=kept), buffer)
         content = buffer.getvalue()
     else:
-        content = safetensors.torch.save(weights, metadata=dict(format='pt'))
+        content = _with_digest(safetensors.torch.save(weights))
     final = path.with_name(f'{path.stem}-{hashlib.sha256(content).hexdigest()[:8]}{path.suffix}')
     unfinished = final.with_name(f'.{final.name}.unfinished')
-    unfinished.write_bytes(content)
-    return unfinished.rename(final)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content)
+        return unfinished.rename(final)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise UserError(f'{final} cannot be written: {error.strerror}') from error
 
 
 def _keys_by_name(names: Mapping[str, str | None], source: str, strip: str = '', add: str = '') -> dict[str, str]:

@@ -1,5 +1,5 @@
 """``python -m dwnet doctor``: what is installed, what is missing for which task, and what to do about it."""
-import importlib
+import importlib.util
 import os
 import platform
 import re
@@ -13,7 +13,9 @@ TASKS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': '
 EXTRAS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'timm': 'timm'}
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmdet',
                  'mmsegmentation', 'timm', 'numpy', 'opencv-python', 'opencv-python-headless',
-                 'pycocotools', 'setuptools')
+                 'pycocotools')
+# The OpenCV without windows, over the files of the one with windows.
+HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
 
 
 CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # a clone has it
@@ -75,17 +77,21 @@ def examine() -> Iterator[Finding]:
         yield Finding('mmcv', 'both mmcv and mmcv-lite are installed and overwrite each other',
                       'pip uninstall mmcv mmcv-lite, then install one of them')
 
+    if opencv := _opencv():
+        yield opencv
+
     for module, remedy in (('torchvision', 'install the torchvision that belongs to this torch: pip install '
                             'torch==2.11.0 torchvision==0.26.0'), ('mmengine', 'pip install mmengine==0.10.7')):
         if error := _import_error(module):
-            yield Finding(module, error, remedy)
+            yield Finding(module, error, HEADLESS if lacks_display_library(error) else remedy)
             return
     if error := _import_error('mmcv'):
-        yield Finding('mmcv', error, _mmcv_remedy(error))
+        yield Finding('mmcv', error, HEADLESS if lacks_display_library(error) else 'pip install mmcv-lite==2.1.0')
         return
     from dwnet import compat
+    from dwnet.compat import mmcv_ops
     from dwnet.compat.mmcv_ops.ext import COVERED
-    if compat.mmcv_ops.in_use():
+    if mmcv_ops.in_use():
         yield Finding('mmcv operators', f"dwnet's stand-in, {len(COVERED)} functions "
                       '(docs/mmcv_operators.md)')
     else:
@@ -123,8 +129,6 @@ def examine() -> Iterator[Finding]:
 
 
 def _version_remedy(name: str, version: str) -> str:
-    if name == 'setuptools' and _major(version) >= 81:
-        return "pip install 'setuptools<81': mmengine imports pkg_resources"
     if name == 'opencv-python' and _major(version) >= 5:
         return "pip install 'opencv-python<5': mmdet's mask code expects OpenCV 4's contours"
     if name in ('mmcv', 'mmcv-lite') and not version.startswith('2.1.'):
@@ -134,10 +138,28 @@ def _version_remedy(name: str, version: str) -> str:
     return ''
 
 
-def _mmcv_remedy(error: str) -> str:
-    if 'libGL' in error or 'libgthread' in error:
-        return 'apt-get install libgl1 libglib2.0-0, or pip install opencv-python-headless instead'
-    return 'pip install mmcv-lite==2.1.0'
+def _opencv() -> Finding | None:
+    """Both OpenCV packages are there: the windowed one, which mmengine brings, and the headless one, of grad-cam."""
+    windowed, headless = _version('opencv-python'), _version('opencv-python-headless')
+    if not windowed or not headless:
+        return None
+    both = f'opencv-python {windowed} and opencv-python-headless {headless} share the folder cv2'
+    if _is_headless() and windowed == headless:
+        return Finding('OpenCV', f'{both}, and the headless one was installed last')
+    return Finding('OpenCV', f'{both}, and they are mixed, or the one that needs libraries of X was installed last',
+                   HEADLESS)
+
+
+def _is_headless() -> bool:
+    """Whether the files of cv2 are those of the headless package; read, since the import may fail."""
+    found = importlib.util.find_spec('cv2')
+    version = Path(found.origin).with_name('version.py') if found and found.origin else None
+    return bool(version and version.is_file() and re.search(r'headless\s*=\s*True', version.read_text()))
+
+
+def lacks_display_library(error: str) -> bool:
+    """Whether an import failed for want of a library of X or OpenGL, which servers and containers lack."""
+    return bool(re.search(r'lib(xcb|X11|Xext|Xrender|SM|ICE|GL|EGL|glib|gthread)[-.\w]*\.so', error))
 
 
 def report() -> int:

@@ -8,7 +8,7 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import cv2
@@ -119,7 +119,8 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     """Writes a model as an ONNX file and compares what onnxruntime and PyTorch make of photographs.
 
     Args:
-        model: A classifier, segmentor or detector of :func:`dwnet.apis.init_model`, on the CPU. It stays as it is.
+        model: A classifier, segmentor or detector of :func:`dwnet.apis.init_model`, on the CPU. It stays as it is;
+            what is written is the model in eval mode.
         path: The file. It takes ``image``, (B, 3, H, W), RGB of 0 to 255 as float32, and gives ``logits``; of a
             backbone ``stride4`` … ``stride32``, or what its strides are; of a detector, whose B is 1, ``boxes``,
             ``scores``, ``labels`` and ``masks``.
@@ -130,24 +131,24 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
 
     Raises:
         UserError: If the model has parts that ONNX or this function has no form for, or if the outputs differ by more
-            than 1e-4 of the largest; there is no file then.
+            than 1e-4 of the largest, or the file cannot be written; there is none then.
 
     Example:
         >>> from dwnet.apis import init_model
         >>> from dwnet.export import export_onnx
         >>> export_onnx(init_model('configs/classification/dwnet-tiny_in1k.py'), 'dwnet-tiny.onnx')
     """
-    reference, model = model, copy.deepcopy(model).eval()
+    reference = copy.deepcopy(model).eval()
+    model = copy.deepcopy(reference)
     if any(isinstance(module, DWNet) for module in model.modules()):
         switch_to_deploy(model)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished, trial = (path.with_name(f'.{path.name}.{state}') for state in ('unfinished', 'trial'))
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         graph = _graph_of(model, backbone_only)
         _write(graph, unfinished)
         if not _compare(unfinished, graph, reference, backbone_only):  # no box to compare: the same graph with boxes
-            reference = copy.deepcopy(reference)
             graph.find_more(reference, [_pictures(_photographs(1, *size))[0] for _, *size in SHAPES])
             _write(graph, trial)
             if not _compare(trial, graph, reference, backbone_only):
@@ -156,12 +157,15 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
         return unfinished.rename(path)
     except UserError:
         raise
+    except OSError as error:
+        raise UserError(f'{path} cannot be written: {error.strerror}') from error
     except Exception as error:  # whatever a head of any toolbox does that ONNX cannot
         raise UserError(f'{type(reference).__name__} cannot be written as ONNX ({one_line(error)[:300]}); its '
                         'backbone alone can, by --backbone') from error
     finally:
-        unfinished.unlink(missing_ok=True)
-        trial.unlink(missing_ok=True)
+        for file in (unfinished, trial):
+            with suppress(OSError):
+                file.unlink()
 
 
 def _write(graph: nn.Module, path: Path) -> None:
@@ -245,8 +249,5 @@ def _reference(model: nn.Module, graph: nn.Module, images: Tensor, backbone_only
     from mmseg.structures import SegDataSample
     shape = tuple(images.shape[2:])
     samples = [SegDataSample(metainfo=dict(ori_shape=shape, img_shape=shape)) for _ in pictures]
-    model.test_cfg, config = ConfigDict(mode='whole'), model.test_cfg
-    try:
-        return [torch.stack([s.seg_logits.data for s in model.test_step(dict(inputs=pictures, data_samples=samples))])]
-    finally:
-        model.test_cfg = config
+    model.test_cfg = ConfigDict(mode='whole')
+    return [torch.stack([s.seg_logits.data for s in model.test_step(dict(inputs=pictures, data_samples=samples))])]

@@ -19,15 +19,17 @@ class TwoStageDetector(nn.Module):
     batch = 1
 
     def __init__(self, model: nn.Module) -> None:
+        from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+        from mmdet.models.task_modules import DeltaXYWHBBoxCoder
         super().__init__()
         self.normalise, self.model = Normalise(model.data_preprocessor), model
         head = model.roi_head
         stages = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
         coders = [model.rpn_head.bbox_coder, *(stage.bbox_coder for stage in stages)]
         methods = {model.test_cfg.rpn.nms.type, model.test_cfg.rcnn.nms.type}
-        if (methods != {'nms'} or any(type(coder).__name__ != 'DeltaXYWHBBoxCoder' for coder in coders)
-                or any(stage.custom_activation for stage in stages) or type(head).__name__ not in (
-                    'StandardRoIHead', 'CascadeRoIHead')):
+        if (methods != {'nms'} or any(type(coder) is not DeltaXYWHBBoxCoder for coder in coders)
+                or any(stage.custom_activation for stage in stages)
+                or type(head) not in (StandardRoIHead, CascadeRoIHead)):
             raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: of the '
                             'RoI heads only StandardRoIHead and CascadeRoIHead can, with plain NMS, DeltaXYWHBBoxCoder '
                             'and softmax; the backbone alone can, by --backbone')

@@ -2,7 +2,10 @@
 import glob
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -85,11 +88,11 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
     entries: list[dict] = []
     stills = [file for file in files if not _is_video(file)]
     try:
-        with ProgressLine() as progress:
+        with _interrupted_by_sigterm(), ProgressLine() as progress:
             if stills:
                 progress.add('images', len(stills))
             for batch in _batches(read_images(stills, left_out), batch_size, any_size):
-                for (file, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                for (file, image), sample in _predict_stills(inferencer, batch, left_out):
                     entries.append(dict(image=str(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
             for file in files:
@@ -101,6 +104,32 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             f'{{"classes": {json.dumps(writer.names)},\n"predictions": [\n{lines}\n],\n'
             f'"left_out": {json.dumps(left_out)}}}\n')
     return left_out
+
+
+def _predict_stills(inferencer: Any, batch: list[Frame], left_out: dict[str, str]) -> Iterator[tuple[Frame, Any]]:
+    """Images with their data samples; those of which resizing leaves nothing, a strip say, go to ``left_out``."""
+    try:
+        yield from zip(batch, predict(inferencer, [image for _, image in batch]))
+    except cv2.error:
+        if len(batch) > 1:
+            for frame in batch:
+                yield from _predict_stills(inferencer, [frame], left_out)
+        else:
+            file, image = batch[0]
+            left_out[str(file)] = f'{image.shape[1]}×{image.shape[0]} pixels cannot be resized for the network'
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does, so that what is written is complete."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other one
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def _is_video(file: Path) -> bool:
@@ -129,22 +158,25 @@ def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int
     rate, expected = video.get(cv2.CAP_PROP_FPS) or 25., max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     progress.add(file.name, expected)
     lines, drawn, number = writer.place('videos', file, '.jsonl'), None, 0
-    with open(lines, 'w') as stream:
-        for batch in _batches(_read_frames(video), batch_size, True):
-            for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
-                entry, picture = writer.describe(sample, writer.relative(file) / f'{index:06d}'), None
-                if writer.pictures:
-                    picture = writer.draw(image, sample)[..., ::-1]
-                    if drawn is None:
-                        drawn = cv2.VideoWriter(str(lines.with_suffix('.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), rate,
-                                                (picture.shape[1], picture.shape[0]))
-                    drawn.write(np.ascontiguousarray(picture))
-                stream.write(json.dumps(dict(frame=index, seconds=round(index / rate, 3), **entry)) + '\n')
-            number += len(batch)
-            progress.advance(file.name, len(batch))
-    video.release()
-    if drawn is not None:
-        drawn.release()
+    try:
+        with open(lines, 'w') as stream:
+            for batch in _batches(_read_frames(video), batch_size, True):
+                for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                    entry = writer.describe(sample, writer.relative(file) / f'{index:06d}')
+                    if writer.pictures:
+                        picture = writer.draw(image, sample)[..., ::-1]
+                        if drawn is None:
+                            drawn = cv2.VideoWriter(
+                                str(lines.with_suffix('.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), rate,
+                                (picture.shape[1], picture.shape[0]))
+                        drawn.write(np.ascontiguousarray(picture))
+                    stream.write(json.dumps(dict(frame=index, seconds=round(index / rate, 3), **entry)) + '\n')
+                number += len(batch)
+                progress.advance(file.name, len(batch))
+    finally:  # without it an interrupted video lacks its index, and cannot be opened
+        video.release()
+        if drawn is not None:
+            drawn.release()
     if not number:
         lines.unlink()
         left_out[str(file)] = 'it has no frame that OpenCV can read'

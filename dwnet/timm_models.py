@@ -7,6 +7,7 @@
     >>> maps = timm.create_model('dwnet_tiny', features_only=True)(image)  # strides 4, 8, 16, 32
 """
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from timm.models._features import FeatureGetterNet, feature_take_indices
 from timm.models._features_fx import register_notrace_module
 from torch import Tensor, nn
 
-from dwnet.checkpoint import OFFICIAL_RELEASE, convert_state_dict, load_backbone, load_weights
+from dwnet.checkpoint import OFFICIAL_RELEASE, convert_state_dict, load_backbone, load_weights, plain_weights
+from dwnet.compat.serialization import checkpoint_types
+from dwnet.compat.timm_loading import serve_timm
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.models.layers import PatchEmbed, PatchMerging
@@ -124,7 +127,7 @@ class DWNetClassifier(DWNet):
         if not strict or assign:
             return super().load_state_dict(state_dict, strict, assign)
         try:
-            load_weights(self, state_dict, 'the state dict')
+            load_weights(self, plain_weights(state_dict, 'the state dict'), 'the state dict')
         except UserError as error:
             raise RuntimeError(str(error)) from error
         return nn.modules.module._IncompatibleKeys([], [])
@@ -137,7 +140,7 @@ class _Features(FeatureGetterNet):
         if not strict or assign or all(key.startswith('model.') for key in state_dict):
             return super().load_state_dict(state_dict, strict, assign)
         try:
-            load_backbone(self.model, state_dict, 'the state dict')
+            load_backbone(self.model, plain_weights(state_dict, 'the state dict'), 'the state dict')
         except UserError as error:
             raise RuntimeError(str(error)) from error
         return nn.modules.module._IncompatibleKeys([], [])
@@ -152,7 +155,7 @@ def _by_our_names(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, 
         RuntimeError: If the backbone's tensors are not exactly those of the model.
     """
     weights = {name.removeprefix('backbone.'): tensor for name, tensor in convert_state_dict(
-        checkpoint.get('state_dict', checkpoint.get('model', checkpoint))).items()}
+        plain_weights(checkpoint, 'what timm has fetched')).items()}
     own, given = ({name for name in names if not name.startswith('head.')} for names in (model.state_dict(), weights))
     if own != given:
         raise RuntimeError(f"the pretrained weights are not this model's: {', '.join(sorted(own ^ given)[:20])} are "
@@ -189,13 +192,14 @@ default_cfgs = generate_default_cfgs({
 
 def _register(name: str, backbone_args: dict[str, str]) -> None:
     def entry_point(pretrained: bool = False, **kwargs) -> nn.Module:
-        return build_model_with_cfg(
-            DWNetClassifier,
-            name,
-            pretrained,
-            pretrained_filter_fn=_by_our_names,
-            feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls=_Features),
-            **{**backbone_args, **kwargs})
+        with checkpoint_types() if pretrained else nullcontext():
+            return build_model_with_cfg(
+                DWNetClassifier,
+                name,
+                pretrained,
+                pretrained_filter_fn=_by_our_names,
+                feature_cfg=dict(out_indices=(0, 1, 2, 3), feature_cls=_Features),
+                **{**backbone_args, **kwargs})
 
     entry_point.__name__ = name
     entry_point.__doc__ = f'DWNet with {backbone_args}.'
@@ -204,3 +208,4 @@ def _register(name: str, backbone_args: dict[str, str]) -> None:
 
 for _name, _args in MODELS.items():
     _register(_name, _args)
+serve_timm((DWNetClassifier, _Features))

@@ -20,6 +20,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from dwnet.checkpoint import read_checkpoint
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = 'configs/classification/dwnet-nano_digits.py'
 PYTHON = [sys.executable, '-W', 'ignore']
@@ -97,7 +99,7 @@ class Training:
         return wait_for(lambda: age() > before, process)
 
     def final(self) -> dict:
-        return torch.load((self.folder / 'last_checkpoint').read_text(), weights_only=True)
+        return read_checkpoint((self.folder / 'last_checkpoint').read_text())
 
 
 def same_end(a: dict, b: dict) -> bool:

@@ -9,7 +9,6 @@ if the training goes on and names what it left out. Nothing in a file may run.
 import argparse
 import copy
 import functools
-import hashlib
 import importlib
 import io
 import json
@@ -72,8 +71,8 @@ class Checkpoints:
         runner = self._runner()
         runner.train()
         path = folder / 'work' / 'epoch_1.pth'
-        self.whole, clean = path.read_bytes(), write_clean(path, folder / 'clean.safetensors')
-        self.clean, self.clean_name = clean.read_bytes(), clean.name
+        self.whole = path.read_bytes()
+        self.clean = write_clean(path, folder / 'clean.safetensors').read_bytes()
         self.content = read_checkpoint(str(path))
         self.hostile = mutations.hostile_pickles(str(self.mark))
         self.runner = self._runner()
@@ -114,10 +113,7 @@ class Checkpoints:
             expression = expressions[turn // len(self.hostile) % len(expressions)]
             return f'hostile: {kind}', 'case.pth', mutations.place_pickle(rng, self.whole, expression)
         kind, mutate = pick({**mutations.BYTES, **mutations.SAFETENSORS, **mutations.SAFETENSORS})
-        content, name = mutate(rng, self.clean), self.clean_name
-        if kind in mutations.SAFETENSORS:  # a name that vouches for the content
-            name = f'case-{hashlib.sha256(content).hexdigest()[:8]}.safetensors'
-        return f'safetensors: {kind}', name, content
+        return f'safetensors: {kind}', 'case.safetensors', mutate(rng, self.clean)
 
     def kinds(self, number: int) -> list[str]:
         return [self.make(number)[0]]

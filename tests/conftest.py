@@ -3,6 +3,7 @@ import importlib
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ import dwnet  # noqa: F401  before the toolboxes
 torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 ROOT = Path(__file__).resolve().parent.parent
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='waits for a C++ compiler, which torch.compile calls')
 DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import ROOT, needs_compiler, run_tool
 
 from dwnet.hub import config_path
 
@@ -39,6 +39,7 @@ def test_models(mode, dtypes, tmp_path):
 
 
 @pytest.mark.long
+@needs_compiler
 def test_eager_and_compiled(tmp_path):
     record, _ = measure(tmp_path, '--batch', 1, '--models', 'dwnet_tiny', 'dynamic_dwnet_tiny', '--deploy', '--compile')
     rows = record['models']

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from reference import fill
+from safetensors.torch import save_file
 
 from dwnet import DWNet
 from dwnet.checkpoint import convert_state_dict, load_pretrained, load_weights, read_state_dict, write_clean
@@ -58,7 +59,13 @@ def save(tmp_path, content) -> str:
     lambda w: w,
     lambda w: dict(state_dict=w),
     lambda w: dict(model={f'module.{k}': v for k, v in w.items()}, epoch=3, optimizer=dict(lr=.1)),
-], ids=['bare', 'state_dict', 'model'])
+    lambda w: dict(model_state_dict=w, optimizer_state_dict=dict(lr=.1), loss=.5),
+    lambda w: {f'_orig_mod.{k}': v for k, v in w.items()},
+    lambda w: dict(model_state_dict={f'module._orig_mod.{k}': v for k, v in w.items()}),
+    lambda w: dict(state_dict={f'_orig_mod.module.{k}': v for k, v in w.items()}),
+    lambda w: {f'backbone._orig_mod.{k}': v for k, v in w.items() if 'head' not in k},
+], ids=['bare', 'state_dict', 'model', 'model_state_dict', 'compiled', 'compiled in DDP', 'DDP in compiled',
+        'compiled part'])
 def test_official_classifier_starts_a_dense_backbone(tmp_path, wrap):
     weights = official('dynamic_dwnet_tiny_classification')
     path = save(tmp_path, wrap(weights))
@@ -132,13 +139,27 @@ def test_a_flipped_bit_is_found(tmp_path):
         read_state_dict(str(path))
     torch.save(DWNet(NANO).state_dict(), path)
     clean = write_clean(path, tmp_path / 'clean.safetensors')
-    read_state_dict(str(clean))
-    content = bytearray(clean.read_bytes())
-    content[-1] ^= 1
-    clean.write_bytes(content)
-    with pytest.raises(UserError, match='its SHA-256 begins with [0-9a-f]{8}, not as its name says'):
-        read_state_dict(str(clean))
-    read_state_dict(str(clean.rename(tmp_path / 'own-name.safetensors')))
+    whole = clean.read_bytes()
+    for place in (-1, whole.find(b'mlp.fc1'), whole.find(b'"sha256": "') + 12):
+        content = bytearray(whole)
+        content[place] ^= 1
+        clean.write_bytes(content)
+        for name in (clean.name, 'own-name.safetensors'):  # which it is called does not matter
+            with pytest.raises(UserError, match='its SHA-256 is not the one that it holds of itself'):
+                read_state_dict(str(clean.rename(tmp_path / name)))
+            clean = tmp_path / name
+
+
+@pytest.mark.parametrize('name', ['model-20250103', 'model-deadbeef', 'model-cafe1234', 'model'])
+@pytest.mark.parametrize('write', [write_clean, lambda source, target: save_file(torch.load(source), target)],
+                         ids=['ours', 'theirs'])
+def test_a_name_is_no_hash(name, write, tmp_path):
+    """A date, a word or the number of a commit may stand where OpenMMLab puts a hash."""
+    weights = DWNet(NANO).state_dict()
+    path = tmp_path / f'{name}.safetensors'
+    written = write(save(tmp_path, weights), path)
+    read = read_state_dict(str(written.rename(path) if written else path))
+    assert read.keys() == weights.keys() and all(torch.equal(read[key], weights[key]) for key in weights)
 
 
 def test_a_zip_file_that_unpacks_to_more_is_refused(tmp_path):

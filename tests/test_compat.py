@@ -1,10 +1,12 @@
 """The stand-in for mmcv's operators, and loading files without running code."""
 import functools
+import importlib.util
 import io
 import pickle
 import sys
 import threading
 from collections import Counter, OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -14,8 +16,10 @@ from conftest import run_python
 from mmcv.ops import RoIAlign, batched_nms, nms
 from mmcv.utils import ext_loader
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 
-from dwnet.compat import mmcv_ops, serialization
+from dwnet.checkpoint import read_checkpoint
+from dwnet.compat import mmcv_ops, serialization, stand_ins
 
 stand_in = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv without compiled operators')
 
@@ -137,10 +141,54 @@ print(mmcv._ext.compiled, mmcv_ops.in_use())
     assert run_python('-c', code).stdout.split() == ['True', 'False']
 
 
+WITHOUT = """  # as after setuptools 82 and Python 3.14
+import pkgutil, sys
+from importlib.machinery import PathFinder
+found = PathFinder.find_spec
+PathFinder.find_spec = staticmethod(lambda name, *rest: None if name == 'pkg_resources' else found(name, *rest))
+if hasattr(pkgutil, 'find_loader'):
+    del pkgutil.find_loader
+"""
+ASKED = """
+import os
+from mmengine.utils import get_installed_path, is_installed
+from mmengine.utils.package_utils import package2module
+from mmengine.utils.dl_utils.misc import mmcv_full_available
+from mmcv.utils.ext_loader import check_ops_exist
+from mmengine.hub import get_config
+import pkg_resources
+print([os.path.realpath(get_installed_path(name)) for name in ('mmdet', 'mmcv', 'torch')],
+      is_installed('mmdet'), is_installed('no_such_package'), package2module('mmdet'),
+      pkg_resources.get_distribution('mmdet').version, mmcv_full_available(), check_ops_exist(),
+      get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model.type)
+try:
+    get_installed_path('no_such_package')
+except pkg_resources.DistributionNotFound:
+    print('unknown')
+try:
+    from pkg_resources import parse_version
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_pkg_resources_and_find_loader():
+    """mmengine and mmcv get the answers that they get from the real ones."""
+    said = run_python('-c', WITHOUT + 'import dwnet' + ASKED).stdout.splitlines()
+    assert 'stand-in for pkg_resources has no parse_version' in said[-1]
+    if importlib.util.find_spec('pkg_resources').origin != stand_ins.file_of('pkg_resources'):
+        assert run_python('-c', 'import dwnet' + ASKED).stdout.splitlines() == said[:-1], 'the real one was not asked'
+
+
 def test_installing_twice_changes_nothing():
     finders = list(sys.meta_path)
-    mmcv_ops.install()
+    stand_ins.install()
     assert sys.meta_path == finders
+
+
+def read(path):
+    with serialization.checkpoint_types():
+        return torch.load(path, weights_only=True)
 
 
 def test_mmengine_checkpoints_load(tmp_path):
@@ -149,9 +197,84 @@ def test_mmengine_checkpoints_load(tmp_path):
     history.update(4.)
     state = dict(log=history, array=np.arange(3), number=np.float64(.5), flag=np.bool_(True), text='x')
     torch.save(state, tmp_path / 'a.pth')
-    loaded = torch.load(tmp_path / 'a.pth', weights_only=True)
+    loaded = read(tmp_path / 'a.pth')
     assert loaded['log'].mean() == 3 and loaded['log'].statistics('max') == 4
     assert loaded['array'].tolist() == [0, 1, 2] and loaded['number'] == .5 and loaded['flag']
+
+
+@pytest.fixture
+def training_file(tmp_path):
+    """A checkpoint of mmengine, which holds the history of its log."""
+    history = HistoryBuffer()
+    history.update(2.)
+    torch.save(dict(state_dict={'weight': torch.ones(1, 1)}, message_hub=dict(log_scalars=dict(loss=history))),
+               tmp_path / 'epoch_1.pth')
+    return tmp_path / 'epoch_1.pth'
+
+
+def by_us(path):
+    return read_checkpoint(path)
+
+
+def by_mmengine(path):
+    """As its own Runner, ``load_checkpoint`` and the toolboxes' ``init_…`` read."""
+    return CheckpointLoader.load_checkpoint(str(path), logger='silent')
+
+
+def by_address(path):
+    with ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(
+            SimpleHTTPRequestHandler, directory=str(path.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            return CheckpointLoader.load_checkpoint(f'http://127.0.0.1:{server.server_port}/{path.name}')
+        finally:
+            server.shutdown()
+
+
+def allowed() -> set:
+    return set(torch.serialization.get_safe_globals())
+
+
+@pytest.mark.parametrize('way', [by_us, by_mmengine, by_address])
+def test_only_our_readers_take_our_types(way, training_file, monkeypatch):
+    """What we allow a file to hold is no other library's business, after ``import dwnet`` and after a load."""
+    monkeypatch.setenv('TORCH_HOME', str(training_file.parent / 'cache'))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, 'log_message', lambda *_: None)
+    before = allowed()
+    assert not [known for known in before if 'dwnet' in str(known) or 'mmengine' in str(known)]
+    for _ in range(2):
+        loaded = way(training_file)
+        assert loaded['message_hub']['log_scalars']['loss'].mean() == 2
+        assert allowed() == before
+        with pytest.raises(pickle.UnpicklingError, match='HistoryBuffer'):
+            torch.load(training_file, weights_only=True)
+    training_file.write_bytes(b'no checkpoint')
+    with pytest.raises(Exception, match='invalid|read|damaged'):
+        by_us(training_file)
+    assert allowed() == before
+
+
+def test_what_the_user_allows_stays_allowed(tmp_path):
+    """NumPy's own types are allowed by many programs; ours take their place only in our readers."""
+    before, users = allowed(), {HistoryBuffer, np.ndarray, np.dtype, (OrderedDict, 'some.Type')}
+    torch.serialization.add_safe_globals(list(users))
+    try:
+        torch.save(dict(array=np.arange(3)), tmp_path / 'a.pth')
+        with serialization.checkpoint_types():
+            assert type(torch.load(tmp_path / 'a.pth', weights_only=True)['array']) is serialization.PlainArray
+            with serialization.checkpoint_types():  # within each other, as our reader and mmengine's are
+                torch.serialization.add_safe_globals([Counter])
+            assert read(tmp_path / 'a.pth')['array'].tolist() == [0, 1, 2]
+        assert allowed() == {*before, *users, Counter}
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(list(before))
+
+
+def test_threads_do_not_take_the_types_from_each_other(training_file):
+    with ThreadPoolExecutor(8) as pool:
+        for loaded in pool.map(by_us, [training_file] * 64):
+            assert loaded['message_hub']['log_scalars']['loss'].mean() == 2
 
 
 class Hostile:
@@ -179,7 +302,7 @@ def test_hostile_files_are_refused(tmp_path, call):
     with open(tmp_path / 'hostile.pth', 'wb') as file:
         pickle.dump(dict(state_dict=Hostile(function, arguments)), file, protocol=2)
     with pytest.raises((pickle.UnpicklingError, ValueError)):
-        torch.load(tmp_path / 'hostile.pth', weights_only=True)
+        read(tmp_path / 'hostile.pth')
     assert not mark.exists()
 
 
@@ -211,7 +334,6 @@ def test_pickles_of_plain_data_pass():
 @pytest.mark.parametrize('scheme', ['http', 'open-mmlab'])
 def test_hostile_downloads_are_refused(tmp_path, monkeypatch, scheme):
     """Through mmengine's own loaders, of an address and of a model-zoo name."""
-    from mmengine.runner import CheckpointLoader
     mark = tmp_path / 'mark'
     with open(tmp_path / 'hostile.pth', 'wb') as file:
         pickle.dump(dict(state_dict=Hostile(__import__('os').system, (f'touch {mark}', ))), file, protocol=2)
@@ -239,7 +361,7 @@ def test_arrays_from_files_hold_no_objects(tmp_path):
         with open(tmp_path / 'hostile.pth', 'wb') as file:
             pickle.dump(dict(state_dict=hostile), file, protocol=2)
         with pytest.raises((pickle.UnpicklingError, ValueError)):
-            torch.load(tmp_path / 'hostile.pth', weights_only=True)
+            read(tmp_path / 'hostile.pth')
 
 
 @pytest.mark.parametrize('dtype', ['f8', '>f4', 'i8', 'u1', 'b1', 'U3', 'S2', 'c8'])
@@ -247,7 +369,7 @@ def test_arrays_of_plain_data_survive(tmp_path, dtype):
     array = np.array([[0, 1, 1], [1, 0, 1]]).astype(dtype)
     for _ in range(2):  # saved again after it was loaded
         torch.save(dict(a=array, s=array[0, 1]), tmp_path / 'a.pth')
-        loaded = torch.load(tmp_path / 'a.pth')
+        loaded = read(tmp_path / 'a.pth')
         assert loaded['a'].dtype == array.dtype.newbyteorder('='), 'NumPy itself turns bytes into native order'
         assert np.array_equal(loaded['a'], array) and loaded['s'] == array[0, 1]
         array = loaded['a']
@@ -268,3 +390,39 @@ def test_getattr_is_not_getattr():
 def test_import_does_not_turn_weights_only_off():
     code = 'import dwnet, torch, inspect; print(inspect.signature(torch.load).parameters["weights_only"].default)'
     assert run_python('-c', code).stdout.strip() in ('None', 'True')  # None: on by default
+
+
+PLATFORMS = """
+import os, pkgutil, signal, socket, sys
+import torch.utils.data, torchvision, mmengine.runner, mmcv, matplotlib.pyplot, sklearn.datasets  # know their platform
+for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'):
+    sys.modules[name] = None
+for owner, names in (
+        (os, 'fork register_at_fork geteuid getuid sched_getaffinity killpg'),
+        (signal, 'SIGKILL SIGHUP SIGUSR1 SIGCHLD sigwaitinfo pthread_sigmask'),
+        (socket, 'TCP_KEEPIDLE TCP_KEEPINTVL TCP_KEEPCNT')):
+    for name in names.split():
+        if hasattr(owner, name):
+            delattr(owner, name)
+import dwnet
+seen = [module.name for module in pkgutil.walk_packages(dwnet.__path__, 'dwnet.')]
+for name in seen:
+    if not name.endswith(('__main__', 'triton_kernels')):  # a program; what only Linux has
+        __import__(name)
+print(len(seen))
+from dwnet.engine import preemption, process_group, watch
+preemption.OutlastSigterm(None)(0)
+with socket.create_server(('127.0.0.1', 0)) as server:
+    watch._keep_alive(socket.create_connection(server.getsockname()))
+    os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(server.getsockname()[1]), WORLD_SIZE='2')
+    for sys.platform in ('darwin', 'win32'):
+        process_group.end_with_parent()
+        process_group._choose_interface()
+print('GLOO_SOCKET_IFNAME' in os.environ)
+"""
+
+
+def test_every_module_imports_on_other_platforms():
+    """What macOS and Windows lack is hidden; PyTorch and the others are imported before, as they are built for one."""
+    modules, interface = run_python('-c', PLATFORMS).stdout.split()
+    assert int(modules) > 60 and interface == 'False'

@@ -1,6 +1,10 @@
 """The Runner's own parts, and the report's."""
+import copy
 import json
 import logging
+import os
+import signal
+import socket
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -8,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseModel
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
+from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
+from dwnet.checkpoint import read_checkpoint
 from dwnet.datasets.coco import CheckedCocoMetric
 from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
@@ -37,12 +43,34 @@ class Toy(BaseModel):
         return dict(loss=y.square().mean()) if mode == 'loss' else [y]
 
 
-def toy_runner(tmp_path, **options) -> Runner:
-    loader = dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
-                  dataset=[dict(x=torch.ones(2) * i) for i in range(6)], num_workers=0)
+MODELS.register_module('NamedToy', module=Toy)
+
+
+@DATASETS.register_module()
+class ToyData(Dataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> dict:
+        if index >= 6:
+            raise IndexError(index)
+        return dict(x=torch.ones(2) * index)
+
+
+def toy_loader() -> dict:
+    return dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False), dataset=dict(type='ToyData'),
+                num_workers=0)
+
+
+def toy_runner(tmp_path, model=None, **options) -> Runner:
     options = {'optim_wrapper': dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=.01)), **options}
-    return Runner(model=Toy(), work_dir=str(tmp_path), train_dataloader=loader, **options,
+    return Runner(model=model or Toy(), work_dir=str(tmp_path), train_dataloader=toy_loader(), **options,
                   train_cfg=dict(by_epoch=True, max_epochs=2), experiment_name=uuid4().hex)
+
+
+def free_port() -> int:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
 
 
 def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
@@ -51,6 +79,62 @@ def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
         toy_runner(tmp_path / name, visualizer=visualizer).train()
     assert [read_curve(tmp_path / name, 'loss')[0] for name in ('first', 'second')] == [[3, 6]] * 2
     assert visualizer['name'] == 'visualizer'
+
+
+@pytest.mark.parametrize('launched', [False, True])
+def test_a_training_leaves_its_config_as_it_was(tmp_path, launched, monkeypatch):
+    """What it turns on itself stays in the file from which the next training starts, and in checkpoints."""
+    if launched:
+        monkeypatch.setattr(os, 'environ', {**os.environ, **dict(
+            RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))})
+    own = dict(activation_checkpointing=['layer'], sync_bn='torch', channels_last=True)
+    cfg = Config(dict(
+        **own, model=dict(type='NamedToy'), work_dir=str(tmp_path), launcher='pytorch' if launched else 'none',
+        train_dataloader=toy_loader(), train_cfg=dict(by_epoch=True, max_epochs=2), experiment_name=uuid4().hex,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=.01))))
+    before = copy.deepcopy(cfg.to_dict())
+    try:
+        runner = Runner.from_cfg(cfg)
+        while_running = copy.deepcopy(runner.cfg.to_dict())
+        runner.train()
+    finally:
+        if launched:
+            torch.distributed.destroy_process_group()
+    assert cfg.to_dict() == before
+    assert runner.cfg.to_dict() == while_running and while_running.items() >= own.items()
+    assert Config.fromfile(runner.dumped_config).to_dict().items() >= own.items()
+    text = torch.load(tmp_path / 'epoch_2.pth')['meta']['cfg']
+    assert all(key in text for key in own)
+
+
+def test_recomputation_is_turned_on_once(tmp_path):
+    """mmengine's Runner would turn it on, too."""
+    model = Toy()
+    passes = []
+    forward = model.layer.forward
+    model.layer.forward = lambda x: [passes.append(1), forward(x)][1]
+    toy_runner(tmp_path, model=model, cfg=dict(activation_checkpointing='layer')).train()
+    assert len(passes) == 2 * 6
+
+
+class Fails(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        raise ArithmeticError
+
+
+def test_after_an_error_process_and_model_are_as_before(tmp_path):
+    def handler(*_):
+        pass
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        runner = toy_runner(tmp_path, custom_hooks=[Fails()])
+        with pytest.raises(ArithmeticError):
+            runner.train()
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not runner.model._forward_hooks and not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks
 
 
 def test_accumulated_batches_scale_the_learning_rate_as_one(tmp_path):
@@ -110,7 +194,7 @@ def test_config_text_in_a_checkpoint_is_not_executed(tmp_path):
     runner = toy_runner(tmp_path)
     runner.train()
     path, mark = tmp_path / 'epoch_1.pth', tmp_path / 'mark'
-    checkpoint = torch.load(path)
+    checkpoint = read_checkpoint(path)
     checkpoint['meta']['config'] = f"open({str(mark)!r}, 'w')"
     torch.save(checkpoint, path)
     again = toy_runner(tmp_path, load_from=str(path), resume=True)
@@ -126,7 +210,7 @@ def resume_changed(tmp_path):
         options = dict(param_scheduler=dict(type='LinearLR', end=9, by_epoch=False), optim_wrapper=dict(
             optimizer=dict(type='Adam', lr=.01)), **options)
         toy_runner(tmp_path / 'a', **options).train()
-        checkpoint = torch.load(tmp_path / 'a' / 'epoch_1.pth')
+        checkpoint = read_checkpoint(tmp_path / 'a' / 'epoch_1.pth')
         change(checkpoint)
         torch.save(checkpoint, tmp_path / 'x.pth')
         runner = toy_runner(tmp_path / 'b', load_from=str(tmp_path / 'x.pth'), resume=True, **options)
@@ -239,7 +323,6 @@ def test_doctor_sees_this_machine():
 
 
 @pytest.mark.parametrize('name, version, remedy', [
-    ('setuptools', '82.0', "setuptools<81"), ('setuptools', '80.9', ''),
     ('opencv-python', '5.0.0.93', 'opencv-python<5'), ('mmcv', '2.2.0', 'mmcv==2.1.0'),
     ('mmcv-lite', '2.1.0', ''), ('torch', '2.5.1', 'torch>=2.6'), ('torch', '2.11.0', '')])
 def test_doctor_knows_the_traps(name, version, remedy):

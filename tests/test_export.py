@@ -202,6 +202,36 @@ def test_adaptive_pooling(size):
         assert torch.allclose(AdaptiveAvgPool(size)(x), nn.AdaptiveAvgPool2d(size)(x), atol=1e-6)
 
 
+def test_a_model_in_training_stays_as_it_is(tmp_path):
+    model = init_model(CLASSIFICATION).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path = export_onnx(model, tmp_path / 'x.onnx')
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    images = torch.rand(2, 3, 64, 64) * 255
+    mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
+    with torch.no_grad():
+        assert agree(run_onnx(path, images), [model.eval()((images - mean) / std)])
+
+
+@pytest.mark.parametrize('place', ['file/x.onnx', 'folder.onnx'])
+def test_a_place_that_cannot_be_written_to(place, tmp_path):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'folder.onnx').mkdir()
+    with pytest.raises(UserError, match=f'{place} cannot be written'):
+        export_onnx(init_model(CLASSIFICATION), tmp_path / place)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_head_of_the_same_name_is_another(tmp_path):
+    cfg = read_config(DETECTION)
+    cfg.model.train_cfg = None
+    model = init_model(cfg)
+    model.roi_head.__class__ = type('CascadeRoIHead', (type(model.roi_head), ), {})
+    with pytest.raises(UserError, match='of the RoI heads only StandardRoIHead and CascadeRoIHead can'):
+        export_onnx(model, tmp_path / 'x.onnx')
+
+
 def test_a_file_that_disagrees_is_not_left(tmp_path, monkeypatch):
     model = init_model(CLASSIFICATION)
     monkeypatch.setattr('dwnet.export.Normalise.forward', lambda self, image: (image - self.mean - 1) / self.std)

@@ -18,6 +18,7 @@ from PIL import Image
 from test_resume import Noise, Stop, runner_for, same, state_of
 
 from dwnet import DWNet
+from dwnet.checkpoint import read_checkpoint
 from dwnet.datasets.own import use_own_data
 from dwnet.engine import Runner
 from dwnet.engine.data_checks import find_heads
@@ -585,7 +586,7 @@ def test_a_resumed_average_ends_bit_identical(tmp_path):
     assert same(state, state_of(resumed))
     assert not torch.equal(state['layers.0.weight'], state['ema.module.layers.0.weight'])
     assert not torch.equal(state['layers.1.running_mean'], state['ema.module.layers.1.running_mean'])
-    saved = torch.load(tmp_path / 'cut/iter_15.pth')['state_dict']  # what a test loads is the average
+    saved = read_checkpoint(tmp_path / 'cut/iter_15.pth')['state_dict']  # what a test loads is the average
     assert not torch.equal(saved['layers.0.weight'], state['layers.0.weight'])
 
 

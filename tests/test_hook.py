@@ -41,6 +41,12 @@ def test_every_process_has_the_operators(python):
     assert run_command(python, '-W', 'ignore', '-m', 'dwnet', 'hook', 'on').stdout.startswith('on: ')
     found = run_command(python, '-W', 'ignore', '-c', find).stdout
     assert found.startswith('False False') and str(ROOT / 'dwnet') in found
+    old = ("import pkgutil, sys; sys.modules.pop('pkg_resources', None); assert pkgutil.find_loader('mmcv._ext'); "
+           "from importlib.machinery import PathFinder; PathFinder.find_spec = classmethod("
+           "lambda cls, name, *a, find=PathFinder.find_spec: None if name == 'pkg_resources' else find(name, *a)); "
+           "import pkg_resources; print('dwnet' in sys.modules, pkg_resources.__file__)")
+    assert run_command(python, '-W', 'ignore', '-c', old).stdout.split() == [
+        'False', str(ROOT / 'dwnet/compat/pkg_resources.py')]
     # without dwnet (-I: nothing but site-packages) Python starts, and says what it says without the hook
     gone = run_command(python, '-I', '-c', find, check=False)
     assert gone.stdout.startswith('False False') and "No module named 'mmcv._ext'" in gone.stderr
@@ -92,3 +98,6 @@ def test_the_stock_training_tool_of_mmdet(python, small_digits, tmp_path):
     run_command(python, '-W', 'ignore', '-m', 'dwnet', 'hook', 'on')
     run_command(*command)
     assert (tmp_path / 'work/epoch_1.pth').is_file()
+    # from what mmengine has written
+    done = run_command(*command, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    assert 'resumed epoch: 1' in done.stdout + done.stderr and (tmp_path / 'work/epoch_2.pth').is_file()

@@ -1,6 +1,8 @@
 """tools/infer.py and dwnet.apis.inferencer: what is written is what the model predicts."""
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,6 +95,23 @@ def test_what_is_written_is_what_the_model_predicts(task, weights, photos, tmp_p
     assert len({entry['picture'] for entry in found.values()}) == 6  # 1.jpg and 1.png, too
 
 
+@pytest.mark.parametrize('task', CONFIGS)
+def test_strips_and_single_pixels(task, weights, photos, tmp_path):
+    """A folder goes on behind an image of which the detector's resizing leaves nothing."""
+    files = [tmp_path / name for name in ('1_tall.png', '2_wide.png', '3_pixel.png')]
+    for file, size in zip(files, ((3, 2000), (2000, 3), (1, 1))):
+        Image.new('RGB', size, 'red').save(file)
+    infer_tool = inferencer(CONFIGS[task], weights / f'{task}.pth')
+    left_out = infer_files(infer_tool, [*files, photos / '0.jpg'], tmp_path / 'out', 4)
+    strips = files[:2] if task == 'detection' else []
+    assert left_out == {str(f): f'{size} pixels cannot be resized for the network'
+                        for f, size in zip(strips, ('3×2000', '2000×3'))}
+    written = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert len(written['predictions']) == 4 - len(strips) and written['left_out'] == left_out
+    for entry in written['predictions']:
+        assert max(Image.open(tmp_path / 'out' / entry['picture']).size) <= 2048
+
+
 def test_frames_of_a_video(weights, photos, tmp_path):
     clip = tmp_path / 'clip.mp4'
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*'mp4v'), 4, (128, 128))
@@ -122,6 +141,25 @@ def write_clip(path: Path, pictures, code='mp4v') -> Path:
         writer.write(picture)
     writer.release()
     return path
+
+
+@pytest.mark.parametrize('by', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_video_can_be_opened(by, weights, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / 'clip.mp4', np.zeros((9, 64, 64, 3), np.uint8))
+    describe, before = _Writer.describe, signal.getsignal(signal.SIGTERM)
+
+    def interrupted(writer, sample, name: Path) -> dict:
+        if name.name == '000006':
+            os.kill(os.getpid(), by)
+        return describe(writer, sample, name)
+
+    monkeypatch.setattr(_Writer, 'describe', interrupted)
+    model = inferencer(CONFIGS['classification'], weights / 'classification.pth')
+    with pytest.raises(KeyboardInterrupt) as kept:  # with all that its frames hold
+        infer_files(model, [clip], tmp_path / 'out')
+    assert cv2.VideoCapture(str(tmp_path / 'out/videos/clip.mp4')).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert len((tmp_path / 'out/videos/clip.jsonl').read_text().splitlines()) == 6
+    assert kept and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_label_images_of_namesakes_are_kept_apart(weights, tmp_path):
@@ -218,7 +256,7 @@ def test_the_notebook_runs():
     """In a kernel of its own; the small classifier gets most of its eight images right."""
     import ast
 
-    import nbformat
+    nbformat = pytest.importorskip('nbformat', reason='waits for what `make docs` installs')
     from nbclient import NotebookClient
     notebook = nbformat.read(ROOT / 'docs/notebook.ipynb', 4)
     printed = [ast.literal_eval(output.data['text/plain']) for cell in notebook.cells if cell.cell_type == 'code'

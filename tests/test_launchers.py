@@ -15,7 +15,8 @@ import torch
 from conftest import ROOT, run_command
 from test_tools import CLASSIFICATION, CPU, small
 
-from dwnet.engine import watch
+from dwnet.checkpoint import read_checkpoint
+from dwnet.engine import process_group, watch
 from dwnet.engine.cli import make_parser
 from dwnet.engine.process_group import join, set_environment
 from dwnet.errors import UserError
@@ -144,6 +145,7 @@ def test_what_mpirun_is_asked_for(environment, master, tmp_path):
 
 @pytest.mark.parametrize('environment, launcher', [
     ({}, 'none'), (dict(TORCHELASTIC_RUN_ID='x'), 'pytorch'), (dict(OMPI_COMM_WORLD_SIZE='2'), 'mpi'),
+    (dict(OMPI_COMM_WORLD_SIZE='1'), 'none'),
     (dict(SLURM_NTASKS='2'), 'none')])
 def test_the_environment_tells_the_launcher(environment, launcher, monkeypatch):
     for name, value in environment.items():
@@ -173,6 +175,23 @@ def test_every_launcher_is_understood(launcher, given, monkeypatch):
         set_environment(launcher)
 
 
+@pytest.mark.parametrize('launcher, given', [
+    ('pytorch', dict(WORLD_SIZE='1')), ('slurm', dict(SLURM_NTASKS='1')), ('mpi', dict(OMPI_COMM_WORLD_SIZE='1'))])
+def test_a_world_of_one_needs_no_variables(launcher, given, monkeypatch):
+    monkeypatch.setattr(os, 'environ', dict(given))
+    set_environment(launcher)
+    names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR')
+    assert [os.environ[name] for name in names] == ['0', '1', '0', '127.0.0.1']
+    assert 0 < int(os.environ['MASTER_PORT']) < 65536
+
+
+def test_mpi_of_several_needs_an_address(monkeypatch):
+    monkeypatch.setattr(os, 'environ', dict(OMPI_COMM_WORLD_SIZE='2', OMPI_COMM_WORLD_RANK='0',
+                                            OMPI_COMM_WORLD_LOCAL_RANK='0'))
+    with pytest.raises(UserError, match='did not set MASTER_ADDR, MASTER_PORT: start'):
+        set_environment('mpi')
+
+
 def test_an_address_that_others_cannot_reach_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 0)
     monkeypatch.setattr(os, 'environ', dict(RANK='0', WORLD_SIZE='4', LOCAL_RANK='0', LOCAL_WORLD_SIZE='2',
@@ -182,6 +201,60 @@ def test_an_address_that_others_cannot_reach_is_an_error(monkeypatch):
     os.environ['MASTER_ADDR'] = 'no-such-host.invalid'
     with pytest.raises(UserError, match='MASTER_ADDR=no-such-host.invalid cannot be reached from'):
         join()
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.create_server(('::1', 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason='this machine has no IPv6')
+
+
+@pytest.mark.parametrize('master, interface', [('127.0.0.1', 'lo'), pytest.param('::1', 'lo', marks=needs_ipv6)])
+def test_gloo_takes_the_network_of_the_address(master, interface, monkeypatch):
+    monkeypatch.setattr(os, 'environ', dict(WORLD_SIZE='2', MASTER_ADDR=master, MASTER_PORT='29500'))
+    process_group._choose_interface()
+    assert os.environ['GLOO_SOCKET_IFNAME'] == interface
+    os.environ['LOCAL_WORLD_SIZE'] = '1'
+    with pytest.raises(UserError, match='that no other machine can reach'):
+        process_group._choose_interface()
+
+
+@needs_ipv6
+@pytest.mark.parametrize('master', ['127.0.0.1', '::1'])
+def test_two_processes_meet_by_either_version_of_ip(master, launch, tmp_path):
+    """They join over it, watch each other over it, and one notices the other's death."""
+    with socket.create_server((master, 0), family=socket.AF_INET6 if ':' in master else socket.AF_INET) as server:
+        port = server.getsockname()[1]
+    both = [launch(sys.executable, 'tests/watched.py', RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank),
+                   LOCAL_WORLD_SIZE='2', MASTER_ADDR=master, MASTER_PORT=str(port)) for rank in range(2)]
+    for each in both:
+        each.wait_for('sum 1')
+    both[1].kill()
+    both[0].wait_for(re.escape(f'error: rank 1 ({master}) has died'))
+    assert both[0].wait(seconds=20) == 1
+
+
+def test_a_watch_without_a_port_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr(watch, 'get_dist_info', lambda: (0, 2))
+    monkeypatch.setattr(watch, 'broadcast', lambda _: None)
+    monkeypatch.setattr(socket, 'create_server', lambda *_, **__: (_ for _ in ()).throw(OSError('in use')))
+    with pytest.raises(UserError, match='rank 0 can open no port'):
+        watch.watch_others()
+
+
+def test_a_watch_that_is_not_let_in_is_told_in_one_line(monkeypatch):
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        closed = server.getsockname()[1]
+    monkeypatch.setattr(watch, 'get_dist_info', lambda: (1, 2))
+    monkeypatch.setattr(watch, 'broadcast', lambda key: key.copy_(torch.tensor([closed, 5])))
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    with pytest.raises(UserError, match=rf'rank 0 \(127.0.0.1\) cannot be reached on port {closed} \(.*refused'):
+        watch.watch_others()
 
 
 @pytest.mark.long
@@ -221,7 +294,7 @@ def test_when_a_process_dies_training_goes_on_after_a_restart(launch, small_digi
     assert len(re.findall(r'train\) +\[1\]\[ *1/', log)) == 2, 'the first time there is nothing to go on from'
     assert len(re.findall(r'train\) +\[3\]\[ *1/', log)) == 2
     assert f'resumed epoch: 2, iter: {2 * epoch}' in log
-    assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
+    assert read_checkpoint(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
     training.wait_until_none_is_left()
 
 
@@ -281,7 +354,7 @@ def test_two_hosts_one_of_which_is_cut_off(launch, hosts, small_digits, tmp_path
     # of the first epoch, or of a later one where the machine was slow to cut the cable
     resumed = re.search(r'resumed epoch: (\d+), iter: (\d+)', trainings[0].log.read_text())
     assert resumed and int(resumed[2]) == int(resumed[1]) * epoch > 0
-    assert torch.load(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
+    assert read_checkpoint(work_dir / 'epoch_4.pth')['meta']['iter'] == 4 * epoch
 
 
 class Ended(Exception):

@@ -144,6 +144,32 @@ def test_loads_as_it_is(kind, way, tmp_path, log):
     assert f'loaded {backbone} of {backbone} backbone tensors' in log[-1]
 
 
+WRAPPERS = {
+    'compiled': lambda weights: dict(model={f'_orig_mod.{k}': v for k, v in weights.items()}),
+    'compiled in DDP': lambda weights: {f'module._orig_mod.{k}': v for k, v in weights.items()},
+    'model_state_dict': lambda weights: dict(model_state_dict=weights, optimizer_state_dict=dict(lr=.1)),
+    'raw beside averages': lambda weights: dict(
+        state_dict=weights, model_ema_v2={k: torch.zeros_like(v) for k, v in weights.items()})}
+
+
+@every_way
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_checkpoints_of_other_habits(wrapper, way, tmp_path):
+    torch.save(dict(WRAPPERS[wrapper](official_weights('classification'))), tmp_path / 'w.pth')
+    state = way('classification', str(tmp_path / 'w.pth'), tmp_path).state_dict()
+    key = next(key for key in state if key.endswith('stages.1.blocks.0.mixer.proj_in.weight'))
+    assert torch.equal(state[key], official_weights('classification')['layers.1.blocks.0.attn2conv.conv0.weight'])
+
+
+def test_a_checkpoint_of_other_habits_is_as_strict(tmp_path):
+    weights = official_weights('classification')
+    del weights['layers.0.blocks.0.mlp.fc1.weight']
+    torch.save(dict(model_state_dict={f'_orig_mod.{k}': v for k, v in weights.items()}), tmp_path / 'w.pth')
+    for way in WAYS:
+        with pytest.raises((UserError, RuntimeError), match='lacks 1 of .*mlp.fc1.weight'):
+            way('classification', str(tmp_path / 'w.pth'), tmp_path)
+
+
 @every_kind
 def test_tool_scores_it(kind, small_digits, tmp_path, monkeypatch):
     """``tools/test.py CONFIG OFFICIAL_FILE``."""
@@ -250,6 +276,13 @@ def test_clean_file_needs_a_known_suffix(tmp_path):
         write_clean(official_file(tmp_path, 'classification'), tmp_path / 'model.bin')
 
 
+def test_clean_file_needs_a_place(tmp_path):
+    source = official_file(tmp_path, 'classification')
+    with pytest.raises(UserError, match=r'model-[0-9a-f]{8}.pth cannot be written'):
+        write_clean(source, f'{source}/model.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['classification.pth']
+
+
 def test_any_loader_takes_an_official_detector(tmp_path):
     """The Runner of a toolbox itself calls mmengine's loader, which knows nothing of official names."""
     from mmengine.runner import load_checkpoint
@@ -343,6 +376,20 @@ def test_timm_pretrained_is_strict_about_the_backbone(tmp_path):
         lacking = {k: v for k, v in weights.items() if k != 'layers.0.blocks.0.mlp.fc1.weight'}
         with pytest.raises(RuntimeError, match='mlp.fc1.weight'):
             create('dwnet_tiny', lacking, **arguments)
+
+
+def test_timm_reads_what_official_files_hold_for_our_models_alone(tmp_path):
+    """Their settings are a yacs node, which timm refuses for every other model."""
+    path, own = official_file(tmp_path, 'classification'), dict(arch=NANO, num_classes=10)
+    key, weights = 'stages.1.blocks.0.mixer.proj_in.weight', official_weights('classification')
+    given = weights['layers.1.blocks.0.attn2conv.conv0.weight']
+    fetched = timm.create_model('dwnet_tiny', pretrained=True, pretrained_cfg_overlay=dict(file=path, num_classes=10),
+                                **own)
+    later = timm.create_model('dwnet_tiny', **own)
+    timm.models.load_checkpoint(later, path)
+    assert torch.equal(fetched.state_dict()[key], given) and torch.equal(later.state_dict()[key], given)
+    with pytest.raises(RuntimeError, match='yacs.config.CfgNode'):
+        timm.create_model('resnet18', checkpoint_path=path)
 
 
 def test_clean_file_of_views_and_shared_tensors(tmp_path):

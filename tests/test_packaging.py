@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import matrix
 import pytest
 from conftest import ROOT, run_command, run_python, run_tool
 from mmengine.config import Config
@@ -67,6 +68,33 @@ def test_a_config_by_name_in_the_tools():
     assert 'stage 4' in shown and set(re.findall(r'[\d,.]{5,}', plain)) <= set(re.findall(r'[\d,.]{5,}', shown))
     done = run_tool('tools/get_flops.py', 'dwnet::no/such.py')
     assert done.returncode == 2 and done.stderr.startswith('error: dwnet::no/such.py names no config')
+
+
+# --- Versions ------------------------------------------------------------------------------------------
+@pytest.mark.long
+@pytest.mark.parametrize('python', [f'3.{minor}' for minor in range(10, 15)])
+def test_constraints_fit_each_python(python):
+    """By uv's resolver: pip's goes by the markers of the Python that it runs on, and downloads what it looks at."""
+    pytest.importorskip('uv', reason='waits for uv, which the extra dev brings')
+    done = run_python('-m', 'uv', 'pip', 'compile', '--quiet', '--python-version', python, '--extra', 'dev', '--extra',
+                      'docs', '--constraints', 'constraints.txt', 'setup.py', check=False)
+    if done.returncode and 'No solution found' not in done.stderr:
+        pytest.skip(f'waits for a package index: {done.stderr.strip().splitlines()[-1:]}')
+    assert done.returncode == 0, done.stderr
+    assert 'torch==' in done.stdout and 'sphinx==' in done.stdout
+
+
+def test_the_page_of_versions_is_that_of_their_file():
+    assert matrix.PAGE.read_text() == matrix.page(matrix.read_results()), 'python3 tests/matrix.py --write'
+
+
+def test_outcomes_of_the_matrix():
+    counts = dict(passed=9, skipped=1, failed=0, failures=[])
+    assert matrix.outcome(None) == 'not run yet' and matrix.outcome(dict(reason='no Python')) == 'not run: no Python'
+    assert matrix.outcome(counts) == '9 passed, 1 skipped'
+    assert matrix.outcome(counts | dict(failed=1, failures=['test_a::b'])).endswith('**1 failed**: test_a::b')
+    with pytest.raises(matrix.Unavailable, match='no Python 2.0 .* PYTHON_2_0='):
+        matrix.interpreter('2.0')
 
 
 # --- The archives --------------------------------------------------------------------------------------

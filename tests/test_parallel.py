@@ -1,6 +1,8 @@
 """Several processes compute what one does, whatever the way; and what distributed training asks of the backbone."""
+import copy
 import itertools
 import json
+import pickle
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from test_engine import toy_runner
 from test_tools import CLASSIFICATION, CPU
 
 from dwnet import DWNet
+from dwnet.checkpoint import read_checkpoint
 
 NANO = dict(embed_dims=8, depths=(1, 1, 1, 1))
 
@@ -76,6 +79,23 @@ def test_activation_checkpointing_changes_no_gradient(names, frozen_stages, tmp_
         assert torch.equal(p, q), 'running statistics count each batch once'
 
 
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+                         ids=['deepcopy', 'pickle'])
+def test_a_copy_of_a_recomputed_model_is_its_own(copied, tmp_path):
+    """As the preflight's, which tries a batch out, and that of averaged weights."""
+    runner = toy_runner(tmp_path, cfg=dict(activation_checkpointing=['backbone.stages.0', 'backbone']))
+    names = list(Net().state_dict())
+    model = runner.wrap_model(None, Net()).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = copied(model)
+    sum(x.square().mean() for x in other.backbone(torch.rand(2, 3, 32, 32))).backward()
+    assert list(model.state_dict()) == list(other.state_dict()) == names
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters()) and all(p.grad is not None for p in other.parameters())
+    counts = [value for name, value in other.state_dict().items() if name.endswith('num_batches_tracked')]
+    assert counts and all(count == 1 for count in counts), 'it is recomputed, and counts each batch once'
+
+
 @pytest.fixture(scope='module')
 def config(small_digits, tmp_path_factory) -> str:
     """20 updates of the digits classifier: nothing random, and the statistics of BatchNorm frozen."""
@@ -120,7 +140,7 @@ def train(config, work_dir, processes: int, batch: int, *options: str, last: int
     else:
         done = run_command('bash', 'tools/dist_train.sh', config, processes, *arguments, **environment)
         assert 'Warning: Grad strides' not in done.stderr  # which says nothing to the user
-    return torch.load(work_dir / f'epoch_{last}.pth')
+    return read_checkpoint(work_dir / f'epoch_{last}.pth')
 
 
 def flat(state: dict) -> torch.Tensor:
@@ -200,3 +220,15 @@ def test_what_fsdp_does_not_go_with(options, setting, message, small_digits, tmp
     done = run_tool('tools/train.py', tmp_path / 'c.py', '--strategy', 'fsdp', '--work-dir', tmp_path, '--launcher',
                     'pytorch', *options, '--cfg-options', *data)
     assert done.returncode == 2 and message in done.stderr.strip().splitlines()[-1], done.stderr
+
+
+@pytest.mark.parametrize('channels_last', [0, 1])
+def test_a_step_of_two_processes(channels_last, tmp_path):
+    """It takes one collective operation beside the gradients'; these fit their buckets; both end after one step."""
+    done = run_python('-W', 'always', '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+                      'tests/two_processes.py', tmp_path, channels_last, **CPU)
+    assert 'Grad strides' not in done.stderr
+    a, b = (json.loads((tmp_path / f'record{rank}.json').read_text()) for rank in range(2))
+    assert a == b and a['collectives'] == [1] * 6
+    assert a['channels_last'] == bool(channels_last)
+    assert a['step'] == 2 and 'is saved in' in a['ended'] and (tmp_path / 'preempted.pth').is_file()

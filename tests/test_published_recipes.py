@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import published_data
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+
+from dwnet.checkpoint import read_checkpoint
 
 CONFIGS = sorted(str(p) for p in Path('configs').glob('*/*.py')
                  if not p.parent.name.startswith('_') and 'digits' not in p.name)
@@ -179,7 +180,7 @@ def test_trains_and_tests(config, data, run_tool, evaluated, tmp_path):
     losses = [record['loss'] for record in records if 'loss' in record]
     assert len(losses) == 2 and all(map(math.isfinite, losses))
     checkpoint = Path((trained / 'last_checkpoint').read_text())
-    saved = torch.load(checkpoint)
+    saved = read_checkpoint(checkpoint)
     assert saved['meta']['iter'] == 2
     assert len(saved['meta']['dataset_meta']['classes']) == task.classes
     assert {key: len(saved['state_dict'][key]) for key in task.rows} == task.rows

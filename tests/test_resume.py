@@ -1,27 +1,37 @@
 """Interrupted and resumed training against uninterrupted training, bit for bit; and what it rests on."""
+import copy
+import logging
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4  # names of Runners; the seeds of a training repeat those of random
 
 import numpy as np
 import pytest
 import torch
+from conftest import read_config
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import METRICS, MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.engine import Runner
+from dwnet.checkpoint import read_checkpoint
+from dwnet.engine import Runner, guard
 from dwnet.engine.checkpoints import newest_whole_checkpoint, point_to
 from dwnet.engine.guard import as_plain
 from dwnet.engine.preemption import OutlastSigterm, Preempted
-from dwnet.engine.reproducible import SampleReader, seed_generators
+from dwnet.engine.reproducible import SampleReader, build_train_loader, seed_generators
 from dwnet.errors import UserError
 
 
@@ -173,7 +183,7 @@ def test_another_seed_gives_another_training(tmp_path):
 def test_a_seed_that_nobody_chose_is_resumed_too(tmp_path):
     with pytest.raises(InterruptedError):
         runner_for(tmp_path / 'cut', seed=None, hooks=[Stop(8)]).train()
-    seed = torch.load(tmp_path / 'cut/iter_5.pth')['meta']['seed']
+    seed = read_checkpoint(tmp_path / 'cut/iter_5.pth')['meta']['seed']
     whole = runner_for(tmp_path / 'whole', seed=seed)
     whole.train()
     named = shutil.copy(tmp_path / 'cut/iter_5.pth', tmp_path / 'named.pth')
@@ -243,8 +253,10 @@ def test_sigterm_saves_in_the_middle_of_an_epoch(tmp_path):
     assert not (tmp_path / 'cut/preempted.pth').exists()  # a newer one took its place
 
 
-def test_data_workers_obey_their_training_alone():
-    loader = DataLoader(Noise(), num_workers=1, persistent_workers=True, worker_init_fn=OutlastSigterm(None))
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_data_workers_obey_their_training_alone(method):
+    loader = DataLoader(Noise(), num_workers=1, persistent_workers=True, worker_init_fn=OutlastSigterm(None),
+                        multiprocessing_context=method)
     batches = iter(loader)
     next(batches)
     worker, = multiprocessing.active_children()
@@ -253,6 +265,38 @@ def test_data_workers_obey_their_training_alone():
     worker.terminate()
     worker.join(20)
     assert not worker.is_alive() and worker.exitcode == 0
+
+
+@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+def test_workers_start_by_any_method(method, tmp_path):
+    """Windows and macOS spawn them; Python 3.14 has a server that forks them."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    alone = runner_for(tmp_path / 'alone', by_epoch=False, workers=0)
+    alone.train()
+    try:
+        helped = runner_for(tmp_path / 'helped', by_epoch=False, workers=1,
+                            env_cfg=dict(mp_cfg=dict(mp_start_method=method)))
+        helped.train()
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert same(state_of(alone), state_of(helped))
+
+
+@pytest.mark.parametrize('config', [
+    'classification/dwnet-nano_digits', 'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
+    'segmentation/upernet_dwnet-nano_digits'])
+def test_data_sets_can_be_sent_to_workers(config, small_digits):
+    """A worker that is not forked gets its data set, and what it calls, pickled."""
+    cfg = read_config(f'configs/{config}.py')
+    for part in ('train', 'val'):
+        dataset = cfg[f'{part}_dataloader'].dataset
+        dataset.data_root = str(small_digits / Path(dataset.data_root).relative_to('data/digits'))
+    runner = SimpleNamespace(build_dataloader=Runner.build_dataloader, seed=0, _randomness_cfg={})
+    for loader in (build_train_loader(runner, cfg.train_dataloader, endless=False),
+                   Runner.build_dataloader(cfg.val_dataloader)):
+        assert loader.num_workers
+        for sent in (loader.dataset, loader.worker_init_fn, loader.collate_fn):
+            ForkingPickler.dumps(sent)
 
 
 def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):
@@ -265,6 +309,8 @@ def test_the_newest_whole_checkpoint_is_resumed(tmp_path, caplog):
         assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
     torch.save(dict(state_dict=NoisyNet().state_dict()), tmp_path / 'iter_18.pth')  # weights alone
     assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
+    (tmp_path / 'moved.pth').symlink_to('nowhere')
+    (tmp_path / 'folder.pth').mkdir()
     for pointer in ('', '/nowhere/iter_15.pth', '\x00'):
         (tmp_path / 'last_checkpoint').write_text(pointer)
         assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_15.pth'
@@ -336,8 +382,16 @@ class Poison(Hook):
         runner.model.poison = self.passes
 
 
+@pytest.fixture(params=['at once', 'late'])
+def fused(request, monkeypatch) -> bool:
+    """Whether the flags are read as on a GPU, in the next step."""
+    if request.param == 'late':
+        monkeypatch.setattr(guard, 'reads_late', lambda *_: True)
+    return request.param == 'late'
+
+
 @pytest.mark.parametrize('accumulate', [1, 2])
-def test_steps_that_are_not_finite_are_skipped(accumulate, tmp_path, capfd):
+def test_steps_that_are_not_finite_are_skipped(accumulate, fused, tmp_path, capfd):
     class Watch(Hook):
         priority = 'LOWEST'
         states: list = []
@@ -348,19 +402,23 @@ def test_steps_that_are_not_finite_are_skipped(accumulate, tmp_path, capfd):
     watch = Watch()
     watch.states = []
     runner = runner_for(tmp_path, by_epoch=False, workers=0, accumulate=accumulate, hooks=[Poison(5, 6), watch])
+    runner.optim_wrapper['optimizer']['fused'] = fused
     runner.train()
     states = watch.states
     before = states[3]  # after pass 4
     assert same(before, states[5]) and not same(before, states[7])
     assert all(v.isfinite().all() for v in runner.model.state_dict().values())
-    guard = next(h for h in runner.hooks if type(h).__name__ == 'GuardHook')
-    assert (guard.skipped, guard.row) == (2 // accumulate, 0)
+    hook = next(h for h in runner.hooks if type(h).__name__ == 'GuardHook')
+    assert (hook.skipped, hook.row) == (2 // accumulate, 0)
+    numbers = re.findall(r'step (\d+) is skipped', ''.join(capfd.readouterr()))
+    assert numbers == (['5', '6'] if accumulate == 1 else ['6'])
     adam = runner.optim_wrapper.optimizer.state_dict()['state']
     assert all(v.isfinite().all() for s in adam.values() for v in s.values())
 
 
-def test_an_infinite_loss_with_finite_gradients_is_skipped(tmp_path):
+def test_an_infinite_loss_with_finite_gradients_is_skipped(fused, tmp_path):
     runner = runner_for(tmp_path, by_epoch=False, workers=0)
+    runner.optim_wrapper['optimizer']['fused'] = fused
     forward = runner.model.forward
     runner.model.forward = lambda x, mode: {'loss': forward(x, mode)['loss'], 'loss_b': torch.tensor(float('inf'))}
     before = {k: v.clone() for k, v in runner.model.state_dict().items()}
@@ -370,6 +428,82 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped(tmp_path):
     assert same(before, runner.model.state_dict())
     batch = torch.load(tmp_path / 'not_finite_step17_rank0.pth', weights_only=True)
     assert torch.stack(batch['x']).shape == (4, 3)
+
+
+class Driven:
+    """A guard over a fused AdamW, step by step, without mmengine's own reading of losses."""
+
+    def __init__(self, folder) -> None:
+        self.model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 1))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=.1, fused=True)
+        self.runner = SimpleNamespace(
+            optim_wrapper=OptimWrapper(self.optimizer), model=self.model, hooks=[], iter=0, work_dir=str(folder),
+            logger=logging.getLogger('driven'), message_hub=MessageHub.get_instance(uuid4().hex))
+        self.hook = guard.GuardHook()
+        self.hook.before_train(self.runner)
+
+    def step(self, factor: float = 1., scaler: torch.amp.GradScaler | None = None, gradient: float = 1.) -> dict:
+        """Returns the state behind it, the optimiser's included."""
+        self.hook.before_train_iter(self.runner, 0)
+        loss = self.model(torch.rand(4, 3)).square().mean() * factor
+        self.hook._see_losses(self.model, (), dict(loss=loss))
+        self.optimizer.zero_grad()
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        self.model[2].weight.grad *= gradient
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+        self.hook.after_train_iter(self.runner, 0)
+        self.runner.iter += 1
+        return copy.deepcopy({**self.model.state_dict(), **{
+            f'{i}.{key}': value for i, state in self.optimizer.state_dict()['state'].items()
+            for key, value in state.items()}})
+
+
+def test_no_step_waits_for_the_gpu(fused, tmp_path, monkeypatch):
+    """The host reads flags of the step before alone, once."""
+    driven, read = Driven(tmp_path), []
+    for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__int__', '__float__', '__index__'):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name,
+                            lambda x, *args, method=method: [read.append(x.data_ptr()), method(x, *args)][1])
+    flags = []
+    for _ in range(4):
+        read.clear()
+        driven.hook.before_train_iter(driven.runner, 0)
+        driven.model(torch.rand(4, 3)).square().mean().backward()
+        driven.optimizer.step()
+        driven.hook.after_train_iter(driven.runner, 0)
+        if fused:
+            assert read == flags[-1:]
+            flags.append(driven.hook._unread.flags.data_ptr())
+        else:
+            assert len(read) >= 2
+
+
+def test_what_a_fused_optimiser_skips(fused, tmp_path):
+    driven = Driven(tmp_path)
+    before = [driven.step() for _ in range(2)][-1]
+    assert same(before, driven.step(float('nan'))) and not same(before, driven.step())
+    driven.hook.after_train(driven.runner)
+    assert driven.hook.skipped == 1
+    driven.hook.close()
+    assert 'found_inf' not in vars(driven.optimizer)
+
+
+@pytest.mark.parametrize('factor, gradient, counted', [(1., float('inf'), 0), (float('inf'), 1., 1)])
+def test_what_the_loss_scale_skips_of_a_fused_optimiser(fused, factor, gradient, counted, tmp_path):
+    """It is counted if the loss, too, is not finite."""
+    driven, scaler = Driven(tmp_path), torch.amp.GradScaler('cpu')
+    weights = dict(driven.model.named_parameters())
+    before = copy.deepcopy(weights) if driven.step(scaler=scaler) else None
+    driven.step(factor, scaler, gradient)
+    driven.hook.after_train(driven.runner)
+    assert same(before, weights) and driven.hook.skipped == counted
+    driven.step(scaler=scaler)
+    assert not same(before, weights)
 
 
 def test_batches_are_saved_without_code():

@@ -6,15 +6,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import run_tool
+from conftest import needs_compiler, run_tool
 from mmengine.config import Config
 from mmengine.model import BaseModel
+from test_engine import toy_runner
 from test_tools import ALL_TASKS, CLASSIFICATION, METRICS, small
 from torch import nn
 
 from dwnet import DWNet
-from dwnet.engine import BFloat16OptimWrapper, ChannelsLastHook, CompileHook
-from dwnet.engine.options import enable_bf16_training, enable_compile
+from dwnet.engine import BFloat16OptimWrapper, CompileHook
+from dwnet.engine.options import enable_bf16_training, enable_compile, enable_speed
 from dwnet.errors import UserError
 from dwnet.models.layers import Mlp
 
@@ -44,10 +45,11 @@ def test_bf16_computes_in_bfloat16_and_keeps_the_weights_in_float32(device):
     assert not torch.is_autocast_enabled(device)
 
 
-def test_channels_last_reaches_the_neck():
-    runner = SimpleNamespace(model=Model())
-    ChannelsLastHook().before_run(runner)
-    assert runner.model.neck.weight.is_contiguous(memory_format=torch.channels_last)
+def test_channels_last_reaches_the_neck(tmp_path):
+    cfg = Config(dict())
+    enable_speed(cfg, SimpleNamespace(channels_last=True, compile=False))
+    model = toy_runner(tmp_path, model=Model(), cfg=cfg).model
+    assert model.neck.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_only_the_backbone_is_compiled(monkeypatch):
@@ -125,6 +127,7 @@ def test_training_and_testing_in_bf16(config, small_digits, tmp_path):
 
 
 @pytest.mark.long
+@needs_compiler
 @pytest.mark.parametrize('mixer', ['static', 'local_mlp'])
 def test_compiled_once_for_all_sizes(mixer):
     """Images of growing sizes, as detectors have them."""
@@ -138,6 +141,7 @@ def test_compiled_once_for_all_sizes(mixer):
 
 
 @pytest.mark.long
+@needs_compiler
 @ALL_TASKS
 def test_training_and_testing_compiled(config, small_digits, tmp_path):
     checkpoint, stats = tmp_path / 'train/epoch_1.pth', torch._dynamo.utils.counters['stats']

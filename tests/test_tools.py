@@ -11,6 +11,8 @@ from conftest import ROOT, run_command, run_python, run_tool
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from dwnet.checkpoint import read_checkpoint
+
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
 DETECTION = 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
 SEGMENTATION = 'configs/segmentation/upernet_dwnet-nano_digits.py'
@@ -106,7 +108,7 @@ def test_distributed_test_gives_exactly_the_same(config, train_once, tmp_path):
 def test_distributed_training(config, small_digits, tmp_path):
     options = small(config, small_digits, train_dataloader__batch_size=64 if config == CLASSIFICATION else 4)
     done = run_command('bash', 'tools/dist_train.sh', config, '2', '--work-dir', tmp_path, *options, **CPU)
-    state = torch.load(tmp_path / 'epoch_1.pth')
+    state = read_checkpoint(tmp_path / 'epoch_1.pth')
     per_process = 1347 // 64 // 2 if config == CLASSIFICATION else 24 // 4 // 2
     assert state['meta']['iter'] == per_process
     assert all(v.isfinite().all() for v in state['state_dict'].values())
@@ -139,7 +141,7 @@ def test_resume_continues_where_the_training_was(train_once, tmp_path):
     runner.register_hook(look)
     with pytest.raises(StopIteration):
         runner.train()
-    saved = torch.load(tmp_path / 'w' / 'epoch_1.pth')
+    saved = read_checkpoint(tmp_path / 'w' / 'epoch_1.pth')
     assert (look.epoch, look.iter) == (1, 21) == (saved['meta']['epoch'], saved['meta']['iter'])
     for a, b in zip(look.optimizer['state'].values(), saved['optimizer']['state'].values()):
         assert all(torch.equal(torch.as_tensor(a[k]), torch.as_tensor(b[k])) for k in ('step', 'exp_avg', 'exp_avg_sq'))
@@ -150,7 +152,7 @@ def test_resume_continues_where_the_training_was(train_once, tmp_path):
 
     longer = [o.replace('max_epochs=1', 'max_epochs=2') for o in options]
     run_python('tools/train.py', config, '--work-dir', tmp_path / 'w', '--resume', *longer)
-    assert torch.load(tmp_path / 'w' / 'epoch_2.pth')['meta']['iter'] == 42
+    assert read_checkpoint(tmp_path / 'w' / 'epoch_2.pth')['meta']['iter'] == 42
 
 
 @ONE_TASK
@@ -163,7 +165,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(config, small_digits, tmp_p
     shutil.copy(tmp_path / 'whole/iter_5.pth', tmp_path / 'cut')
     run_python('tools/train.py', config, '--work-dir', tmp_path / 'cut', '--resume', *options)
     last = (tmp_path / 'whole/last_checkpoint').read_text().rpartition('/')[2]
-    whole, cut = (torch.load(tmp_path / name / last) for name in ('whole', 'cut'))
+    whole, cut = (read_checkpoint(tmp_path / name / last) for name in ('whole', 'cut'))
     assert whole['meta']['iter'] == cut['meta']['iter'] > 5
     assert all(torch.equal(value, cut['state_dict'][name]) for name, value in whole['state_dict'].items())
     for a, b in zip(whole['optimizer']['state'].values(), cut['optimizer']['state'].values(), strict=True):
@@ -293,6 +295,6 @@ def test_makefile_keeps_to_its_venv(tmp_path):
     text = (ROOT / 'Makefile').read_text()
     installs = [line for line in text.splitlines() if 'pip install' in line]
     own = ('$(ISOLATED) $(RUN) -m pip install', '$(ISOLATED) "$$folder/bin/python" -m pip install')
-    assert len(installs) == 2 and all(any(way in line for way in own) for line in installs)
+    assert len(installs) == 4 and all(any(way in line for way in own) for line in installs)
     for variable in ('PIP_TARGET', 'PIP_PREFIX', 'PIP_USER', 'PYTHONPATH', 'PYTHONHOME'):
         assert f'-u {variable}' in text

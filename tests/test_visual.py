@@ -8,24 +8,28 @@ import numpy as np
 import pytest
 import torch
 from conftest import read_config, run_tool
+from matplotlib.text import Text
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
+from mmpretrain.structures import DataSample
+from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import average_precision_score, confusion_matrix, jaccard_score
 from torch import nn
 
-from dwnet import DWNet
+from dwnet import DWNet, analysis
 from dwnet.apis import init_model
 from dwnet.engine import Runner
 from dwnet.engine.options import enable_log_to
 from dwnet.errors import UserError
 from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 from dwnet.visual import cam, coco_errors, confusion, curves, kernels, precision_recall, receptive_field, schedule
-from dwnet.visual.figure import new_figure, save
+from dwnet.visual.batch import browse
+from dwnet.visual.figure import contact_sheet, new_figure, save
 from dwnet.visual.samples import draw, make_visualizer, to_picture
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
@@ -162,6 +166,45 @@ def test_confusion_matrix_is_that_of_scikit_learn():
     assert texts[0] == f'{100 * matrix[0, 0] / matrix[0].sum():.0f}'
 
 
+@pytest.mark.parametrize('wrong', [3, 12, -1, 255])
+def test_a_prediction_beyond_the_classes_is_named(wrong):
+    """Counted by arithmetic alone, it would be in another class's cell."""
+    truth, predicted = np.array([[0, 1], [2, 255]]), np.array([[0, wrong], [2, 1]])
+    with pytest.raises(UserError, match=f'class {wrong} is predicted, and there are 3, 0 to 2'):
+        confusion.count(truth, predicted, 3)
+    matrix = confusion.count(truth, np.array([[0, 1], [2, wrong]]), 3)
+    assert (matrix == np.eye(3)).all(), 'where the truth is no class, the prediction does not matter'
+
+
+@pytest.mark.parametrize('classes', [1, 2, 200])
+@pytest.mark.parametrize('images', [0, 1, 50])
+def test_pictures_of_few_images_and_many_classes(images, classes, tmp_path):
+    generator = np.random.default_rng(0)
+    labels, scores = generator.integers(0, classes, images), generator.random((images, classes))
+    names = [f'$\\alpha_ {i}' + '$' * (i % 2) for i in range(classes)]  # no mathematics that matplotlib could read
+    matrix = confusion.count(labels, scores.argmax(1), classes)
+    for figure in (confusion.plot(matrix, names, names, ''), precision_recall.plot(labels, scores, names),
+                   confusion.plot_bars({'IoU': 100 * confusion.iou(matrix)}, names, '', '')):
+        save(figure, tmp_path / 'x.png')
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    name, picture = '$\\x$ a_1$.jpg', np.zeros((5, 5, 3), np.uint8)
+    run = curves.Run(name, training={'loss': {1: float('nan'), 2: 1.}, '$k': {1: 2.}})
+    kernel = [[torch.full((1, 4, 7, 7), torch.nan)]]
+    for figure in (contact_sheet([picture], [name], title=name), curves.plot([run]), curves.plot([run, run], ['$k']),
+                   kernels.plot(kernel, [picture], [name], 'static')):
+        save(figure, tmp_path / 'x.png')
+    texts = [text.get_text() for text in contact_sheet([picture], [name]).findobj(Text)]
+    assert name.replace('$', r'\$') in texts
+
+
+def test_strips_make_no_endless_sheet(tmp_path):
+    strips = [np.zeros((2000, 3, 3), np.uint8), np.zeros((3, 2000, 3), np.uint8)]
+    width, height = Image.open(save(contact_sheet(strips, 'ab'), tmp_path / 'x.png')).size
+    assert height <= 5 * width
+
+
 def test_average_precision_is_that_of_scikit_learn():
     generator = np.random.default_rng(0)
     labels, scores = generator.integers(0, 4, 50), generator.random((50, 5))
@@ -276,6 +319,75 @@ def test_analysis_has_the_scores_and_counts_of_the_test(small_digits, tmp_path, 
     assert 100 * np.nanmean(confusion.iou(seen[0])) == pytest.approx(score, abs=.006)
 
 
+@pytest.fixture
+def classes_task(tmp_path):
+    """The analysis of a classifier of three classes, of which the data name two."""
+    task = analysis._Classes(read_config(CLASSIFICATION), tmp_path, 2, .3)
+    task.begin(Images(5, classes=('a', 'b')))
+    return task
+
+
+class Images(list):
+
+    def __init__(self, length, **metainfo):
+        super().__init__(range(length))
+        self.metainfo = metainfo
+
+
+def classified(label, scores):
+    return DataSample(metainfo=dict(img_path='x.jpg')).set_gt_label(label).set_pred_score(torch.tensor(scores))
+
+
+def test_analysis_of_more_classes_than_are_named(classes_task, monkeypatch):
+    monkeypatch.setattr(classes_task, 'pairs', lambda: ())
+    monkeypatch.setattr(analysis, '_read', lambda path: np.zeros((4, 4, 3), np.uint8))
+    for label in (0, 1, 2, 2):
+        classes_task.count(classified(label, [.1, .2, .7]))
+    assert [path.name for *_, path in classes_task.finish()[:4]] == [
+        'confusion.png', 'classes.png', 'precision_recall.png', 'mistakes.png']
+
+
+@pytest.mark.parametrize('label, scores, message', [
+    (3, [.1, .2, .7], 'x.jpg is of class 3, and the model has 3, 0 to 2'),
+    (0, [.1, float('nan'), .7], 'values that are not finite')])
+def test_what_cannot_be_analysed_is_named(label, scores, message, classes_task):
+    with pytest.raises(UserError, match=message):
+        classes_task.count(classified(label, scores))
+
+
+@pytest.mark.parametrize('function', [
+    lambda cfg, path: analysis.analyze(cfg, path, number=0), lambda cfg, path: browse(cfg, number=0)])
+def test_no_image_is_not_drawn(function, tmp_path):
+    with pytest.raises(UserError, match='number 0: it has to be 1 or more'):
+        function(read_config(CLASSIFICATION), tmp_path)
+
+
+def test_data_without_images_or_names(tmp_path):
+    for task, length, message in ((analysis._Classes, 0, 'are empty'), (analysis._Segments, 3, 'name no classes')):
+        with pytest.raises(UserError, match=message):
+            task(read_config(SEGMENTATION), tmp_path, 2, .3).begin(Images(length))
+
+
+def test_analysis_leaves_the_config_as_it_is(tmp_path, monkeypatch):
+    cfg = read_config(DETECTION)
+    before = cfg.pretty_text
+    monkeypatch.setattr(analysis.Runner, 'from_cfg', lambda cfg: (_ for _ in ()).throw(InterruptedError()))
+    with pytest.raises(InterruptedError):
+        analysis.analyze(cfg, tmp_path)
+    assert cfg.pretty_text == before
+
+
+def test_the_metric_is_known_by_its_class(tmp_path):
+    from mmdet.evaluation import CocoMetric
+    cfg = read_config(DETECTION)
+    for kind in (CocoMetric, 'mmdet.CocoMetric'):
+        cfg.test_evaluator.type = kind
+        assert analysis._Objects(cfg, tmp_path, 2, .3)._kinds == ['bbox', 'segm']
+    cfg.test_evaluator.type = 'MyCocoMetric'
+    with pytest.raises(UserError, match='needs a CocoMetric'):
+        analysis._Objects(cfg, tmp_path, 2, .3)
+
+
 # data
 
 @pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATION])
@@ -320,6 +432,24 @@ def test_receptive_field_ends_where_the_theory_says():
             assert touched[-1] - touched[0] + 1 == side
         assert field.sum() == pytest.approx(1) and receptive_field.side_of(field, .5) < side
     receptive_field.plot(fields, '')
+
+
+def test_a_receptive_field_that_is_none_is_named():
+    model = nn.ModuleDict(dict(backbone=DWNet(NANO).eval(), neck=nn.Conv2d(3, 3, 1)))
+    with pytest.raises(UserError, match='^neck: no gradient'):
+        receptive_field.effective_receptive_field(model, [torch.randn(1, 3, 64, 64)], ['backbone.stages.0', 'neck'])
+    nn.init.constant_(model['backbone'].patch_embed.proj.weight, torch.nan)
+    with pytest.raises(UserError, match=r'backbone.stages.0: no gradient, or none that is finite'):
+        receptive_field.effective_receptive_field(model, [torch.randn(1, 3, 64, 64)], ['backbone.stages.0'])
+
+
+def test_looking_at_kernels_leaves_a_training_as_it_is():
+    model = DWNet(NANO, 'dynamic').train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert kernels.kernels(model, torch.randn(2, 3, 64, 64))[0].shape == (2, 32, 7, 7)
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_receptive_field_of_a_symmetric_network_is_symmetric():

@@ -1,9 +1,12 @@
-"""What the OpenMMLab releases need to run on a current PyTorch, and nothing more.
+"""What the OpenMMLab releases need to run on a current PyTorch and Python, and nothing more.
 
 ==================  ==============================================================
+``stand_ins``       finds the stand-ins for modules and functions that are missing
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
+``pkg_resources``   a stand-in for setuptools' module of this name
 ``serialization``   loading files and downloads without running code from them
 ``after_import``    our models in timm, when timm is imported
+``timm_loading``    the same for timm, imported with its models
 ==================  ==============================================================
 """
 import importlib.metadata
@@ -13,7 +16,7 @@ from packaging.version import Version
 
 from dwnet.errors import one_line
 
-from . import mmcv_ops, serialization
+from . import serialization, stand_ins
 from .after_import import after_import
 
 TIMM = '1.0.26'
@@ -21,9 +24,8 @@ TIMM = '1.0.26'
 
 def install() -> None:
     """Called by ``import dwnet``; calling it again changes nothing."""
-    mmcv_ops.install()
-    serialization.allow_checkpoint_types()
-    serialization.load_downloads_safely()
+    stand_ins.install()
+    serialization.serve_mmengine()
     # timm has no entry points for models of other packages, and takes 1.3 s to import
     after_import('timm.models', _register_in_timm)
 

@@ -3,7 +3,8 @@
 PyTorch refuses every pickled name that it does not know. mmengine's own checkpoints hold two kinds of
 those (mmengine#1655), the log history and the NumPy arrays in it; the official DWNet files hold their
 settings as a yacs node. They carry data and no code, so they are allowed, and nothing else is: a file
-cannot run code. What mmengine downloads is held to the same.
+cannot run code. What mmengine downloads is held to the same. They are allowed while a loader of ours or of mmengine
+reads a file, and to no other library.
 
 ``weights_only`` does not keep a file from crashing or choking Python: a tuple nested a million times overflows the
 stack when it is hashed, and a list of forty levels, each twice the level below, has no end when an error message
@@ -12,8 +13,10 @@ prints it. :func:`check_pickle` finds these before anything is loaded.
 import functools
 import pickle
 import pickletools
+import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 from typing import BinaryIO
 
@@ -84,19 +87,41 @@ def reconstruct_scalar(dtype: PlainDtype, raw: bytes) -> np.generic:
     return np.frombuffer(raw, dtype.resolve(), 1)[0]
 
 
-def allow_checkpoint_types() -> None:
-    """Adds what the checkpoints hold beside tensors to PyTorch's list of safe names."""
-    allowed = [
-        HistoryBuffer,
-        (history_statistic, 'builtins.getattr'),
-        (OrderedDict, 'yacs.config.CfgNode'),  # a dict with attributes; its content is all that is read
-        (PlainDtype, 'numpy.dtype'),
-        (PlainArray, 'numpy.ndarray'),
-    ]
-    # NumPy 2 moved these two functions; files written under NumPy 1 call them by the old name.
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
-        allowed += [(reconstruct_array, f'{module}._reconstruct'), (reconstruct_scalar, f'{module}.scalar')]
-    torch.serialization.add_safe_globals(allowed)
+# By the name in the file. NumPy 2 moved two functions; files written under NumPy 1 call them by the old name.
+_TYPES: list[tuple[Callable, str]] = [
+    (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+    (history_statistic, 'builtins.getattr'),
+    (OrderedDict, 'yacs.config.CfgNode'),  # a dict with attributes; its content is all that is read
+    (PlainDtype, 'numpy.dtype'),
+    (PlainArray, 'numpy.ndarray'),
+    *((function, f'{module}.{name}') for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
+      for function, name in ((reconstruct_array, '_reconstruct'), (reconstruct_scalar, 'scalar')))]
+_lock = threading.RLock()
+
+
+@contextmanager
+def checkpoint_types() -> Iterator[None]:
+    """Lets ``torch.load`` take what checkpoints hold beside tensors while the block lasts; also a decorator.
+
+    PyTorch has one list of safe names for the process: other threads see these names meanwhile, and blocks in
+    several threads wait for each other. What the user has put on the list is there again afterwards.
+    """
+    with _lock:
+        users = torch.serialization.get_safe_globals()
+        names = {name for _, name in _TYPES}
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([*_TYPES, *(k for k in users if _name(k) not in names)])
+        try:
+            yield
+        finally:
+            added = set(torch.serialization.get_safe_globals()).difference(_TYPES)
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals([*users, *added])
+
+
+def _name(known: Callable | tuple[Callable, str]) -> str:
+    """By which files call an entry of PyTorch's list."""
+    return known[1] if isinstance(known, tuple) else f'{known.__module__}.{known.__qualname__}'
 
 
 # Of what PyTorch lets a file call, that which checkpoints consist of, beside its dtypes and storages. The rest, such as
@@ -110,15 +135,10 @@ _PLAIN = {
 
 def _is_plain(name: str) -> bool:
     owner, _, last = name.rpartition('.')
-    return (name in _PLAIN or name in {known for _, known in _names_added()}
+    allowed = map(_name, [*_TYPES, *torch.serialization.get_safe_globals()])  # here, and by the user
+    return (name in _PLAIN or name in allowed
             or owner.split('.')[0] == 'torch' and (last.endswith('Storage') or isinstance(
                 getattr(torch, last, None), torch.dtype)))
-
-
-def _names_added() -> list[tuple[object, str]]:
-    """What ``add_safe_globals`` was given, here and by the user."""
-    return [known if isinstance(known, tuple) else (known, f'{known.__module__}.{known.__qualname__}')
-            for known in torch.serialization.get_safe_globals()]
 
 
 def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth: int = 100) -> None:
@@ -183,11 +203,14 @@ def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth
         raise pickle.UnpicklingError('it holds an object that holds itself') from error
 
 
-def load_downloads_safely() -> None:
-    """Makes mmengine read what it downloads with ``weights_only``.
+def serve_mmengine() -> None:
+    """Makes mmengine's own loaders read what checkpoints hold, and run no code from downloads.
 
-    Its loaders of addresses, model-zoo names included, all go through this one function, which is
-    PyTorch's, and PyTorch's lets a downloaded file run code unless it is told otherwise.
+    Else mmengine cannot read its own checkpoints on a current PyTorch (mmengine#1655). Files go through the registry of
+    its ``CheckpointLoader``; addresses, model-zoo names included, through one function, which is PyTorch's, and
+    PyTorch's lets a downloaded file run code unless it is told otherwise.
     """
-    mmengine.runner.checkpoint.load_url = functools.partial(
-        torch.hub.load_state_dict_from_url, weights_only=True)
+    loaders = mmengine.runner.checkpoint
+    loaders.CheckpointLoader.register_scheme('', checkpoint_types()(loaders.load_from_local), force=True)
+    loaders.load_url = checkpoint_types()(
+        functools.partial(torch.hub.load_state_dict_from_url, weights_only=True))

@@ -8,9 +8,9 @@ from .preemption import PreemptionHook
 from .progress import ProgressHook
 from .reproducible import SeedHook
 from .runner import Runner
-from .speed import BFloat16Hook, BFloat16OptimWrapper, ChannelsLastHook, CompileHook, DeployHook
+from .speed import BFloat16Hook, BFloat16OptimWrapper, CompileHook, DeployHook
 from .waiting import WaitingHook
 
-__all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'ChannelsLastHook', 'CompileHook', 'DeployHook', 'EpochLoop',
+__all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'CompileHook', 'DeployHook', 'EpochLoop',
            'GatheredGradientsHook', 'GuardHook', 'IterLoop', 'LayerDecayConstructor', 'PreemptionHook', 'ProgressHook',
            'ResumableEarlyStoppingHook', 'Runner', 'SafeCheckpointHook', 'SeedHook', 'WaitingHook']

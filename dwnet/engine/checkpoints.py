@@ -29,6 +29,8 @@ def replace_durably(unfinished: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
+    if os.name == 'nt':  # Windows opens no folder, and flushes no file that is open for reading
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -116,7 +118,8 @@ def pointed_at(work_dir: str) -> str:
 def checkpoints_in(work_dir: str) -> list[Path]:
     """Checkpoints of a training, the one to try first in front: what ``last_checkpoint`` names, then by age."""
     folder = Path(work_dir)
-    files = sorted((f for f in folder.glob('*.pth') if not f.name.startswith(('best_', 'not_finite_'))),
+    files = sorted((f for f in folder.glob('*.pth')
+                    if f.is_file() and not f.name.startswith(('best_', 'not_finite_'))),
                    key=lambda f: f.stat().st_mtime_ns, reverse=True)
     if named := pointed_at(work_dir):
         # a work dir that was moved still holds the file

@@ -32,8 +32,6 @@ def run_command(main: Callable[[], None]) -> None:
     """
     # to find the toolboxes' configs mmengine imports what setup.py keeps there (open-mmlab/mmengine#1676)
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
-    # in several processes: of 1×1 kernels, whose two layouts are the same memory (pytorch/pytorch#47163), or of a copy
-    warnings.filterwarnings('ignore', 'Grad strides do not match bucket view strides')
     try:
         record(main)()
     except UserError as error:

@@ -1,6 +1,6 @@
 """Steps that would ruin the weights are left out, on all processes together."""
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,10 +13,20 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils.hooks import RemovableHandle
 
 from dwnet.errors import UserError
 
 from .checkpoints import is_gathering
+from .preemption import PreemptionHook
+
+
+class _Step(NamedTuple):
+    """A step whose flags have been agreed on and not yet looked at."""
+    number: int
+    batch: Any
+    flags: Tensor  # on the host: not finite; SIGTERM
+    copied: torch.cuda.Event | None  # when they are there
 
 
 @HOOKS.register_module()
@@ -27,6 +37,10 @@ class GuardHook(Hook):
     buffers, which a forward pass has changed by then, such as BatchNorm's statistics, are put back. What float16's
     loss scale skips while the loss is finite is its business and not counted.
 
+    The processes agree in one collective operation a step, which asks about SIGTERM, too. On a GPU a fused Adam or
+    AdamW skips by a flag that stays on the GPU; the host reads it in the next step, when it has long been there, so
+    nothing waits. For any other optimiser the host has to read it before the optimiser's step.
+
     Args:
         in_a_row: As many skipped steps, one behind the other, end the training; each process saves its batch.
     """
@@ -36,41 +50,82 @@ class GuardHook(Hook):
         self.in_a_row = in_a_row
         self.skipped = self.row = 0
         self._gathering = False  # gradients, of more than one pass
-        self._verdict: bool | None = None  # on the step; None before the optimiser was called
+        self._flags: Tensor | None = None  # of the step; None before the optimiser was called
+        self._unread: _Step | None = None
+        self._optimizers: list[torch.optim.Optimizer] = []
+        self._handles: list[RemovableHandle] = []
 
     def before_train(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
-        for part in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-            part.optimizer.register_step_pre_hook(self._judge)
-        runner.model.register_forward_hook(self._see_losses)
+        parts = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self._optimizers = [part.optimizer for part in parts]
+        self._device = next(runner.model.parameters()).device
+        self._reads_late = reads_late(self._device, self._optimizers)
+        self._handles = [optimizer.register_step_pre_hook(self._judge) for optimizer in self._optimizers]
+        self._handles.append(runner.model.register_forward_hook(self._see_losses))
         self._buffers = list(runner.model.buffers())
         self._saved = [buffer.clone() for buffer in self._buffers]
-        self._device = next(runner.model.parameters()).device
+        self._preemption = next((hook for hook in runner.hooks if isinstance(hook, PreemptionHook)), None)
+        if self._preemption is not None:
+            self._preemption.guarded = True
+
+    def close(self) -> None:
+        """Takes its hooks off the model and the optimiser."""
+        for handle in self._handles:
+            handle.remove()
+        for optimizer in self._optimizers:
+            vars(optimizer).pop('found_inf', None)
+        self._handles, self._optimizers, self._unread = [], [], None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         if self._gathering:
             return
-        self._gathering, self._verdict = True, None
-        self._finite = torch.tensor(True, device=self._device)
+        self._gathering, self._flags = True, None
+        self._finite = torch.ones((), dtype=torch.bool, device=self._device)
         self._copy(self._buffers, self._saved)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if is_gathering(runner.optim_wrapper):
             return
         self._gathering = False
-        if self._verdict is None:  # the loss scale skipped the step
-            self._verdict = self._agreed(self._finite)
-        if self._verdict:
+        if self._flags is None:  # the loss scale skipped the step
+            self._agree(~self._finite)
+        if self._reads_late:
+            self._put_back_if(self._flags[0] > 0)
+            self._read(runner)
+        copy, copied = self._flags.to('cpu', non_blocking=True), None
+        if copy is not self._flags:
+            copied = torch.cuda.Event()
+            copied.record()
+        self._unread = _Step(runner.iter + 1, data_batch, copy, copied)
+        if not self._reads_late:
+            self._read(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._read(runner)
+
+    def _read(self, runner: Runner) -> None:
+        """Looks at the flags of the last step that has not been looked at."""
+        if self._unread is None:
+            return
+        (number, batch, flags, copied), self._unread = self._unread, None
+        if copied is not None:
+            copied.synchronize()
+        not_finite, asked = flags.tolist()
+        if asked and self._preemption is not None:
+            self._preemption.any_asked = True
+        if not not_finite:
             self.row = 0
             return
-        self._copy(self._saved, self._buffers)
+        if not self._reads_late:
+            self._copy(self._saved, self._buffers)
         self.skipped, self.row = self.skipped + 1, self.row + 1
         runner.message_hub.update_scalar('train/skipped_steps', self.skipped)
-        runner.logger.warning(f'step {runner.iter + 1} is skipped: the loss or the gradients are not finite '
+        runner.logger.warning(f'step {number} is skipped: the loss or the gradients are not finite '
                               f'({self.skipped} skipped in all, {self.row} in a row)')
         if self.row >= self.in_a_row:
-            path = Path(runner.work_dir, f'not_finite_step{runner.iter + 1}_rank{get_rank()}.pth')
-            torch.save(as_plain(data_batch), path)
+            path = Path(runner.work_dir, f'not_finite_step{number}_rank{get_rank()}.pth')
+            torch.save(as_plain(batch), path)
             raise UserError(f'{self.row} steps in a row had a loss or gradients that are not finite; the last batch is '
                             f'in {path}. Look at it, lower the learning rate, or clip gradients '
                             '(optim_wrapper.clip_grad)')
@@ -85,27 +140,48 @@ class GuardHook(Hook):
 
     def _judge(self, optimizer: torch.optim.Optimizer, *_) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        if isinstance(norm, DTensor):  # under FSDP each process knows its share
-            norm = norm.full_tensor()
-        self._verdict = self._agreed(self._finite & norm.isfinite()) and self._verdict is not False
-        if not self._verdict:
+        # under FSDP each process looks at its share
+        gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters]
+        finite = nn.utils.get_total_norm(gradients).isfinite()
+        # while a fused optimiser steps, the loss scale's own verdict lies beside its grad_scale
+        by_scale = optimizer.found_inf if hasattr(optimizer, 'grad_scale') else None
+        if by_scale is not None:
+            finite = finite | (by_scale > 0)
+        self._agree(~(self._finite & finite))
+        if self._reads_late:
+            not_finite = self._flags[0]
+            optimizer.found_inf = not_finite if by_scale is None else torch.maximum(not_finite, by_scale.squeeze())
+        elif self._flags[0]:
             for parameter in parameters:
                 parameter.grad = None  # the optimiser passes over such a parameter
 
-    @staticmethod
-    def _agreed(fine: Tensor) -> bool:
-        """Whether all processes are fine; the step waits here for the GPU."""
-        flag = fine.to(torch.int32)
+    def _agree(self, not_finite: Tensor) -> None:
+        """Sets the flags: whether on any process something is not finite, and whether any was asked to stop."""
+        asked = self._preemption is not None and self._preemption.asked
+        flags = torch.stack([not_finite, torch.full_like(not_finite, asked)]).float()
         if is_distributed():
-            torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
-        return bool(flag)
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        if not self._reads_late:
+            flags = flags.cpu()  # the step waits here for the GPU
+        self._flags = flags if self._flags is None else torch.maximum(self._flags, flags)
+
+    @torch.no_grad()
+    def _put_back_if(self, skipped: Tensor) -> None:
+        for buffer, saved in zip(self._buffers, self._saved):
+            torch.where(skipped, saved, buffer, out=buffer)
 
     @staticmethod
     @torch.no_grad()
     def _copy(source: list[Tensor], target: list[Tensor]) -> None:
         if source:
             torch._foreach_copy_(target, source)
+
+
+def reads_late(device: torch.device, optimizers: list[torch.optim.Optimizer]) -> bool:
+    """Whether the flags stay on a GPU: the step of these optimisers obeys ``found_inf``, a tensor, by itself."""
+    return device.type == 'cuda' and all(
+        isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
+        and all(group.get('fused') for group in optimizer.param_groups) for optimizer in optimizers)
 
 
 def as_plain(data: Any) -> Any:

@@ -210,7 +210,7 @@ def _must_be_plain(option: str, cfg: Config) -> None:
 def enable_speed(cfg: Config, args: Namespace) -> None:
     """``--channels-last`` and ``--compile``; ``--bf16`` differs between training and testing."""
     if args.channels_last:
-        _add_hook(cfg, 'ChannelsLastHook')
+        cfg.channels_last = True
     if args.compile:
         enable_compile(cfg)
 

@@ -3,7 +3,9 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed
@@ -66,19 +68,25 @@ class PreemptionHook(Hook):
     priority = 'LOWEST'  # behind schedules and regular checkpoints
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False  # this process
+        self.any_asked = False  # of all processes, as all of them know it
+        self.guarded = False  # GuardHook asks them, and sets any_asked
+        self._restore: Callable[[], Any] | None = None
 
     def before_train(self, runner: Runner) -> None:
         if threading.current_thread() is threading.main_thread():  # Python lets no other one
-            self._previous = signal.signal(signal.SIGTERM, self._ask)
+            previous = signal.signal(signal.SIGTERM, self._ask)
+            self._restore = partial(signal.signal, signal.SIGTERM, previous or signal.SIG_DFL)
         self._device = next(runner.model.parameters()).device
 
-    def after_train(self, runner: Runner) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._previous)
+    def close(self) -> None:
+        """Gives SIGTERM its former handler."""
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if not self._any_asked() or is_gathering(runner.optim_wrapper):
+        if is_gathering(runner.optim_wrapper) or not self._is_due():
             return
         runner.save_checkpoint(runner.work_dir, PREEMPTED, by_epoch=False)
         if is_main_process():
@@ -88,15 +96,17 @@ class PreemptionHook(Hook):
                         f'{runner.iter + 1}; --resume goes on from there')
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self._asked:
+        if self.asked:
             raise Preempted('SIGTERM during a validation; --resume goes on from the last checkpoint', alone=True)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self.asked = True
 
-    def _any_asked(self) -> bool:
-        if is_distributed():
-            flag = torch.tensor(int(self._asked), device=self._device)
+    def _is_due(self) -> bool:
+        if not is_distributed():
+            return self.asked
+        if not self.guarded:
+            flag = torch.tensor(int(self.asked), device=self._device)
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-            self._asked = bool(flag)
-        return self._asked
+            self.any_asked = bool(flag)
+        return self.any_asked

@@ -1,13 +1,16 @@
 """The processes of one training: who they are, by their launcher's variables, and how they reach each other."""
 import ctypes
 import datetime
-import fcntl
+import functools
+import ipaddress
 import math
 import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
+from pathlib import Path
 
 import torch.distributed
 
@@ -27,7 +30,8 @@ def started_by() -> str:
     """The launcher that can be told from the environment; Slurm's variables are there without srun, too."""
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         return 'pytorch'
-    return 'mpi' if 'OMPI_COMM_WORLD_SIZE' in os.environ else 'none'
+    # clouds set it for a single process, too, which needs no launcher
+    return 'mpi' if int(os.environ.get('OMPI_COMM_WORLD_SIZE', 1)) > 1 else 'none'
 
 
 def world_size(launcher: str) -> int:
@@ -54,7 +58,9 @@ def set_environment(launcher: str) -> None:
     for name, source in names.items():
         if source in env:
             env[name] = env[source]
-    if launcher == 'slurm':
+    if env.get('WORLD_SIZE') == '1':
+        _set_alone()
+    elif launcher == 'slurm':
         _set_slurm_master()
     needed = ['RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT']
     if missing := [names.get(name, name) for name in needed if name not in env]:
@@ -62,6 +68,14 @@ def set_environment(launcher: str) -> None:
                         f"{script('dist_train.sh')}, or slurm_train.sh or mpi_train.sh beside it")
     if launcher == 'slurm':
         env['LOCAL_WORLD_SIZE'] = str(math.ceil(int(env['WORLD_SIZE']) / int(env.get('SLURM_STEP_NUM_NODES', 1))))
+
+
+def _set_alone() -> None:
+    """A single process is its own master, whatever the launcher does not say."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = server.getsockname()[1]
+    for name, value in dict(RANK=0, LOCAL_RANK=0, MASTER_ADDR='127.0.0.1', MASTER_PORT=port).items():
+        os.environ.setdefault(name, str(value))
 
 
 def _set_slurm_master() -> None:
@@ -117,11 +131,12 @@ def end_with_parent() -> None:
     """Has the kernel end what is left behind by a death that nobody can catch.
 
     This process gets a SIGTERM if its launcher dies; the data workers that it forks are killed with it. Left to
-    themselves they can wait for each other for ever.
+    themselves they can wait for each other for ever. On other systems than Linux, nothing is done.
     """
-    libc, on_death_of_parent = ctypes.CDLL(None), 1  # PR_SET_PDEATHSIG
-    libc.prctl(on_death_of_parent, signal.SIGTERM)
-    os.register_at_fork(after_in_child=lambda: libc.prctl(on_death_of_parent, signal.SIGKILL))
+    if sys.platform == 'linux':
+        at_death_of_parent = functools.partial(ctypes.CDLL(None).prctl, 1)  # PR_SET_PDEATHSIG
+        at_death_of_parent(signal.SIGTERM)
+        os.register_at_fork(after_in_child=functools.partial(at_death_of_parent, signal.SIGKILL))
 
 
 def _choose_interface() -> None:
@@ -131,20 +146,40 @@ def _choose_interface() -> None:
     machine can reach.
     """
     master, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
+    try:
+        family, *_, address = socket.getaddrinfo(master, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(address)  # sends nothing: the kernel looks up the way
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise UserError(f'MASTER_ADDR={master} cannot be reached from {socket.gethostname()}: {error}') from error
+    world_size = os.environ['WORLD_SIZE']
+    if (ipaddress.ip_address(own).is_loopback
+            and os.environ.get('LOCAL_WORLD_SIZE', world_size) != world_size):
+        raise UserError(f'MASTER_ADDR={master} is {socket.gethostname()} itself, by an address ({own}) that no '
+                        'other machine can reach: give the address that it has in the network')
+    name = _interface_of_ipv6(own) if family == socket.AF_INET6 else _interface_of_ipv4(own)
+    if name is not None:
+        os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
+
+
+def _interface_of_ipv4(address: str) -> str | None:
+    if sys.platform != 'linux':  # no other system answers this request; GLOO_SOCKET_IFNAME can be set by hand
+        return None
+    import fcntl  # here, since Windows has none
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((master, port))  # sends nothing: the kernel looks up the way
-        except OSError as error:
-            raise UserError(f'MASTER_ADDR={master} cannot be reached from {socket.gethostname()}: {error}') from error
-        own = probe.getsockname()[0]
-        world_size = os.environ['WORLD_SIZE']
-        if own.startswith('127.') and os.environ.get('LOCAL_WORLD_SIZE', world_size) != world_size:
-            raise UserError(f'MASTER_ADDR={master} is {socket.gethostname()} itself, by an address ({own}) that no '
-                            'other machine can reach: give the address that it has in the network')
         for _, name in socket.if_nameindex():
             try:
                 found = fcntl.ioctl(probe, 0x8915, struct.pack('256s', name.encode()))  # SIOCGIFADDR
             except OSError:  # it has no address
                 continue
-            if socket.inet_ntoa(found[20:24]) == own:
-                os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None
+
+
+def _interface_of_ipv6(address: str) -> str | None:
+    """By Linux's table of addresses, a line each: 32 hexadecimal digits, four numbers, the interface."""
+    table, packed = Path('/proc/net/if_inet6'), ipaddress.ip_address(address.partition('%')[0]).packed
+    lines = table.read_text().splitlines() if table.is_file() else []
+    return next((line.split()[-1] for line in lines if bytes.fromhex(line.split()[0]) == packed), None)

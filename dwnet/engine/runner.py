@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from mmengine.config import Config
@@ -20,7 +21,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import DATASETS, HOOKS, LOOPS, METRICS, OPTIM_WRAPPERS, RUNNERS
+from mmengine.registry import DATASETS, HOOKS, LOOPS, METRICS, MODEL_WRAPPERS, OPTIM_WRAPPERS, OPTIMIZERS, RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
@@ -32,14 +33,15 @@ from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
 from dwnet.models.layers import turn_on_recomputation
-from dwnet.registry import is_of, toolbox_of
+from dwnet.registry import class_of, is_of, toolbox_of
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
+from .guard import GuardHook
 from .loops import EpochLoop, IterLoop
-from .preemption import OutlastSigterm
+from .preemption import OutlastSigterm, PreemptionHook
 from .process_group import end_with_parent, join, set_environment
 from .progress import ProgressHook
-from .sharding import shard, shard_state
+from .sharding import lay_gradients_like_weights, shard, shard_state
 from .watch import watch_others
 
 # Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
@@ -90,21 +92,26 @@ class Runner(MMEngineRunner):
             _check_same_start(self.cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        turn_on_recomputation(model, self.cfg.pop('activation_checkpointing', None) or ())
-        sharded = self.cfg.get('strategy') == 'fsdp' and self.distributed
-        if not self.distributed or torch.cuda.is_available() and not sharded:
+        turn_on_recomputation(model, self.cfg.get('activation_checkpointing') or ())
+        if self.cfg.get('channels_last'):  # before the gradient buckets take over the weights' layout
+            model.to(memory_format=torch.channels_last)
+        sharded = self.cfg.get('strategy') == 'fsdp'
+        if not self.distributed or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
-        if not torch.cuda.is_available():
-            if any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
-                self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
-                model = revert_sync_batchnorm(model)
-            self.cfg.pop('sync_bn', None)  # would turn BN into SyncBN again
+        model = model.to(get_device())
+        if not sharded:
+            lay_gradients_like_weights(model)
+        if torch.cuda.is_available() and not sharded:
+            return super().wrap_model(model_wrapper_cfg, model)
+        if not torch.cuda.is_available() and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
+            self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
+            model = revert_sync_batchnorm(model)
         if sharded:
-            return shard(model.to(get_device()))
-        # mmengine names a CUDA device for DistributedDataParallel, unless a wrapper says otherwise.
-        cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None,
+            return shard(model)
+        # mmengine's own wrap_model names a CUDA device, and makes SyncBN of BN if the config has sync_bn
+        cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, module=model,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
-        return super().wrap_model({**cfg, **(model_wrapper_cfg or {})}, model)
+        return MODEL_WRAPPERS.build({**cfg, **(model_wrapper_cfg or {})})
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """Each run has a visualizer of its own. By the name that mmdet's and mmseg's configs give it, the second run
@@ -143,6 +150,8 @@ class Runner(MMEngineRunner):
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
                              if key not in ('loss_scale', 'dtype', 'use_fsdp')}
             optim_wrapper['type'] = 'OptimWrapper'
+        if torch.cuda.is_available() and isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
+            optim_wrapper = {**optim_wrapper, 'optimizer': _fused(optim_wrapper['optimizer'])}
         built = super().build_optim_wrapper(optim_wrapper)
         if self.cfg.get('strategy') == 'fsdp' and built is not optim_wrapper:
             shard_state(built.optimizer)
@@ -277,7 +286,9 @@ class Runner(MMEngineRunner):
         cfg.dump(self.dumped_config)
 
     def train(self) -> nn.Module:
-        return self._with_progress_closed(super().train)
+        # wrap_model has turned it on; mmengine's form leaves modules without a gradient (open-mmlab/mmengine#1425)
+        with mock.patch('mmengine.runner.runner.turn_on_activation_checkpointing'):
+            return self._then_closed(super().train)
 
     def _checkpoint_to_resume(self) -> str | None:
         """The one that is named or that the first process finds, for all of them; its seed goes on, too."""
@@ -306,18 +317,19 @@ class Runner(MMEngineRunner):
         return path
 
     def val(self) -> dict:
-        return self._with_progress_closed(super().val)
+        return self._then_closed(super().val)
 
     def test(self) -> dict:
-        return self._with_progress_closed(super().test)
+        return self._then_closed(super().test)
 
-    def _with_progress_closed(self, work: Callable[[], Any]) -> Any:
-        """An interruption or an error must not leave a terminal without its cursor."""
+    def _then_closed(self, work: Callable[[], Any]) -> Any:
+        """After an interruption or an error, too, the terminal has its cursor, SIGTERM its handler, and the model no
+        hooks of a training."""
         try:
             return work()
         finally:
             for hook in self.hooks:
-                if isinstance(hook, ProgressHook):
+                if isinstance(hook, (GuardHook, PreemptionHook, ProgressHook)):
                     hook.close()
 
 
@@ -330,6 +342,13 @@ def _with_metric(evaluator: Any, theirs: type, own: type) -> Any:
     if 'metrics' in evaluator:  # of an Evaluator's own config
         return {**evaluator, 'metrics': _with_metric(evaluator['metrics'], theirs, own)}
     return {**evaluator, 'type': own} if is_of(evaluator, theirs, METRICS) else evaluator
+
+
+def _fused(optimizer: Any) -> Any:
+    """A config of PyTorch's Adam or AdamW in its fused form, which can also skip a step by itself: see GuardHook."""
+    adam = isinstance(optimizer, dict) and class_of(
+        optimizer, OPTIMIZERS) in (torch.optim.Adam, torch.optim.AdamW)
+    return {'fused': True, **optimizer} if adam and not optimizer.get('foreach') else optimizer
 
 
 def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:

@@ -1,18 +1,37 @@
-"""Fully sharded data parallelism (FSDP), with the checkpoints of any other training.
+"""Data parallelism: gradients that fit their buckets, and fully sharded (FSDP) with the checkpoints of any other.
 
 PyTorch's ``fully_shard`` leaves the model what it is, so mmengine's Runner trains it like one on a single GPU;
 mmengine's own wrapper stands for its predecessor, which refuses CPUs.
 """
+from functools import partial
 from typing import Any
 
 import torch
 from mmengine.dist import broadcast
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from dwnet.models.dwnet import Block, LocalMlpBlock
+
+
+def lay_gradients_like_weights(model: nn.Module) -> None:
+    """Gives each gradient the strides of its parameter where the two may differ in dimensions of size 1 alone.
+
+    Such a dimension, of a 1×1 or a depth-wise kernel, can have any stride, and the backward pass chooses another one
+    than the parameter has. DistributedDataParallel takes that for another layout, warns of it, and copies value by
+    value (pytorch/pytorch#47163).
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(partial(_laid_out, parameter.stride()))
+
+
+def _laid_out(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
+    """A view of ``gradient`` with these strides, if they mean the same layout; else AccumulateGrad lays it out anew."""
+    same = all(size == 1 or own == other for size, own, other in zip(gradient.shape, gradient.stride(), stride))
+    return gradient.as_strided(gradient.shape, stride) if same else gradient
 
 
 def shard(model: nn.Module) -> nn.Module:
@@ -44,13 +63,13 @@ def _whole(state: Any) -> Any:
     return tree_map_only(DTensor, lambda tensor: tensor.full_tensor().cpu(), state)  # a GPU may not hold all
 
 
-def _like(tensor: torch.Tensor, sharded: torch.Tensor) -> torch.Tensor:
+def _like(tensor: Tensor, sharded: Tensor) -> Tensor:
     if not isinstance(sharded, DTensor) or tensor.shape != sharded.shape:
         return tensor
     return distribute_tensor(tensor.to(sharded.device), sharded.device_mesh, sharded.placements)
 
 
-def _spread_weights(model: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_) -> None:
+def _spread_weights(model: nn.Module, state: dict[str, Tensor], prefix: str, *_) -> None:
     for name, parameter in model.named_parameters():
         if prefix + name in state:
             state[prefix + name] = _like(state[prefix + name], parameter)
@@ -59,7 +78,7 @@ def _spread_weights(model: nn.Module, state: dict[str, torch.Tensor], prefix: st
 def _spread_state(optimizer: torch.optim.Optimizer, state: dict) -> dict:
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     numbers = [i for group in state['param_groups'] for i in group['params']]
-    shared = {i: {key: _like(value, p) if isinstance(value, torch.Tensor) else value
+    shared = {i: {key: _like(value, p) if isinstance(value, Tensor) else value
                   for key, value in state['state'][i].items()}
               for i, p in zip(numbers, parameters) if i in state['state']}
     return {**state, 'state': shared}

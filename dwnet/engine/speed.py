@@ -1,4 +1,4 @@
-"""What the options for speed switch on: deployment, channels-last, bfloat16, and compilation of the backbone."""
+"""What the options for speed switch on: deployment, bfloat16, and compilation of the backbone."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,14 +21,6 @@ class DeployHook(Hook):
         for model in (runner.model, *averages):  # which the hook swaps, tensor by tensor
             switch_to_deploy(model)
         runner.logger.info('the BatchNorms of the backbone are folded')
-
-
-@HOOKS.register_module()
-class ChannelsLastHook(Hook):
-    """Lays the convolutions' weights out channels-last, necks' and heads' too, as the backbone's maps are anyway."""
-
-    def before_run(self, runner: Runner) -> None:
-        runner.model.to(memory_format=torch.channels_last)
 
 
 def _backbones(model: nn.Module) -> list[nn.Module]:

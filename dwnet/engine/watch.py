@@ -18,6 +18,8 @@ import time
 import torch
 from mmengine.dist import broadcast, get_dist_info
 
+from dwnet.errors import UserError
+
 LIMIT = 45  # seconds
 _GRACE = 5  # for this process's own error, or its launcher, to come first
 _GREETING = struct.Struct('!QI')  # token, rank
@@ -25,22 +27,46 @@ _FAREWELL = b'.'
 
 
 def watch_others() -> None:
-    """Starts the watch; every process of the group has to call it."""
+    """Starts the watch; every process of the group has to call it.
+
+    Raises:
+        UserError: If rank 0 cannot listen, or cannot be reached.
+    """
     rank, world_size = get_dist_info()
     if world_size == 1:
         return
-    server = socket.create_server(('', 0), backlog=world_size) if rank == 0 else None
+    server = _listen(world_size) if rank == 0 else None
     # the token: a stranger who finds the port can neither join nor, by leaving, end the training
     key = torch.tensor([server.getsockname()[1], secrets.randbits(62)] if server else [0, 0])
     broadcast(key)
     port, token = key.tolist()
+    if not port:
+        raise UserError('rank 0 can open no port on which the other processes watch it: all are taken, or forbidden')
     others: dict[socket.socket, str] = {}
     if server is None:
-        connection = socket.create_connection((os.environ['MASTER_ADDR'], port), timeout=LIMIT)
+        connection = _connect(os.environ['MASTER_ADDR'], port)
         connection.sendall(_GREETING.pack(token, rank))
         others[connection] = f"rank 0 ({os.environ['MASTER_ADDR']})"
     atexit.register(_say_farewell, others)
     threading.Thread(target=_watch, args=(others, server, token, world_size - 1), daemon=True).start()
+
+
+def _listen(backlog: int) -> socket.socket | None:
+    """A server on a free port of all networks, of both versions of IP where there are two; None if there is none."""
+    both = socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(('', 0), family=socket.AF_INET6 if both else socket.AF_INET, backlog=backlog,
+                                    dualstack_ipv6=both)
+    except OSError:
+        return None
+
+
+def _connect(master: str, port: int) -> socket.socket:
+    try:
+        return socket.create_connection((master, port), timeout=LIMIT)
+    except OSError as error:
+        raise UserError(f'rank 0 ({master}) cannot be reached on port {port} ({error}), on which the processes watch '
+                        'each other: the machines of a training have to let each other in on all ports') from error
 
 
 def _watch(others: dict[socket.socket, str], server: socket.socket | None, token: int, count: int) -> None:
@@ -72,7 +98,7 @@ def _accept(others: dict[socket.socket, str], server: socket.socket, token: int,
         except (OSError, struct.error):
             given = None
         if given == token:
-            others[connection] = f'rank {rank} ({address[0]})'
+            others[connection] = f"rank {rank} ({address[0].removeprefix('::ffff:')})"  # an IPv4 address within IPv6
         else:
             connection.close()
 
@@ -80,9 +106,9 @@ def _accept(others: dict[socket.socket, str], server: socket.socket, token: int,
 def _keep_alive(connection: socket.socket) -> None:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, LIMIT // 3), (socket.TCP_KEEPINTVL, LIMIT // 9),
-                          (socket.TCP_KEEPCNT, 6)):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    for option, value in (('TCP_KEEPIDLE', LIMIT // 3), ('TCP_KEEPINTVL', LIMIT // 9), ('TCP_KEEPCNT', 6)):
+        if hasattr(socket, option):  # macOS and Windows lack some; their own limits hold
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 def _end(reason: str) -> None:

@@ -5,6 +5,7 @@ Feature maps are (B, C, H, W) everywhere. They lie channels-last in memory, so t
 """
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -132,13 +133,11 @@ def turn_on_recomputation(model: nn.Module, names: str | Sequence[str]) -> None:
     """``activation_checkpointing`` of a config: the modules of these names keep no activations."""
     for name in [names] if isinstance(names, str) else names:
         module = model.get_submodule(name)
-        module.forward = _recomputed(module, module.forward)
+        # no closure: a copy of the model would go on calling this module
+        module.forward = partial(_recomputed, module, module.forward)
 
 
-def _recomputed(module: nn.Module, forward: Callable) -> Callable:
-    def run(*args, **kwargs):
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return recompute(module, *args, forward=forward, **kwargs)
-
-    return run
+def _recomputed(module: nn.Module, forward: Callable, *args, **kwargs) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return recompute(module, *args, forward=forward, **kwargs)

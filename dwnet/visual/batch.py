@@ -25,8 +25,10 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
         seed: Of the order, where the config shuffles.
 
     Raises:
-        UserError: If the set is empty.
+        UserError: If the set is empty, or no image is asked for.
     """
+    if number < 1:
+        raise UserError(f'number {number}: it has to be 1 or more')
     enter_scope(cfg)
     loader = dict(cfg[f'{split}_dataloader'], batch_size=number, num_workers=0, persistent_workers=False,
                   drop_last=False)

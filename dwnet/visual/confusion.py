@@ -4,7 +4,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .figure import COLOURS, MAP, new_figure
+from dwnet.errors import UserError
+
+from .figure import COLOURS, MAP, new_figure, verbatim
 
 NUMBERED = 20  # classes up to which the cells carry numbers
 NAMED = 60  # and the rows names
@@ -20,9 +22,16 @@ def count(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
 
     Returns:
         (C, C), int64: truth × prediction.
+
+    Raises:
+        UserError: If something is predicted that is no class.
     """
     truth, predicted = truth.reshape(-1).astype(np.int64), predicted.reshape(-1).astype(np.int64)
     known = (truth >= 0) & (truth < classes)
+    beyond = predicted[known & ((predicted < 0) | (predicted >= classes))]
+    if len(beyond):
+        raise UserError(f'class {beyond[0]} is predicted, and there are {classes}, 0 to {classes - 1}: the model has '
+                        'other classes than the data; take the config that it was trained with')
     return np.bincount(truth[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
 
 
@@ -35,6 +44,7 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 
 def plot(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """A matrix as per cent of its rows."""
+    rows, columns = [verbatim(name) for name in rows], [verbatim(name) for name in columns]
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(12., max(5., .42 * len(rows) + 1.8))
     figure = new_figure(side + .8, side)
@@ -74,7 +84,7 @@ def plot_bars(values: dict[str, Sequence[float]], names: Sequence[str], title: s
         places = np.arange(len(order)) + (i - (len(values) - 1) / 2) * height
         bars = axes.barh(places, np.asarray(of_class)[order], height, color=COLOURS[i], label=kind)
         axes.bar_label(bars, fmt='%.1f', fontsize=7, padding=2)
-    axes.set_yticks(range(len(order)), [names[i] for i in order], fontsize=9)
+    axes.set_yticks(range(len(order)), [verbatim(names[i]) for i in order], fontsize=9)
     axes.invert_yaxis()
     axes.set_xlim(0, 108)
     axes.set_xlabel(label)

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
 
-from .figure import COLOURS, new_figure
+from .figure import COLOURS, new_figure, verbatim
 
 Curve = dict[int, float]  # step → value
 
@@ -121,7 +121,7 @@ def plot(runs: Sequence[Run], keys: Sequence[str] = ()) -> Figure:
     if len(runs) > 1:
         figure.legend(*places[0].get_legend_handles_labels(), loc='outside upper center', ncols=min(len(runs), 4))
     else:
-        figure.suptitle(runs[0].name)
+        figure.suptitle(verbatim(runs[0].name))
     return figure
 
 
@@ -131,12 +131,12 @@ def _panel(axes, runs: Sequence[Run], key: str) -> None:
         curve = (run.validation if validated else run.training).get(key, {})
         style = dict(marker='o', markersize=3) if validated or len(curve) < 3 else {}
         colour = COLOURS[i % len(COLOURS)]
-        axes.plot(list(curve), list(curve.values()), color=colour, label=run.name, linewidth=1.3, **style)
+        axes.plot(list(curve), list(curve.values()), color=colour, label=verbatim(run.name), linewidth=1.3, **style)
         if key == 'time' and (waiting := run.training.get('data_time')):
             axes.fill_between(list(waiting), list(waiting.values()), color=colour, alpha=.35, linewidth=0)
     by_epoch = validated and any(run.by_epoch for run in runs)
     titles = dict(loss='training loss', lr='learning rate', time='time of an iteration (filled: waiting for data)')
-    axes.set_title(NAMES.get(key) or titles.get(key, key), fontsize=10)
+    axes.set_title(NAMES.get(key) or titles.get(key, verbatim(key)), fontsize=10)
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
     axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))
     if key in ('loss', 'lr', 'time'):

@@ -1,4 +1,5 @@
 """The 7×7 kernels that DWNet applies to an image, in the last block of each stage."""
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.models.mixers import DynamicDepthwiseConv, InhomogeneousDepthwiseConv, LocalMlp, StaticDepthwiseConv
 
-from .figure import new_figure
+from .figure import new_figure, verbatim
 
 SHOWN = 16  # kernels of a row
 FIELD = 6  # positions a side, where each has its kernel
@@ -35,21 +36,17 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     backbone = next((module for module in model.modules() if isinstance(module, DWNet)), None)
     if backbone is None:
         raise UserError('this model holds no DWNet, whose kernels could be drawn')
+    backbone = copy.deepcopy(backbone).eval()  # the model stays as it is, in training too
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple, output: Tensor) -> None:
         found.append(_kernels_of(module, arguments[0]).detach())
 
-    handles = []
     for stage in backbone.stages:
         mixer = stage.blocks[-1].mixer
-        handles.append(getattr(mixer, 'spatial', mixer).register_forward_hook(keep))
-    try:
-        with torch.no_grad():
-            backbone.eval()(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+        getattr(mixer, 'spatial', mixer).register_forward_hook(keep)
+    with torch.no_grad():
+        backbone(inputs)
     return found
 
 
@@ -86,13 +83,13 @@ def plot(found: Sequence[Sequence[Tensor]], pictures: Sequence[np.ndarray], name
         left = figure.add_subplot(grid[row, 0])
         left.imshow(pictures[image])
         left.set(xticks=[], yticks=[])
-        left.set_xlabel(names[image][-14:], fontsize=7)
+        left.set_xlabel(verbatim(names[image][-14:]), fontsize=7)
         left.set_ylabel('' if varies else f'stage {stage}', fontsize=9)
         for column in range(columns):
             right = figure.add_subplot(grid[row, 1 + column])
             shown = found[image][stage + column][0]
             mosaic = _field(shown[0]) if varies else _strip(shown)
-            limit = float(mosaic[mosaic.isfinite()].abs().max()) or 1.
+            limit = float(mosaic.nan_to_num(0, 0, 0).abs().max()) or 1.
             drawn = right.imshow(mosaic, cmap='PuOr', vmin=-limit, vmax=limit, interpolation='nearest')
             right.axis('off')
             if varies and row == 0:

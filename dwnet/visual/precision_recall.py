@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from .figure import COLOURS, new_figure
+from .figure import COLOURS, new_figure, verbatim
 
 
 def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ def plot(labels: np.ndarray, scores: np.ndarray, names: Sequence[str], most: int
     for place, c in reversed(list(enumerate(order))):
         precision, recall, _ = precision_recall_curve(labels == c, scores[:, c])
         style = dict(color='#bbbbbb', linewidth=.7) if place >= most else dict(
-            color=COLOURS[place], linewidth=1.5, label=f'{names[c]}: {100 * average[c]:.1f}')
+            color=COLOURS[place], linewidth=1.5, label=f'{verbatim(names[c])}: {100 * average[c]:.1f}')
         axes.plot(recall, precision, **style)
     handles, texts = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], texts[::-1], title='average precision, %\n(lowest classes)', fontsize=8,

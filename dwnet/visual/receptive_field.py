@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
+from dwnet.errors import UserError
+
 from .figure import MAP, new_figure
 from .layers import Outputs, find_layers
 
@@ -31,6 +33,9 @@ def effective_receptive_field(model: nn.Module, inputs: Sequence[Tensor], layers
     Returns:
         Layer → (H, W): the absolute gradient of the sum over the map's channels, summed over the image's channels
         and averaged over the images, as a share of its sum.
+
+    Raises:
+        UserError: If there is no such layer, or none of its gradients reaches the image.
     """
     chosen = find_layers(model, layers)
     fields: dict[str, np.ndarray] = dict.fromkeys(chosen, 0.0)
@@ -43,6 +48,9 @@ def effective_receptive_field(model: nn.Module, inputs: Sequence[Tensor], layers
             gradient, = torch.autograd.grad(output[..., height // 2, width // 2].sum(), image, retain_graph=True)
             fields[name] = fields[name] + gradient.abs().sum((0, 1)).double().cpu().numpy()
         done()
+    if lacking := [name for name, field in fields.items() if not 0 < np.sum(field) < np.inf]:
+        raise UserError(f"{', '.join(lacking)}: no gradient, or none that is finite, leads to the image; name layers "
+                        'of the backbone, and look whether the weights are whole')
     return {name: field / field.sum() for name, field in fields.items()}
 
 

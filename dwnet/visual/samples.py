@@ -15,6 +15,7 @@ from torch import Tensor
 from dwnet.registry import enter_scope, toolbox_of
 
 MIN_SIDE = 256  # smaller images are enlarged, else the texts would cover them
+MAX_SIDE = 2048  # but narrow ones not beyond this
 
 
 def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
@@ -45,12 +46,14 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
         truth: Draw ``gt_…``, else ``pred_…``.
         threshold: Detections of a lower score are not drawn.
         side: The longer side of the picture, pixels; by default an image is enlarged by the least whole number that
-            makes its smaller side 256 pixels, and left as it is if it is larger.
+            makes its smaller side 256 pixels, or as far as its longer side stays below 2048, and left as it is if it
+            is larger.
 
     Returns:
         The picture, (h, w, 3), uint8, RGB.
     """
-    factor = side / max(image.shape[:2]) if side else max(1, math.ceil(MIN_SIDE / min(image.shape[:2])))
+    shorter, longer = sorted(image.shape[:2])
+    factor = side / longer if side else max(1, min(math.ceil(MIN_SIDE / shorter), MAX_SIDE // longer))
     height, width = (max(1, round(length * factor)) for length in image.shape[:2])
     image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
     options: dict[str, Any] = dict(draw_gt=truth, draw_pred=not truth)

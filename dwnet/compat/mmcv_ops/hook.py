@@ -1,19 +1,24 @@
-"""``python -m dwnet hook on``: the stand-in in every process of this Python, whether it imports dwnet or not.
+"""``python -m dwnet hook on``: the stand-ins in every process of this Python, whether it imports dwnet or not.
 
 So the toolboxes' own tools run with mmcv-lite: they import ``mmcv.ops`` before a config could bring dwnet in. The
-hook is one line in ``site-packages``, which Python runs when it starts. It adds a finder and imports nothing; the
-finder stands last, so a compiled mmcv wins, and finds nothing once dwnet is gone.
+hook is one line in ``site-packages``, which Python runs when it starts. It does what
+:func:`dwnet.compat.stand_ins.install` does, without importing dwnet: the finder stands last, so a compiled mmcv wins,
+and finds nothing once dwnet is gone.
 """
 import sysconfig
 from pathlib import Path
 
+from dwnet.compat.stand_ins import MODULES
 from dwnet.errors import UserError
 
 LINE = (
-    "import sys; sys.meta_path.append(type('DWNetFinder', (), dict(find_spec=staticmethod("
-    "lambda name, path=None, target=None: name == 'mmcv._ext' and (util := __import__('importlib.util').util)"
-    " and (found := util.find_spec('dwnet')) and found.origin and util.spec_from_file_location("
-    "name, found.origin.removesuffix('__init__.py') + 'compat/mmcv_ops/ext/__init__.py') or None))))\n")
+    "import sys, pkgutil; sys.meta_path.append(type('DWNetFinder', (), dict(find_spec=staticmethod("
+    f"lambda name, path=None, target=None: (file := {MODULES}.get(name))"
+    " and (util := __import__('importlib.util').util) and (found := util.find_spec('dwnet')) and found.origin"
+    " and util.spec_from_file_location("
+    "name, found.origin.removesuffix('__init__.py') + 'compat/' + file) or None))));"
+    " hasattr(pkgutil, 'find_loader') or setattr(pkgutil, 'find_loader', "
+    "lambda name: getattr(__import__('importlib.util').util.find_spec(name), 'loader', None))\n")
 
 
 def place() -> Path:

@@ -1,0 +1,43 @@
+"""A stand-in for ``pkg_resources``: the functions that mmengine 0.10 calls.
+
+setuptools 82 dropped the module, and a new environment of Python 3.12 or newer has no setuptools at all. mmengine asks
+it where a toolbox is installed; open-mmlab/mmengine#1676 asks ``importlib.metadata``, as is done here.
+"""
+from importlib import metadata
+
+DistributionNotFound = metadata.PackageNotFoundError
+
+
+class Distribution:
+    """An installed distribution.
+
+    Args:
+        name: Its name.
+
+    Raises:
+        DistributionNotFound: If it is not installed.
+
+    Attributes:
+        version: Its version.
+        location: The folder that holds its packages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._found = metadata.distribution(name)
+        self.version, self.location = self._found.version, str(self._found.locate_file(''))
+
+    def has_metadata(self, name: str) -> bool:
+        return self._found.read_text(name) is not None
+
+    def get_metadata(self, name: str) -> str:
+        return self._found.read_text(name) or ''
+
+
+get_distribution = Distribution
+
+
+def __getattr__(name: str):
+    """Other packages fall back on an ImportError, as if there were no ``pkg_resources``."""
+    if name.startswith('__'):  # Python itself asks for some of these
+        raise AttributeError(name)
+    raise ImportError(f"dwnet's stand-in for pkg_resources has no {name}: pip install 'setuptools<82' for the real one")

@@ -1,0 +1,25 @@
+"""timm reads the checkpoints of this stack into models of this project, and into no others.
+
+timm reads a file before its model sees anything of it, and has no place to register a reader
+(``create_model(checkpoint_path=…)``, ``timm.models.load_checkpoint``), so its function is wrapped.
+"""
+import functools
+from contextlib import nullcontext
+
+import timm.models
+from torch import nn
+
+from .serialization import checkpoint_types
+
+
+def serve_timm(kinds: tuple[type, ...]) -> None:
+    """Makes timm load what checkpoints hold beside tensors into models of these kinds."""
+    original = timm.models.load_checkpoint
+
+    @functools.wraps(original)
+    def load_checkpoint(model: nn.Module, *args, **kwargs):
+        with checkpoint_types() if isinstance(model, kinds) else nullcontext():
+            return original(model, *args, **kwargs)
+
+    for module in (timm.models, timm.models._factory):  # what scripts import, and what create_model calls
+        module.load_checkpoint = load_checkpoint

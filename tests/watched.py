@@ -1,0 +1,15 @@
+"""One of two processes that join, watch each other, add up their ranks and wait. Started by test_launchers.py."""
+import time
+
+import torch
+import torch.distributed
+
+from dwnet.engine.process_group import join
+from dwnet.engine.watch import watch_others
+
+join()
+watch_others()
+rank = torch.tensor(torch.distributed.get_rank())
+torch.distributed.all_reduce(rank)
+print('sum', int(rank), flush=True)
+time.sleep(60)
