@@ -1,6 +1,6 @@
 """DWNet in timm: the same backbone with timm's head and interfaces.
 
-``import dwnet`` registers the models where timm is installed:
+Where dwnet is imported, too, an import of timm registers the models, in either order:
 
     >>> import dwnet, timm
     >>> model = timm.create_model('dwnet_tiny', checkpoint_path='dwnet_tiny_224.pth')  # official file, as it is

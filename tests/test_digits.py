@@ -1,9 +1,12 @@
 """The embedded data: deterministic, disjoint, whole, and readable by the toolboxes' own classes."""
 import filecmp
 import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
@@ -11,6 +14,7 @@ from pycocotools.coco import COCO
 from sklearn.datasets import load_digits
 
 from dwnet.datasets import digits
+from dwnet.engine.preflight import check_data
 from dwnet.errors import UserError
 
 SMALL = digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9)  # as in conftest
@@ -112,3 +116,50 @@ def test_the_toolboxes_own_classes_read_it(small_digits, task, scope, number):
     assert len(dataset) == number
     sample = dataset[0]
     assert sample['inputs'].shape[1:] == ((64, 64) if task == 'classification' else (128, 128))
+
+
+# --- Made where they are used --------------------------------------------------------------------------
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """An empty folder, in which the data would be small ones; lists each time that they are drawn."""
+    monkeypatch.chdir(tmp_path)
+    calls, draw, prepare = [], digits._draw, digits.prepare
+
+    def counted(root, config):
+        calls.append(root)
+        return draw(root, config)
+
+    monkeypatch.setattr(digits, '_draw', counted)
+    monkeypatch.setattr(digits, 'prepare', lambda root: prepare(root, SMALL, show_progress=False))
+    return calls
+
+
+def test_processes_that_miss_them_together_make_them_once(drawn):
+    with ThreadPoolExecutor(4) as pool:  # each has a lock of its own, as processes have
+        list(pool.map(digits.prepare_if_missing, ['data/digits/scenes/train'] * 4))
+    assert len(drawn) == 1 and digits.is_complete('data/digits', SMALL)
+    assert not [path for path in Path('data').iterdir() if path.name.startswith('.digits-')]
+
+
+@pytest.mark.parametrize('path', ['data/digits', 'data/other/scenes', '/data/digits/scenes', 'data/digits/mine/train',
+                                  'data/digits/../coco'])
+def test_other_data_are_not_theirs(path, drawn):
+    digits.prepare_if_missing(path)
+    assert not drawn and not Path('data').exists()
+
+
+def test_a_folder_that_is_there_stays(drawn):
+    Path('data/digits/labels').mkdir(parents=True)
+    Path('data/digits/labels/mine.png').write_bytes(b'precious')
+    cfg = Config.fromfile(ROOT / 'configs/segmentation/upernet_dwnet-nano_digits.py')
+    with pytest.raises(UserError, match='scenes/train is missing .* remove data/digits, and it is made again'):
+        check_data(cfg, 'train')
+    assert not drawn and Path('data/digits/labels/mine.png').read_bytes() == b'precious'
+
+
+@pytest.mark.parametrize('name', [
+    'classification/dwnet-nano_digits', 'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
+    'segmentation/upernet_dwnet-nano_digits'])
+def test_a_config_of_theirs_makes_them(name, drawn):
+    check_data(Config.fromfile(ROOT / f'configs/{name}.py'), 'train', 'val')
+    assert len(drawn) == 1

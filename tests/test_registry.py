@@ -1,6 +1,17 @@
 """The backbone in stock configs of the three toolboxes, each in a fresh process."""
+import sys
+import types
+
 import pytest
 from conftest import run_python
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+from dwnet import DWNet
+from dwnet.datasets.loading import with_checks
+from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of
 
 # Where mmcv is the lite package, one `import dwnet` comes before the toolbox; nothing else names the project
 # but the config's type.
@@ -74,3 +85,66 @@ def test_found_without_any_import():
     """mmpretrain needs no compiled operators, so there the config's type alone brings the project in."""
     code = STOCK.format(first='', toolbox='mmpretrain', code=CODE['mmpretrain'].replace('TYPE', "'dwnet.DWNet'"))
     assert 'stepped dwnet.models.dwnet True True' in run_python('-c', code).stdout
+
+
+# --- A type is the class that it names -----------------------------------------------------------------
+@pytest.fixture
+def mypkg(monkeypatch):
+    """A package of the user's, with classes that have the toolboxes' names."""
+    module = types.ModuleType('mypkg')
+    for base, name in ((object, 'CocoDataset'), (CocoDataset, 'MyDataset'), (LoadImageFromFile, 'LoadImageFromFile'),
+                       (DWNet, 'MyDWNet'), (object, 'DWNet')):
+        setattr(module, name, type(name, (base, ), dict(__module__='mypkg')))
+    monkeypatch.setitem(sys.modules, 'mypkg', module)
+    return module
+
+
+@pytest.mark.parametrize('kind, expected', [
+    ('CocoDataset', True), ('mmdet.CocoDataset', True), ('mmdet.datasets.coco.CocoDataset', True), (CocoDataset, True),
+    ('mypkg.CocoDataset', False), ('mypkg.MyDataset', False), ('mmdet.LVISDataset', False), ('Nowhere', False),
+    (None, False)])
+def test_a_type_is_this_class_or_not(kind, expected, mypkg):
+    assert is_of(dict(type=kind), CocoDataset, DATASETS, 'mmdet') is expected
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        checked = with_checks(dict(dataset=dict(type=kind)))['dataset']['type']
+    assert (checked == 'dwnet.CheckedCocoDataset') is expected and (expected or checked == kind)
+
+
+def test_parts_of_a_scope_are_looked_for_there():
+    assert class_of(dict(type='CocoDataset', _scope_='mmdet'), DATASETS, 'mmseg') is CocoDataset
+    assert class_of(dict(type='CocoDataset'), DATASETS, 'mmseg') is None
+
+
+def test_a_users_reader_stays(mypkg):
+    pipeline = [dict(type=kind) for kind in (
+        'LoadImageFromFile', mypkg.LoadImageFromFile, 'mypkg.LoadImageFromFile')]
+    kinds = [step['type'] for step in with_checks(dict(pipeline=pipeline))['pipeline']]
+    assert kinds == ['dwnet.LoadWholeImage', mypkg.LoadImageFromFile, 'mypkg.LoadImageFromFile']
+
+
+def test_lineage_names_packages_and_classes(mypkg):
+    assert lineage(dict(type='mypkg.MyDWNet'), MODELS)[:2] == ['mypkg.MyDWNet', 'dwnet.DWNet']
+    assert lineage(dict(type='mypkg.DWNet'), MODELS) == ['mypkg.DWNet', 'builtins.object']
+    assert lineage(dict(), MODELS) == []
+
+
+@pytest.mark.parametrize('scope, kind, expected', [
+    ('mmseg', 'EncoderDecoder', 'mmseg'), ('mmdet', 'mmpretrain.ImageClassifier', 'mmdet'),
+    (None, 'mmdet.RetinaNet', 'mmdet'), (None, 'mmseg.models.segmentors.EncoderDecoder', 'mmseg'),
+    ('mypkg', 'mmdet.RetinaNet', 'mmdet'), ('mmpose', 'TopdownPoseEstimator', 'mmpose'), (None, 'Nothing', None)])
+def test_the_toolbox_of_a_config(scope, kind, expected):
+    assert toolbox_of(Config(dict(default_scope=scope, model=dict(type=kind)))) == expected
+
+
+def test_the_toolbox_of_a_users_subclass():
+    from mmdet.models import RetinaNet
+    mine = type('Mine', (RetinaNet, ), dict(__module__='mypkg'))
+    assert toolbox_of(Config(dict(default_scope=None, model=dict(type=mine)))) == 'mmdet'
+    assert toolbox_of(Config(dict(default_scope=None))) is None
+
+
+def test_entering_a_scope_says_nothing(capfd):
+    for scope in ('mmdet', 'mmseg', 'mmdet', None):
+        enter_scope(Config(dict(default_scope=scope)))
+        assert DefaultScope.get_current_instance().scope_name == (scope or 'mmengine')
+    assert capfd.readouterr() == ('', '')

@@ -202,7 +202,7 @@ def last_line(done) -> str:
     ([CLASSIFICATION, '--cfg-options', 'train_dataloder.batch_size=2'], "did you mean 'train_dataloader'?"),
     ([CLASSIFICATION, '--btach', '3'], 'unrecognized arguments: --btach 3'),
     ([CLASSIFICATION, '--cfg-options', 'train_dataloader.dataset.data_root=/nowhere/digits'],
-     '/nowhere/digits is missing (train data); `make data` makes it'),
+     '/nowhere/digits is missing (train data); put the data there, or say where it is'),
     (['configs/classification/dwnet-tiny_in1k.py'], 'data/imagenet is missing (train data); put the data there, or say '
      'where it is: --cfg-options train_dataloader.dataset.data_root=…'),
     (['configs/detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py'], 'data/coco is missing (train data)'),

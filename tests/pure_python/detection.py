@@ -1,5 +1,4 @@
 """RetinaNet with DWNet on scenes of digits, every type a class."""
-from mmcv.ops import nms
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
@@ -30,7 +29,7 @@ model = dict(
     train_cfg=dict(
         assigner=dict(type=MaxIoUAssigner, pos_iou_thr=.5, neg_iou_thr=.4, min_pos_iou=0.), sampler=dict(
             type=PseudoSampler), allowed_border=-1, pos_weight=-1, debug=False),
-    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=.0, nms=dict(type=nms, iou_threshold=.5), max_per_img=20))
+    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=.0, nms=dict(type='nms', iou_threshold=.5), max_per_img=20))
 meta = dict(classes=tuple('0123456789'))
 train_dataloader = dict(
     batch_size=4,
