@@ -181,7 +181,7 @@ def test_a_prediction_beyond_the_classes_is_named(wrong):
 def test_pictures_of_few_images_and_many_classes(images, classes, tmp_path):
     generator = np.random.default_rng(0)
     labels, scores = generator.integers(0, classes, images), generator.random((images, classes))
-    names = [f'$\\alpha_ {i}' + '$' * (i % 2) for i in range(classes)]  # no mathematics that matplotlib could read
+    names = [f'$\\x {i}' + '$' * (i % 2) for i in range(classes)]  # no mathematics that matplotlib could read
     matrix = confusion.count(labels, scores.argmax(1), classes)
     for figure in (confusion.plot(matrix, names, names, ''), precision_recall.plot(labels, scores, names),
                    confusion.plot_bars({'IoU': 100 * confusion.iou(matrix)}, names, '', '')):
