@@ -377,17 +377,6 @@ def test_analysis_leaves_the_config_as_it_is(tmp_path, monkeypatch):
     assert cfg.pretty_text == before
 
 
-def test_the_metric_is_known_by_its_class(tmp_path):
-    from mmdet.evaluation import CocoMetric
-    cfg = read_config(DETECTION)
-    for kind in (CocoMetric, 'mmdet.CocoMetric'):
-        cfg.test_evaluator.type = kind
-        assert analysis._Objects(cfg, tmp_path, 2, .3)._kinds == ['bbox', 'segm']
-    cfg.test_evaluator.type = 'MyCocoMetric'
-    with pytest.raises(UserError, match='needs a CocoMetric'):
-        analysis._Objects(cfg, tmp_path, 2, .3)
-
-
 # data
 
 @pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATION])
