@@ -17,7 +17,6 @@ from pycocotools.coco import COCO
 from dwnet.engine import Runner
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
-from dwnet.registry import is_of
 from dwnet.visual import coco_errors, confusion, precision_recall
 from dwnet.visual.figure import contact_sheet, save
 from dwnet.visual.page import write_page
@@ -183,11 +182,9 @@ class _Segments(_Task):
 class _Objects(_Task):
 
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
-        from dwnet.datasets.coco import CheckedCocoMetric, CocoMetric  # with mmdet
         super().__init__(cfg, out, number, threshold)
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        kinds = CocoMetric, CheckedCocoMetric
-        metric = next((m for m in metrics if m.get('ann_file') and any(is_of(m, kind) for kind in kinds)), None)
+        metric = next((m for m in metrics if str(m['type']).endswith('CocoMetric') and m.get('ann_file')), None)
         if metric is None:
             raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')
         metric['outfile_prefix'] = str(out / 'detections')
