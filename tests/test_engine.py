@@ -103,7 +103,7 @@ def test_a_training_leaves_its_config_as_it_was(tmp_path, launched, monkeypatch)
     assert cfg.to_dict() == before
     assert runner.cfg.to_dict() == while_running and while_running.items() >= own.items()
     assert Config.fromfile(runner.dumped_config).to_dict().items() >= own.items()
-    text = torch.load(tmp_path / 'epoch_2.pth')['meta']['cfg']
+    text = read_checkpoint(tmp_path / 'epoch_2.pth')['meta']['cfg']
     assert all(key in text for key in own)
 
 
