@@ -103,7 +103,7 @@ def test_a_training_leaves_its_config_as_it_was(tmp_path, launched, monkeypatch)
     assert cfg.to_dict() == before
     assert runner.cfg.to_dict() == while_running and while_running.items() >= own.items()
     assert Config.fromfile(runner.dumped_config).to_dict().items() >= own.items()
-    text = torch.load(tmp_path / 'epoch_2.pth')['meta']['cfg']
+    text = read_checkpoint(tmp_path / 'epoch_2.pth')['meta']['cfg']
     assert all(key in text for key in own)
 
 
@@ -115,6 +115,50 @@ def test_recomputation_is_turned_on_once(tmp_path):
     model.layer.forward = lambda x: [passes.append(1), forward(x)][1]
     toy_runner(tmp_path, model=model, cfg=dict(activation_checkpointing='layer')).train()
     assert len(passes) == 2 * 6
+
+
+class ConvToy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 1, 1))
+
+    def forward(self, x, mode='tensor'):
+        return dict(loss=self.layers(x).square().mean())
+
+
+def test_a_fused_optimiser_goes_on_in_another_layout(tmp_path):
+    """With --channels-last, say, where the training began without; it reads moments in the order of memory."""
+    x, ends = torch.rand(2, 3, 8, 8), []
+    for fused in (False, True):
+        state = None
+        for channels_last in (False, True):
+            torch.manual_seed(0)
+            runner = toy_runner(tmp_path, model=ConvToy(), cfg=dict(channels_last=channels_last))
+            wrapper = runner.build_optim_wrapper(dict(optimizer=dict(type='AdamW', lr=.1, fused=fused)))
+            if state is not None:
+                wrapper.load_state_dict(state)
+            wrapper.update_params(runner.model(x)['loss'])
+            state = wrapper.state_dict()
+        ends.append([p.detach() for p in runner.model.parameters()])
+    torch.testing.assert_close(*ends)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_gradients_lie_like_their_weights(memory_format, tmp_path):
+    """Where a dimension has size 1 its stride means nothing, but fused optimisers compare it on a GPU."""
+    model = toy_runner(tmp_path, model=ConvToy(), cfg=dict(channels_last=True)).model
+    model(torch.rand(2, 3, 8, 8).contiguous(memory_format=memory_format))['loss'].backward()
+    for parameter in model.parameters():
+        assert parameter.grad.stride() == parameter.stride()
+
+
+@pytest.mark.parametrize('optimizer, fused', [
+    (dict(type='AdamW'), True), (dict(type=torch.optim.Adam), True), (dict(type='AdamW', fused=False), False),
+    (dict(type='AdamW', foreach=True), None), (dict(type='SGD', lr=.1), None)])
+def test_adam_is_fused(optimizer, fused, tmp_path):
+    cfg = dict(optimizer={**optimizer, 'weight_decay': .1}, paramwise_cfg=dict(bias_decay_mult=0.))
+    wrapper = toy_runner(tmp_path).build_optim_wrapper(cfg)
+    assert {group['fused'] for group in wrapper.optimizer.param_groups} == {fused}
 
 
 class Fails(Hook):

@@ -98,6 +98,5 @@ def test_the_stock_training_tool_of_mmdet(python, small_digits, tmp_path):
     run_command(python, '-W', 'ignore', '-m', 'dwnet', 'hook', 'on')
     run_command(*command)
     assert (tmp_path / 'work/epoch_1.pth').is_file()
-    # from what mmengine has written
-    done = run_command(*command, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
+    done = run_command(*command, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')  # from what mmengine wrote
     assert 'resumed epoch: 1' in done.stdout + done.stderr and (tmp_path / 'work/epoch_2.pth').is_file()

@@ -83,7 +83,8 @@ def test_activation_checkpointing_changes_no_gradient(names, frozen_stages, tmp_
                          ids=['deepcopy', 'pickle'])
 def test_a_copy_of_a_recomputed_model_is_its_own(copied, tmp_path):
     """As the preflight's, which tries a batch out, and that of averaged weights."""
-    runner = toy_runner(tmp_path, cfg=dict(activation_checkpointing=['backbone.stages.0', 'backbone']))
+    runner = toy_runner(tmp_path)
+    runner.cfg.activation_checkpointing = ['backbone.stages.0', 'backbone']
     names = list(Net().state_dict())
     model = runner.wrap_model(None, Net()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

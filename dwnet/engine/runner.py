@@ -41,7 +41,7 @@ from .loops import EpochLoop, IterLoop
 from .preemption import OutlastSigterm, PreemptionHook
 from .process_group import end_with_parent, join, set_environment
 from .progress import ProgressHook
-from .sharding import lay_gradients_like_weights, shard, shard_state
+from .sharding import lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
 from .watch import watch_others
 
 # Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
@@ -96,11 +96,13 @@ class Runner(MMEngineRunner):
         if self.cfg.get('channels_last'):  # before the gradient buckets take over the weights' layout
             model.to(memory_format=torch.channels_last)
         sharded = self.cfg.get('strategy') == 'fsdp'
-        if not self.distributed or is_model_wrapper(model):
+        if is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         model = model.to(get_device())
-        if not sharded:
+        if not (sharded and self.distributed):
             lay_gradients_like_weights(model)
+        if not self.distributed:
+            return super().wrap_model(model_wrapper_cfg, model)
         if torch.cuda.is_available() and not sharded:
             return super().wrap_model(model_wrapper_cfg, model)
         if not torch.cuda.is_available() and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
@@ -150,9 +152,11 @@ class Runner(MMEngineRunner):
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
                              if key not in ('loss_scale', 'dtype', 'use_fsdp')}
             optim_wrapper['type'] = 'OptimWrapper'
-        if torch.cuda.is_available() and isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
+        if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
             optim_wrapper = {**optim_wrapper, 'optimizer': _fused(optim_wrapper['optimizer'])}
         built = super().build_optim_wrapper(optim_wrapper)
+        if built is not optim_wrapper and isinstance(built, OptimWrapper):
+            built.optimizer.register_load_state_dict_post_hook(lay_state_like_weights)
         if self.cfg.get('strategy') == 'fsdp' and built is not optim_wrapper:
             shard_state(built.optimizer)
         return built
@@ -345,10 +349,11 @@ def _with_metric(evaluator: Any, theirs: type, own: type) -> Any:
 
 
 def _fused(optimizer: Any) -> Any:
-    """A config of PyTorch's Adam or AdamW in its fused form, which can also skip a step by itself: see GuardHook."""
-    adam = isinstance(optimizer, dict) and class_of(
-        optimizer, OPTIMIZERS) in (torch.optim.Adam, torch.optim.AdamW)
-    return {'fused': True, **optimizer} if adam and not optimizer.get('foreach') else optimizer
+    """A config of PyTorch's Adam or AdamW in its fused form: fewer passes over the weights, and on a GPU it can skip a
+    step by itself (see GuardHook). ``fused=False`` or ``foreach=True`` in the config keeps another form."""
+    adam = isinstance(optimizer, dict) and class_of(optimizer, OPTIMIZERS) in (torch.optim.Adam, torch.optim.AdamW)
+    known = get_device() in ('cpu', 'cuda')
+    return {'fused': True, **optimizer} if adam and known and not optimizer.get('foreach') else optimizer
 
 
 def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:

@@ -1,4 +1,4 @@
-"""Data parallelism: gradients that fit their buckets, and fully sharded (FSDP) with the checkpoints of any other.
+"""Where gradients and moments lie in memory, and fully sharded data parallelism (FSDP).
 
 PyTorch's ``fully_shard`` leaves the model what it is, so mmengine's Runner trains it like one on a single GPU;
 mmengine's own wrapper stands for its predecessor, which refuses CPUs.
@@ -21,7 +21,7 @@ def lay_gradients_like_weights(model: nn.Module) -> None:
 
     Such a dimension, of a 1×1 or a depth-wise kernel, can have any stride, and the backward pass chooses another one
     than the parameter has. DistributedDataParallel takes that for another layout, warns of it, and copies value by
-    value (pytorch/pytorch#47163).
+    value (pytorch/pytorch#47163); fused optimisers refuse it on GPUs (pytorch/pytorch#106951).
     """
     for parameter in model.parameters():
         if parameter.requires_grad and 1 in parameter.shape:
@@ -32,6 +32,17 @@ def _laid_out(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
     """A view of ``gradient`` with these strides, if they mean the same layout; else AccumulateGrad lays it out anew."""
     same = all(size == 1 or own == other for size, own, other in zip(gradient.shape, gradient.stride(), stride))
     return gradient.as_strided(gradient.shape, stride) if same else gradient
+
+
+def lay_state_like_weights(optimizer: torch.optim.Optimizer) -> None:
+    """The same for the state of an optimiser that was loaded: a training may go on in another layout than it began.
+
+    A fused optimiser reads the values of both in the order of memory.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def shard(model: nn.Module) -> nn.Module:
