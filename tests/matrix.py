@@ -37,7 +37,7 @@ class Row:
         python: Version of the interpreter.
         what: What the row is there to show.
         pins: Requirements that bind the installation; ``()``: those of constraints.txt.
-        last: What is installed at the end, without what it depends on.
+        last: What is installed at the end, one after the other, without what it depends on: the headless OpenCV.
         instead: What is installed in the place of OpenMMLab's packages.
     """
     python: str
@@ -156,7 +156,8 @@ def install(name: str, row: Row, env: dict[str, str], folder: Path, log: Path) -
         do(*pip, *row.instead, *requirements(python))
     else:
         do(*pip, '-e', '.[dev]')
-    do(*pip, '--force-reinstall', '--no-deps', *row.last)
+    for package in row.last:
+        do(*pip, '--force-reinstall', '--no-deps', package)
     (folder / '.installed').touch()
     return python
 
