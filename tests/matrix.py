@@ -37,7 +37,7 @@ class Row:
         python: Version of the interpreter.
         what: What the row is there to show.
         pins: Requirements that bind the installation; ``()``: those of constraints.txt.
-        last: What is installed at the end, without what it depends on.
+        last: What is installed at the end, one after the other, without what it depends on: the headless OpenCV.
         instead: What is installed in the place of OpenMMLab's packages.
     """
     python: str
@@ -156,7 +156,8 @@ def install(name: str, row: Row, env: dict[str, str], folder: Path, log: Path) -
         do(*pip, *row.instead, *requirements(python))
     else:
         do(*pip, '-e', '.[dev]')
-    do(*pip, '--force-reinstall', '--no-deps', *row.last)
+    for package in row.last:
+        do(*pip, '--force-reinstall', '--no-deps', package)
     (folder / '.installed').touch()
     return python
 
@@ -267,10 +268,11 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.rows) - set(ROWS):
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
-    results, failed = read_results(), False
-    code = fingerprint()
-    for name in () if args.write else args.rows or ROWS:
-        before = results.get(name, {})
+    code, failed = fingerprint(), False
+    names = [] if args.write else args.rows or list(ROWS)
+    for number, name in enumerate(names, 1):
+        print(f'{name}: row {number} of {len(names)}, {ROWS[name].what}', flush=True)
+        before = read_results().get(name, {})
         if not (args.again or args.tests) and before.get('code') == code and 'reason' not in before:
             print(f'{name}: {outcome(before)} (on {before["date"]}; --again runs it once more)')
             continue
@@ -281,7 +283,8 @@ def main() -> int:
             continue
         results = {**read_results(), name: result}
         RESULTS.write_text(json.dumps({key: results[key] for key in ROWS if key in results}, indent=1) + '\n')
-    PAGE.write_text(page(results))
+        PAGE.write_text(page(results))
+    PAGE.write_text(page(read_results()))
     return failed
 
 

@@ -548,7 +548,8 @@ class Killed(Dataset):
     def __getitem__(self, index):
         os.kill(os.getpid(), signal.SIGKILL)
 
-run_command(lambda: list(DataLoader(Killed(), num_workers=1)))
+if __name__ == '__main__':  # a worker that is not forked imports this file
+    run_command(lambda: list(DataLoader(Killed(), num_workers=1)))
 """)
     done = run_python(tmp_path / 'killed.py', check=False)
     assert done.returncode == 1 and last_line(done).startswith('error: RuntimeError: DataLoader worker (pid')
@@ -567,7 +568,8 @@ class Raising(Dataset):
     def __getitem__(self, index):
         raise RuntimeError('my own')
 
-run_command(lambda: list(DataLoader(Raising(), num_workers=1)))
+if __name__ == '__main__':
+    run_command(lambda: list(DataLoader(Raising(), num_workers=1)))
 """)
     done = run_python(tmp_path / 'raising.py', check=False)
     assert done.returncode == 1 and 'Traceback' in done.stderr and last_line(done) == 'RuntimeError: my own'

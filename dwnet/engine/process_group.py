@@ -131,7 +131,8 @@ def end_with_parent() -> None:
     """Has the kernel end what is left behind by a death that nobody can catch.
 
     This process gets a SIGTERM if its launcher dies; the data workers that it forks are killed with it. Left to
-    themselves they can wait for each other for ever. On other systems than Linux, nothing is done.
+    themselves they can wait for each other for ever. Workers that are spawned, or forked by a server, look after their
+    parent themselves, as PyTorch has them do. On other systems than Linux, nothing is done.
     """
     if sys.platform == 'linux':
         at_death_of_parent = functools.partial(ctypes.CDLL(None).prctl, 1)  # PR_SET_PDEATHSIG
