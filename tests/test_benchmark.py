@@ -1,15 +1,15 @@
 """The benchmark's command line: it measures each mode, checks before it times, and writes its record."""
-import argparse
 import json
+import math
 import re
 import runpy
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_tool
+from conftest import ROOT, run_command, run_tool
 
 from dwnet.hub import config_path
 
@@ -63,6 +63,60 @@ def test_layers(tmp_path):
     assert 'x is on the cpu' in printed
 
 
+def test_kernels(tmp_path):
+    record, printed = measure(tmp_path, '--mode', 'kernels')
+    rows = record['kernels']
+    assert len(rows) == 3 * 3 * 2  # operators, dtypes, layouts
+    assert 'partial' not in record and 'WRONG' not in printed and printed.count('right, ') == len(rows)
+
+
+@pytest.mark.parametrize('row, verdict', [
+    (dict(dtype='float32', error=1e-6), 'right, 1e-06'), (dict(dtype='float32', error=1e-3), 'WRONG, 1e-03'),
+    (dict(dtype='bfloat16', error=.01), 'right, 1e-02'), (dict(dtype='bfloat16', error=float('nan')), 'WRONG, nan'),
+    (dict(dtype='float32', failure='CompilationError: line 3'), 'CompilationError: line 3')])
+def test_whether_a_kernel_is_right(row, verdict):
+    assert runpy.run_path('tools/benchmark.py')['verdict_of'](row) == verdict
+
+
+@pytest.mark.parametrize('direction, ms, copy_rate, said', [
+    ('forward', 1, .5, '50% (copies)'), ('forward', 1, .1, '49% (multiply-adds)'),
+    ('backward', 1, .5, '98% (multiply-adds)')])
+def test_the_nearer_ceiling_is_named(direction, ms, copy_rate, said):
+    """10⁷ values of 49 multiply-adds each, at one tera multiply-adds a second in float32 and ten in bfloat16."""
+    row = dict(shape=[10, 100, 100, 100], direction=direction, ms=ms, copy_rate=copy_rate)
+    limits = dict(tera_macs=10, tera_macs_float32=1.)
+    assert runpy.run_path('tools/benchmark.py')['ceiling'](row, limits) == said
+
+
+def test_a_record_ends_in_time(tmp_path):
+    """What was measured when the time is up stays, with its table, and what has no time left is not begun."""
+    started = time.monotonic()
+    done = run_command(sys.executable, '-W', 'ignore', 'tools/benchmark.py', '--record', tmp_path, '--minutes', 1.2,
+                       '--device', 'cpu', '--only', 'layers', 'pipeline')
+    assert time.monotonic() - started < 1.2 * 60 + 30  # the imports of the first process
+    assert 'layers: cut off after' in done.stdout and 'pipeline: cut off after' in done.stdout
+    record, table = json.loads((tmp_path / 'layers.json').read_text()), (tmp_path / 'README.md').read_text()
+    assert record['partial'] and record['layers'] and 'cut off before its end' in table and '(copies)' in table
+
+
+@pytest.mark.parametrize('minutes', [None, 10])
+def test_order_and_time_of_a_record(minutes, tmp_path, monkeypatch):
+    tool, limits, clock = runpy.run_path('tools/benchmark.py'), {}, iter(range(0, 1000, 60))
+    monkeypatch.setattr(time, 'monotonic', lambda: next(clock))
+    monkeypatch.setitem(tool['record_all'].__globals__, 'run_for', lambda command, limit: limits.update(
+        {Path(command[-1]).name: limit}) or int('train' in command))
+    options = ['--minutes', str(minutes)] if minutes else []
+    args = tool['make_parser']().parse_args(['--record', str(tmp_path), '--device', 'cuda', *options])
+    with pytest.raises(Exception, match='these measurements failed: train;'):  # the others go on
+        tool['record_all'](args)
+    assert list(limits) == ['kernels', 'layers', 'inference', 'train', 'inference-base', 'sizes', 'detection',
+                            'segmentation', 'pipeline']
+    if minutes:
+        assert list(limits.values()) == [270, 240, 210, 180, 150, 120, 90, 60, 60]
+    else:
+        assert set(limits.values()) == {math.inf}
+
+
 def test_sizes(tmp_path):
     record, _ = measure(tmp_path, '--mode', 'sizes', '--sizes', '32', '64', '--batch', 1, '--models', *MODELS)
     assert {size: [*rates] for size, rates in record['sizes'].items()} == {s: ['dwnet_tiny'] for s in ('32', '64')}
@@ -105,7 +159,7 @@ def test_it_runs_outside_the_clone(tmp_path, monkeypatch):
     """As `python -m dwnet benchmark` does it: its own file, and configs by name."""
     tool, commands = runpy.run_path('tools/benchmark.py'), []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, 'run', lambda command: commands.append(command) or argparse.Namespace(returncode=0))
+    monkeypatch.setitem(tool['record_all'].__globals__, 'run_for', lambda command, limit: commands.append(command) or 0)
     tool['record_all'](tool['make_parser']().parse_args(
         ['--record', str(tmp_path), '--only', 'sizes', '--device', 'cpu']))
     (python, *_, file), = [command[:4] for command in commands]

@@ -15,6 +15,7 @@ from torch import nn
 from dwnet import DWNet
 from dwnet.engine import BFloat16OptimWrapper, ChannelsLastHook, CompileHook
 from dwnet.engine.options import enable_bf16_training, enable_compile
+from dwnet.engine.speed import BFloat16Hook
 from dwnet.errors import UserError
 from dwnet.models.layers import Mlp
 
@@ -42,6 +43,23 @@ def test_bf16_computes_in_bfloat16_and_keeps_the_weights_in_float32(device):
     assert seen == [torch.bfloat16]
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
     assert not torch.is_autocast_enabled(device)
+
+
+@pytest.mark.parametrize('maps', ['one', 'several'])
+def test_bf16_hands_on_what_the_backbone_returns(maps, device):
+    """A backbone of another toolbox may return one tensor: it is not taken for a tuple of its images."""
+    model = Model().to(device).eval()
+    if maps == 'one':
+        model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3))
+    x = torch.randn(2, 3, 32, 32, device=device)
+    with torch.no_grad():
+        expected = model.backbone(x)
+        BFloat16Hook().before_test(SimpleNamespace(model=model))
+        y = model.backbone(x)
+    assert type(y) is type(expected)
+    for ours, theirs in zip(*((r, ) if maps == 'one' else r for r in (y, expected)), strict=True):
+        assert ours.dtype == torch.float32 and ours.shape == theirs.shape
+        assert 0 < (ours - theirs).norm() < .05 * theirs.norm()  # it was computed in bfloat16
 
 
 def test_channels_last_reaches_the_neck():

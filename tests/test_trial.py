@@ -29,6 +29,14 @@ def folder(monkeypatch, tmp_path):
     return tmp_path / 'dwnet'
 
 
+@pytest.fixture(autouse=True)
+def said(monkeypatch):
+    """The lines that were logged."""
+    lines = []
+    monkeypatch.setattr(trial, 'print_log', lambda line, *_: lines.append(line))
+    return lines
+
+
 class Operator:
     """Doubles the maps by two backends, of which one is broken or slow."""
 
@@ -53,7 +61,7 @@ def fail(y):
 
 @pytest.mark.parametrize('ms, backend', [
     (dict(torch=2., triton=1.), 'triton'), (dict(torch=1., triton=2.), 'torch'), (dict(torch=1., triton=1.), 'torch')])
-def test_the_faster_one_is_kept(ms, backend, folder, monkeypatch, capsys):
+def test_the_faster_one_is_kept(ms, backend, folder, said, monkeypatch):
     operator = Operator(monkeypatch, ms)
     assert operator.choose() == operator.choose() == backend
     assert operator.calls == ['triton', 'torch']  # compared once
@@ -67,7 +75,7 @@ def test_the_faster_one_is_kept(ms, backend, folder, monkeypatch, capsys):
     assert operator.choose() == backend and operator.choose(may_try=False) == backend and len(operator.calls) == 2
     monkeypatch.setattr(trial, '_environment', lambda device: 'GPU Y')  # or another version
     assert operator.choose() == backend and len(operator.calls) == 4
-    assert capsys.readouterr().out == ''
+    assert not said
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
@@ -78,12 +86,11 @@ def test_the_faster_one_is_kept(ms, backend, folder, monkeypatch, capsys):
     (lambda y: y[:, :3], 'is wrong: it is (2, 3, 5, 6)'),
     (lambda y: y.double(), 'of torch.float64'),
     (lambda y: (y, y), 'ValueError')])
-def test_a_broken_kernel_is_named_and_not_used(dtype, result, reason, folder, monkeypatch, capfd):
+def test_a_broken_kernel_is_named_and_not_used(dtype, result, reason, folder, said, monkeypatch):
     operator = Operator(monkeypatch, result=result)
     assert operator.choose(dtype) == operator.choose(dtype) == 'torch'
-    said = capfd.readouterr()
-    line, = [line for line in (said.out + said.err).splitlines() if 'double' in line]
-    assert reason in line and "PyTorch's operator runs" in line
+    line, = said
+    assert line.startswith('double') and reason in line and "PyTorch's operator runs" in line and '\n' not in line
     assert operator.calls.count('triton') == 1
     assert not folder.exists()  # the next process tries again: the reason may be gone
 
@@ -240,7 +247,7 @@ def test_a_compiled_graph_goes_by_the_table(function, kernel, kernels, monkeypat
 
 
 @pytest.mark.parametrize('fault', ['forward', 'backward', 'compiler'])
-def test_the_network_runs_with_a_broken_kernel(fault, kernels, monkeypatch, capfd):
+def test_the_network_runs_with_a_broken_kernel(fault, kernels, said, monkeypatch):
     times(monkeypatch, torch=2., triton=1.)
     name = 'depthwise_backward_input' if fault == 'backward' else 'depthwise_forward'
     good = getattr(kernels, name)
@@ -249,10 +256,7 @@ def test_the_network_runs_with_a_broken_kernel(fault, kernels, monkeypatch, capf
     expected = run(lambda *inputs: depthwise_conv2d(*inputs, backend='torch'), x, weight)
     for _ in range(2):
         check(run(depthwise_conv2d, x, weight), expected)
-    said = capfd.readouterr()
-    lines = [line for line in (said.out + said.err).splitlines() if "PyTorch's operator runs" in line]
-    assert len(lines) == 1, lines
-    line, = lines
+    line, = said
     assert ('fails' if fault == 'compiler' else 'is wrong') in line and ('backward' in line) == (fault == 'backward')
 
 

@@ -55,10 +55,10 @@ class BFloat16Hook(Hook):
 
 
 def _in_bfloat16(forward: Callable) -> Callable:
-    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def run(x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         with torch.autocast(x.device.type, torch.bfloat16):
             maps = forward(x)
-        return tuple(y.float() for y in maps)
+        return maps.float() if isinstance(maps, torch.Tensor) else tuple(y.float() for y in maps)
 
     return run
 
