@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_command, run_tool
+from conftest import ROOT, run_tool
 
 from dwnet.hub import config_path
 
@@ -88,15 +88,35 @@ def test_the_nearer_ceiling_is_named(direction, ms, copy_rate, said):
     assert runpy.run_path('tools/benchmark.py')['ceiling'](row, limits) == said
 
 
-def test_a_record_ends_in_time(tmp_path):
-    """What was measured when the time is up stays, with its table, and what has no time left is not begun."""
-    started = time.monotonic()
-    done = run_command(sys.executable, '-W', 'ignore', 'tools/benchmark.py', '--record', tmp_path, '--minutes', 1.2,
-                       '--device', 'cpu', '--only', 'layers', 'pipeline')
-    assert time.monotonic() - started < 1.2 * 60 + 30  # the imports of the first process
-    assert 'layers: cut off after' in done.stdout and 'pipeline: cut off after' in done.stdout
-    record, table = json.loads((tmp_path / 'layers.json').read_text()), (tmp_path / 'README.md').read_text()
-    assert record['partial'] and record['layers'] and 'cut off before its end' in table and '(copies)' in table
+def test_what_was_measured_before_it_was_cut_off_stays(tmp_path, monkeypatch):
+    tool = runpy.run_path('tools/benchmark.py')
+    own, operator_steps = tool['compare_layers'].__globals__, tool['operator_steps']
+
+    def until_the_third(function, *rest):
+        if function.__name__.startswith('inhomogeneous'):
+            raise KeyboardInterrupt
+        return operator_steps(function, *rest)
+
+    monkeypatch.setitem(own, 'operator_steps', until_the_third)
+    monkeypatch.setitem(own, 'take_turns', lambda steps, args: {name: [.001] for name in steps})
+    monkeypatch.setitem(own, 'device_limits', lambda *_: dict(copy_gb_s=9., tera_macs=1., tera_macs_float32=1.))
+    args = tool['make_parser']().parse_args(['--batch', '1', '--device', 'cpu', '--out', str(tmp_path / 'layers')])
+    args.command = []
+    with pytest.raises(KeyboardInterrupt):
+        tool['compare_layers'](args)
+    assert len(json.loads((tmp_path / 'layers.json').read_text())['layers']) == 2 * 3 * 2  # operators, ways, passes
+    table = tool['tables_of'](tmp_path)
+    assert 'cut off before its end' in table and table.count('(copies)') + table.count('(multiply-adds)') == 12
+
+
+@pytest.mark.parametrize('limit, code', [(math.inf, 3), (60, 3), (.5, None)])
+def test_a_measurement_is_ended_with_all_that_it_started(limit, code, tmp_path):
+    run_for = runpy.run_path('tools/benchmark.py')['run_for']
+    end = 'wait' if code is None else f'exit {code}'
+    assert run_for(['bash', '-c', f'sleep 600 & echo $! > {tmp_path}/pid; {end}'], limit) == code
+    stat = Path('/proc', (tmp_path / 'pid').read_text().strip(), 'stat')
+    while stat.is_file() and ') Z ' not in stat.read_text():
+        time.sleep(.05)
 
 
 @pytest.mark.parametrize('minutes', [None, 10])

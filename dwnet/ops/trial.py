@@ -33,13 +33,7 @@ TURNS, CALLS = 5, 10  # of each backend, and in each turn
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a trial found.
-
-    Attributes:
-        backend: ``'torch'`` or ``'triton'``.
-        reason: What is said of the Triton kernel.
-        ms: Milliseconds of each backend; empty if the kernel fails or is wrong.
-    """
+    """What a trial found: the backend, why, and the milliseconds of both, or none if the kernel fails or is wrong."""
     backend: str
     reason: str
     ms: dict[str, float] = field(default_factory=dict)
