@@ -405,7 +405,7 @@ def verdict_of(row: dict) -> str:
     """Right up to rounding, or not."""
     if 'failure' in row:
         return row['failure']
-    right = row['error'] <= max(2 * torch.finfo(getattr(torch, row['dtype'])).eps, 1e-5)
+    right = row['error'] <= max(4 * torch.finfo(getattr(torch, row['dtype'])).eps, 1e-5)
     return f"{'right' if right else 'WRONG'}, {row['error']:.0e}"
 
 
