@@ -100,11 +100,7 @@ def examine() -> Iterator[Finding]:
     yield Finding('start-up hook', hook.state(), '' if hook.is_current() or not hook.is_on() else
                   'written by another version: python -m dwnet hook on')
 
-    if torch.cuda.is_available():
-        from dwnet.ops import choose_backend
-        backend, reason = choose_backend(torch.empty(1, 1, 1, 1, device='cuda'))
-        yield Finding('depth-wise operators', f'by {backend}: {reason}',
-                      '' if backend == 'triton' else f'slower than by Triton: {reason}')
+    yield from _capabilities('cuda' if devices else 'cpu')
 
     for task, toolbox in TASKS.items():
         # the toolboxes' packages hold little by themselves; .models brings in everything
@@ -126,6 +122,25 @@ def examine() -> Iterator[Finding]:
         whole = digits.is_complete(root)
         yield Finding('digits data', f'{root} is {"complete" if whole else "damaged"}',
                       '' if whole else 'python -m dwnet.datasets.digits')
+
+
+def _capabilities(device: str) -> Iterator[Finding]:
+    """What the CPU or GPU can do, and what follows for precision and operators."""
+    import torch
+
+    from dwnet.ops import choose_backend, hardware, verdicts
+    if device == 'cpu':
+        yield Finding('vector units', ', '.join(hardware.cpu_features()) or 'neither AVX2 nor AVX-512')
+    for dtype in (torch.bfloat16, torch.float16):
+        reason = hardware.slower_than_float32(dtype, device)
+        yield Finding(str(dtype).removeprefix('torch.'),
+                      f'{reason}, slower than float32' if reason else 'no slower than float32')
+    if device == 'cuda':
+        backend, reason = choose_backend(torch.empty(1, 1, 1, 1, device='cuda'))
+        yield Finding('depth-wise operators', f'by {backend}: {reason}',
+                      f'slower than by Triton: {reason}' if backend == 'torch' else '')
+        for use, verdict in verdicts('cuda').items():
+            yield Finding('tried', f'{use}: {verdict.backend} runs, for the Triton kernel {verdict.reason}')
 
 
 def _version_remedy(name: str, version: str) -> str:

@@ -1,10 +1,10 @@
 """The benchmark's command line: it measures each mode, checks before it times, and writes its record."""
-import argparse
 import json
+import math
 import re
 import runpy
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +64,80 @@ def test_layers(tmp_path):
     assert 'x is on the cpu' in printed
 
 
+def test_kernels(tmp_path):
+    record, printed = measure(tmp_path, '--mode', 'kernels')
+    rows = record['kernels']
+    assert len(rows) == 3 * 3 * 2  # operators, dtypes, layouts
+    assert 'partial' not in record and 'WRONG' not in printed and printed.count('right, ') == len(rows)
+
+
+@pytest.mark.parametrize('row, verdict', [
+    (dict(dtype='float32', error=1e-6), 'right, 1e-06'), (dict(dtype='float32', error=1e-3), 'WRONG, 1e-03'),
+    (dict(dtype='bfloat16', error=.01), 'right, 1e-02'), (dict(dtype='bfloat16', error=float('nan')), 'WRONG, nan'),
+    (dict(dtype='float32', failure='CompilationError: line 3'), 'CompilationError: line 3')])
+def test_whether_a_kernel_is_right(row, verdict):
+    assert runpy.run_path('tools/benchmark.py')['verdict_of'](row) == verdict
+
+
+@pytest.mark.parametrize('direction, ms, copy_rate, said', [
+    ('forward', 1, .5, '50% (copies)'), ('forward', 1, .1, '49% (multiply-adds)'),
+    ('backward', 1, .5, '98% (multiply-adds)')])
+def test_the_nearer_ceiling_is_named(direction, ms, copy_rate, said):
+    """10⁷ values of 49 multiply-adds each, at one tera multiply-adds a second in float32 and ten in bfloat16."""
+    row = dict(shape=[10, 100, 100, 100], direction=direction, ms=ms, copy_rate=copy_rate)
+    limits = dict(tera_macs=10, tera_macs_float32=1.)
+    assert runpy.run_path('tools/benchmark.py')['ceiling'](row, limits) == said
+
+
+def test_what_was_measured_before_it_was_cut_off_stays(tmp_path, monkeypatch):
+    tool = runpy.run_path('tools/benchmark.py')
+    own, operator_steps = tool['compare_layers'].__globals__, tool['operator_steps']
+
+    def until_the_third(function, *rest):
+        if function.__name__.startswith('inhomogeneous'):
+            raise KeyboardInterrupt
+        return operator_steps(function, *rest)
+
+    monkeypatch.setitem(own, 'operator_steps', until_the_third)
+    monkeypatch.setitem(own, 'take_turns', lambda steps, args: {name: [.001] for name in steps})
+    monkeypatch.setitem(own, 'device_limits', lambda *_: dict(copy_gb_s=9., tera_macs=1., tera_macs_float32=1.))
+    args = tool['make_parser']().parse_args(['--batch', '1', '--device', 'cpu', '--out', str(tmp_path / 'layers')])
+    args.command = []
+    with pytest.raises(KeyboardInterrupt):
+        tool['compare_layers'](args)
+    assert len(json.loads((tmp_path / 'layers.json').read_text())['layers']) == 2 * 3 * 2  # operators, ways, passes
+    table = tool['tables_of'](tmp_path)
+    assert 'cut off before its end' in table and table.count('(copies)') + table.count('(multiply-adds)') == 12
+
+
+@pytest.mark.parametrize('limit, code', [(math.inf, 3), (60, 3), (.5, None)])
+def test_a_measurement_is_ended_with_all_that_it_started(limit, code, tmp_path):
+    run_for = runpy.run_path('tools/benchmark.py')['run_for']
+    end = 'wait' if code is None else f'exit {code}'
+    assert run_for(['bash', '-c', f'sleep 600 & echo $! > {tmp_path}/pid; {end}'], limit) == code
+    stat = Path('/proc', (tmp_path / 'pid').read_text().strip(), 'stat')
+    while stat.is_file() and ') Z ' not in stat.read_text():
+        time.sleep(.05)
+
+
+@pytest.mark.parametrize('minutes', [None, 10])
+def test_order_and_time_of_a_record(minutes, tmp_path, monkeypatch):
+    tool, limits, clock = runpy.run_path('tools/benchmark.py'), {}, iter(range(0, 1000, 60))
+    monkeypatch.setattr(time, 'monotonic', lambda: next(clock))
+    monkeypatch.setitem(tool['record_all'].__globals__, 'run_for', lambda command, limit: limits.update(
+        {Path(command[-1]).name: limit}) or int('train' in command))
+    options = ['--minutes', str(minutes)] if minutes else []
+    args = tool['make_parser']().parse_args(['--record', str(tmp_path), '--device', 'cuda', *options])
+    with pytest.raises(Exception, match='these measurements failed: train;'):  # the others go on
+        tool['record_all'](args)
+    assert list(limits) == ['kernels', 'layers', 'inference', 'train', 'inference-base', 'sizes', 'detection',
+                            'segmentation', 'pipeline']
+    if minutes:
+        assert list(limits.values()) == [270, 240, 210, 180, 150, 120, 90, 60, 60]
+    else:
+        assert set(limits.values()) == {math.inf}
+
+
 def test_sizes(tmp_path):
     record, _ = measure(tmp_path, '--mode', 'sizes', '--sizes', '32', '64', '--batch', 1, '--models', *MODELS)
     assert {size: [*rates] for size, rates in record['sizes'].items()} == {s: ['dwnet_tiny'] for s in ('32', '64')}
@@ -106,7 +180,7 @@ def test_it_runs_outside_the_clone(tmp_path, monkeypatch):
     """As `python -m dwnet benchmark` does it: its own file, and configs by name."""
     tool, commands = runpy.run_path('tools/benchmark.py'), []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, 'run', lambda command: commands.append(command) or argparse.Namespace(returncode=0))
+    monkeypatch.setitem(tool['record_all'].__globals__, 'run_for', lambda command, limit: commands.append(command) or 0)
     tool['record_all'](tool['make_parser']().parse_args(
         ['--record', str(tmp_path), '--only', 'sizes', '--device', 'cpu']))
     (python, *_, file), = [command[:4] for command in commands]

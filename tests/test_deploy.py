@@ -14,6 +14,7 @@ from dwnet import DWNet
 from dwnet.apis import init_model, switch_to_deploy
 from dwnet.engine import DeployHook
 from dwnet.models.dwnet import TOKEN_MIXERS
+from dwnet.models.layers import Mlp, only_computes
 
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
 
@@ -133,3 +134,90 @@ def test_a_moving_average_is_folded_with_its_model():
     with torch.no_grad():
         for ours, theirs in zip(model(x), expected(x)):
             assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+class Wrapped(nn.Module):
+    """As LoRA or a quantiser wraps a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.inputs = layer, []
+
+    def forward(self, x):
+        self.inputs.append(x)
+        return self.layer(x)
+
+    def __getattr__(self, name):  # PEFT's wrappers, too, show the layer's attributes
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.layer, name)
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
+
+
+@pytest.mark.parametrize('watch', ['hooks', 'global hook', 'wrappers'])
+@pytest.mark.parametrize('deploy', [False, True])
+@pytest.mark.parametrize('mixer', TOKEN_MIXERS)
+def test_every_layer_is_called(mixer, deploy, watch):
+    """What is hung on a layer, or around it, sees the layer's input once, and the outputs stay."""
+    model = DWNet(dict(embed_dims=32, depths=(1, 1, 1, 1)), mixer, **DENSE).eval()
+    randomise_norms(model)
+    if deploy:
+        model.switch_to_deploy()
+    x, seen = torch.randn(1, 3, 64, 64), []
+    layers = layers_of(model)
+    with torch.no_grad():
+        expected = model(x)
+        if watch == 'hooks':
+            for name, layer in layers.items():
+                layer.register_forward_pre_hook(lambda m, inputs, name=name: seen.append(name))
+            outputs = model(x)
+        elif watch == 'global hook':
+            names = {layer: name for name, layer in layers.items()}
+            handle = nn.modules.module.register_module_forward_pre_hook(
+                lambda m, inputs: seen.append(names[m]) if m in names else None)
+            try:
+                outputs = model(x)
+            finally:
+                handle.remove()
+        else:
+            wrapped = {name: Wrapped(layer) for name, layer in layers.items()}
+            for name, layer in wrapped.items():
+                model.set_submodule(name, layer)
+            outputs = model(x)
+            seen = [name for name, layer in wrapped.items() for _ in layer.inputs]
+    assert sorted(seen) == sorted(layers)
+    for ours, theirs in zip(outputs, expected, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+class Half(nn.Module):
+    def forward(self, weight):
+        return weight / 2
+
+
+def test_what_more_than_computes():
+    """Of such a layer no operator takes the weights past its call."""
+    assert only_computes(nn.Linear(2, 3), nn.Linear)
+    assert not only_computes(nn.Linear(2, 3), nn.Conv2d) and not only_computes(nn.LazyLinear(3), nn.Linear)
+    for change in (lambda m: m.register_forward_hook(print), lambda m: m.register_forward_pre_hook(print),
+                   lambda m: m.register_full_backward_hook(print), lambda m: m.register_full_backward_pre_hook(print),
+                   lambda m: setattr(m, 'forward', m.forward), nn.utils.weight_norm,
+                   lambda m: nn.utils.parametrize.register_parametrization(m, 'weight', Half())):
+        layer = nn.Linear(2, 3)
+        change(layer)
+        assert not only_computes(layer, nn.Linear)
+
+
+def test_what_hooks_keep_stays():
+    """In inference the GELU overwrites its input, unless someone may have kept that."""
+    mlp, x, kept = Mlp(32, 4), torch.randn(1, 32, 5, 6), []
+    with torch.no_grad():
+        expected = mlp(x)
+        mlp.fc1.register_forward_hook(lambda m, inputs, y: kept.append((y, y.clone())))
+        assert torch.allclose(mlp(x), expected, atol=1e-6) and torch.equal(*kept[0])
+        mlp.act = nn.ReLU()
+        assert not torch.allclose(mlp(x), expected, atol=1e-3)

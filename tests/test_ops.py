@@ -1,9 +1,4 @@
 """The depth-wise operators against their plain forms in float64: outputs, gradients, layouts, dtypes, compilation."""
-import shutil
-import sys
-import sysconfig
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -267,23 +262,3 @@ def test_the_choice_of_a_backend_gives_its_reason():
         choose_backend(x.double(), 'triton')
     chosen, reason = choose_backend(x.double())
     assert chosen == 'torch' and 'float64' in reason
-
-
-@pytest.mark.parametrize('broken, message', [
-    ('capability', 'older than Ampere'), ('version', 'triton 3.2.0 is older than 3.6'),
-    ('import', 'cannot be imported'), ('compiler', 'needs a C compiler'), ('headers', 'Python.h')])
-def test_a_gpu_on_which_triton_cannot_compile(broken, message, monkeypatch):
-    """The network runs there all the same, by torch's own operators."""
-    from dwnet.ops import depthwise
-    depthwise._triton_problem.cache_clear()
-    triton = SimpleNamespace(__version__='3.2.0' if broken == 'version' else '3.6.0')
-    monkeypatch.setitem(sys.modules, 'triton', None if broken == 'import' else triton)
-    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
-    monkeypatch.delenv('CC', raising=False)
-    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda i: (7, 0) if broken == 'capability' else (9, 0))
-    monkeypatch.setattr(shutil, 'which', lambda name: None if broken == 'compiler' else f'/usr/bin/{name}')
-    monkeypatch.setattr(sysconfig, 'get_paths', lambda scheme: dict(include='/nowhere'))
-    try:
-        assert message in depthwise._no_triton('cuda', 0, torch.bfloat16)
-    finally:
-        depthwise._triton_problem.cache_clear()

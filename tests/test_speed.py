@@ -16,6 +16,7 @@ from torch import nn
 from dwnet import DWNet
 from dwnet.engine import BFloat16OptimWrapper, CompileHook
 from dwnet.engine.options import enable_bf16_training, enable_compile, enable_speed
+from dwnet.engine.speed import BFloat16Hook
 from dwnet.errors import UserError
 from dwnet.models.layers import Mlp
 
@@ -50,6 +51,23 @@ def test_channels_last_reaches_the_neck(tmp_path):
     enable_speed(cfg, SimpleNamespace(channels_last=True, compile=False))
     model = toy_runner(tmp_path, model=Model(), cfg=cfg).model
     assert model.neck.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('maps', ['one', 'several'])
+def test_bf16_hands_on_what_the_backbone_returns(maps, device):
+    """A backbone of another toolbox may return one tensor: it is not taken for a tuple of its images."""
+    model = Model().to(device).eval()
+    if maps == 'one':
+        model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3))
+    x = torch.randn(2, 3, 32, 32, device=device)
+    with torch.no_grad():
+        expected = model.backbone(x)
+        BFloat16Hook().before_test(SimpleNamespace(model=model))
+        y = model.backbone(x)
+    assert type(y) is type(expected)
+    for ours, theirs in zip(*((r, ) if maps == 'one' else r for r in (y, expected)), strict=True):
+        assert ours.dtype == torch.float32 and ours.shape == theirs.shape
+        assert 0 < (ours - theirs).norm() < .05 * theirs.norm()  # it was computed in bfloat16
 
 
 def test_only_the_backbone_is_compiled(monkeypatch):

@@ -7,9 +7,13 @@ anything is timed. timm's Swin computes its attention by PyTorch's fused operato
 leaves off by default.
 """
 import argparse
+import contextlib
+import itertools
 import json
+import math
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -54,9 +58,10 @@ DENSE = {
     'i_dynamic_dwnet_tiny': dict(token_mixer='inhomogeneous')}
 TASKS = {'detection': ('dwnet::detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py', (800, 1280)),
          'segmentation': ('dwnet::segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py', (512, 512))}
-# What `--record` measures, by device: name → options
+# What `--record` measures, by device, the most telling first: name → options
 RECORDS = {
     'cpu': {
+        'kernels': '--mode kernels --threads 2',
         'inference': f"--deploy --compile --threads 2 --rounds 11 --models {' '.join(TINY)}",
         'inference-bf16': '--deploy --threads 2 --rounds 11 --dtype float32 bfloat16 --models dwnet_tiny swin_tiny',
         'train': f"--mode train --threads 2 --rounds 7 --models {' '.join(TINY)}",
@@ -64,14 +69,19 @@ RECORDS = {
         'sizes': '--mode sizes --deploy --threads 2 --rounds 3 --batch 1 --models swin_tiny convnext_tiny dwnet_tiny',
         'pipeline': '--mode pipeline --threads 2'},
     'cuda': {
-        'inference': f"--deploy --compile --dtype bfloat16 --batch 128 --models {' '.join(TINY)}",
-        'inference-base': f"--deploy --dtype bfloat16 --batch 128 --models {' '.join(BASE)}",
-        'train': f"--mode train --dtype bfloat16 --batch 128 --models {' '.join(TINY)}",
+        'kernels': '--mode kernels',
         'layers': '--mode layers --dtype bfloat16 --batch 128',
+        'inference': f"--deploy --compile --dtype bfloat16 --batch 128 --models {' '.join(TINY)}",
+        'train': f"--mode train --dtype bfloat16 --batch 128 --models {' '.join(TINY)}",
+        'inference-base': f"--deploy --dtype bfloat16 --batch 128 --models {' '.join(BASE)}",
         'sizes': '--mode sizes --deploy --dtype bfloat16 --batch 8',
         'detection': '--mode detection --dtype bfloat16 --batch 2',
         'segmentation': '--mode segmentation --dtype bfloat16 --batch 2',
         'pipeline': '--mode pipeline'}}
+
+
+FUNCTIONS: dict[str, Callable] = dict(static=depthwise_conv2d, dynamic=dynamic_depthwise_conv2d,
+                                      inhomogeneous=inhomogeneous_depthwise_conv2d)
 
 
 @dataclass(frozen=True)
@@ -259,7 +269,7 @@ def synchronise(args: argparse.Namespace) -> None:
         torch.cuda.synchronize()
 
 
-def take_turns(steps: dict, args: argparse.Namespace) -> dict:
+def take_turns(steps: dict, args: argparse.Namespace, after_round: Callable[[dict], None] = lambda times: None) -> dict:
     """Each step's times, a round of all after another."""
     repeats = {}
     for name, step in track(steps.items(), description='warming up', disable=not sys.stderr.isatty()):
@@ -270,6 +280,7 @@ def take_turns(steps: dict, args: argparse.Namespace) -> dict:
     for _ in track(range(args.rounds), description='rounds', disable=not sys.stderr.isatty()):
         for name, step in steps.items():
             times[name].append(seconds(step, repeats[name], args))
+        after_round(times)
     return times
 
 
@@ -300,14 +311,22 @@ def print_memory(args: argparse.Namespace) -> None:
 
 
 def device_limits(dtype: str, args: argparse.Namespace) -> dict[str, float]:
-    """What the device reaches at best: GB/s of a copy, and Tera multiply-adds a second of a matrix product."""
+    """What the device reaches at best: GB/s of a copy, and Tera multiply-adds a second of a matrix product.
+
+    The depth-wise operators multiply in float32 whatever the maps are, without matrix units, so their limit is that of
+    a product in float32.
+    """
     a = torch.randn(64 << 20 if args.device == 'cuda' else 16 << 20, device=args.device)
     b = torch.empty_like(a)
     copying = min(seconds(lambda: b.copy_(a), 3, args) for _ in range(5))
     n = 8192 if args.device == 'cuda' else 2048
-    m = torch.randn(n, n, device=args.device).to(getattr(torch, dtype))
-    product = min(seconds(lambda: m @ m, 2, args) for _ in range(5))
-    return dict(copy_gb_s=2 * a.numel() * 4 / copying / 1e9, tera_macs=n**3 / product / 1e12)
+
+    def tera_macs(dtype: torch.dtype) -> float:
+        m = torch.randn(n, n, device=args.device).to(dtype)
+        return n**3 / min(seconds(lambda: m @ m, 2, args) for _ in range(5)) / 1e12
+
+    return dict(copy_gb_s=2 * a.numel() * 4 / copying / 1e9, tera_macs=tera_macs(getattr(torch, dtype)),
+                tera_macs_float32=tera_macs(torch.float32))
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -319,18 +338,13 @@ def compare_models(args: argparse.Namespace) -> dict:
     variants = [Variant(model, dtype, compiled) for model in args.models for dtype in args.dtype
                 for compiled in ([False, True] if args.compile and 'official' not in model else [False])]
     with torch.set_grad_enabled(args.mode != 'inference'):
-        times = take_turns({v: step_of(v, args) for v in variants}, args)
-    rates = {v: [args.batch / t for t in values] for v, values in times.items()}
+        times = take_turns({v: step_of(v, args) for v in variants}, args,
+                           lambda times: write(dict(models=rates_of(times, args)), args, partial=True))
+    rows = rates_of(times, args)
     limits = {dtype: device_limits(dtype, args) for dtype in args.dtype}
     passes = 1 if args.mode == 'inference' else 3  # the backward pass costs about two forward ones
-    rows = {}
     for v in variants:
-        # against the first model at its best of eager and compiled
-        first = max((w for w in variants if (w.model, w.dtype) == (args.models[0], v.dtype)),
-                    key=lambda w: statistics.median(rates[w]))
-        rows[str(v)] = row = dict(
-            images_s=statistics.median(rates[v]), low=min(rates[v]), high=max(rates[v]),
-            ratio=statistics.median(a / b for a, b in zip(rates[v], rates[first])))
+        row = rows[str(v)]
         if args.mode in ('inference', 'train'):
             row['matrix_rate'] = row['images_s'] * passes * multiply_adds(v, args) / limits[v.dtype]['tera_macs'] / 1e12
         if not v.compiled:
@@ -347,34 +361,98 @@ def compare_models(args: argparse.Namespace) -> dict:
     return dict(models=rows, limits=limits)
 
 
+def rates_of(times: dict[Variant, list[float]], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Images a second, and the ratio to the first model at its best of eager and compiled."""
+    rates, rows = {v: [args.batch / t for t in values] for v, values in times.items()}, {}
+    for v in rates:
+        first = max((w for w in rates if (w.model, w.dtype) == (args.models[0], v.dtype)),
+                    key=lambda w: statistics.median(rates[w]))
+        rows[str(v)] = dict(images_s=statistics.median(rates[v]), low=min(rates[v]), high=max(rates[v]),
+                            ratio=statistics.median(a / b for a, b in zip(rates[v], rates[first])))
+    return rows
+
+
+def check_kernels(args: argparse.Namespace) -> dict:
+    """Whether each operator is right: the largest error of output and gradients, relative to the largest value."""
+    rows = []
+    backends = ('torch', 'triton') if args.device == 'cuda' else ('torch', )
+    for (operator, function), dtype, memory_format, backend in itertools.product(
+            FUNCTIONS.items(), ('float32', 'bfloat16', 'float16'), (torch.channels_last, torch.contiguous_format),
+            backends):
+        channels, size = STAGES[2]
+        x = torch.randn(2, channels, size, size, device=args.device).to(memory_format=memory_format)
+        weight = torch.randn(kernels_of(operator, x), device=args.device)
+        inputs = [t.to(getattr(torch, dtype)).requires_grad_() for t in (x, weight)]
+        wide = [t.detach().double().requires_grad_() for t in inputs]
+        layout = 'channels-last' if memory_format == torch.channels_last else 'contiguous'
+        row = dict(operator=operator, dtype=dtype, layout=layout, by=backend)
+        try:
+            y, expected = function(*inputs, backend=backend), getattr(plain, function.__name__)(*wide)
+            pairs = zip((y, *torch.autograd.grad(y, inputs, torch.ones_like(y))),
+                        (expected, *torch.autograd.grad(expected, wide, torch.ones_like(expected))), strict=True)
+            row['error'] = max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+        except Exception as error:  # a kernel that does not compile is a finding, and the others are looked at, too
+            row['failure'] = f'{type(error).__name__}: {error}'.partition('\n')[0]
+        rows.append(row)
+        write(dict(kernels=rows), args, partial=True)
+    columns = {key: [verdict_of(r) if key == 'verdict' else str(r[key]) for r in rows]
+               for key in ('dtype', 'layout', 'by', 'verdict')}
+    show('kernels against float64', columns, [r['operator'] for r in rows])
+    return dict(kernels=rows)
+
+
+def verdict_of(row: dict) -> str:
+    """Right up to rounding, or not."""
+    if 'failure' in row:
+        return row['failure']
+    right = row['error'] <= max(4 * torch.finfo(getattr(torch, row['dtype'])).eps, 1e-5)
+    return f"{'right' if right else 'WRONG'}, {row['error']:.0e}"
+
+
+def kernels_of(operator: str, x: Tensor) -> tuple[int, ...]:
+    """The shape of an operator's kernels."""
+    batch, channels, height, width = x.shape
+    return dict(static=(channels, 1, 7, 7), dynamic=(batch, channels, 7, 7),
+                inhomogeneous=(batch, 32, 7, 7, height, width))[operator]
+
+
 def compare_layers(args: argparse.Namespace) -> dict:
     """Forward and backward of each operator at each stage's shape."""
     dtype, rows = getattr(torch, args.dtype[0]), []
     limits = device_limits(args.dtype[0], args)
-    functions = dict(static=depthwise_conv2d, dynamic=dynamic_depthwise_conv2d,
-                     inhomogeneous=inhomogeneous_depthwise_conv2d)
     for channels, size in STAGES:
         x = torch.randn(args.batch, channels, size, size, device=args.device).to(dtype)
         x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
         print(f'{tuple(x.shape)}: {choose_backend(x)[1]}')
-        for operator, shape in dict(static=(channels, 1, 7, 7), dynamic=(args.batch, channels, 7, 7),
-                                    inhomogeneous=(args.batch, 32, 7, 7, size, size)).items():
-            weight = torch.randn(shape, device=args.device).to(dtype)
+        for operator in FUNCTIONS:
+            weight = torch.randn(kernels_of(operator, x), device=args.device).to(dtype)
             if operator == 'inhomogeneous' and (args.device == 'cuda' or size <= 16):  # as the network predicts them
                 weight = weight.permute(0, 4, 5, 2, 3, 1).contiguous().permute(0, 5, 3, 4, 1, 2)
             weight.requires_grad_()
-            steps = operator_steps(functions[operator], x, weight, args)
+            steps = operator_steps(FUNCTIONS[operator], x, weight, args)
             for (name, direction), values in take_turns(steps, args).items():
                 # what has to be read and written at least: x, weight, y; or x, weight, and all three gradients
                 moved = (2 * x.nbytes + weight.nbytes if direction == 'forward' else 3 * x.nbytes + 2 * weight.nbytes)
                 time_s = statistics.median(values)
                 rows.append(dict(operator=operator, shape=list(x.shape), by=name, direction=direction,
                                  ms=time_s * 1e3, copy_rate=moved / time_s / 1e9 / limits['copy_gb_s']))
+            write(dict(layers=rows, limits=limits), args, partial=True)
     show('operators', {
         'shape': [' × '.join(map(str, r['shape'])) for r in rows], 'by': [r['by'] for r in rows],
         'pass': [r['direction'] for r in rows], 'ms': [f"{r['ms']:.3f}" for r in rows],
-        'of the copy rate': [f"{r['copy_rate']:.0%}" for r in rows]}, [r['operator'] for r in rows])
+        'of its ceiling': [ceiling(r, limits) for r in rows]}, [r['operator'] for r in rows])
     return dict(layers=rows, limits=limits)
+
+
+def ceiling(row: dict, limits: dict[str, float]) -> str:
+    """How near an operator comes to what is nearer: the rate of a copy, or that of float32 multiply-adds."""
+    multiply_adds = 49 * math.prod(row['shape']) * (1 if row['direction'] == 'forward' else 2)
+    # records of float32 have one rate of multiply-adds
+    rate = limits.get('tera_macs_float32', limits['tera_macs'])
+    multiplying = multiply_adds / (row['ms'] / 1e3) / 1e12 / rate
+    if multiplying > row['copy_rate']:
+        return f'{multiplying:.0%} (multiply-adds)'
+    return f"{row['copy_rate']:.0%} (copies)"
 
 
 def operator_steps(function: Callable, x: Tensor, weight: Tensor, args: argparse.Namespace) -> dict:
@@ -405,6 +483,7 @@ def grow(args: argparse.Namespace) -> dict:
         with torch.no_grad():
             times = take_turns({name: step_of(Variant(name, args.dtype[0]), args) for name in models}, args)
         result[size] = {name: args.batch / statistics.median(values) for name, values in times.items()}
+        write(dict(sizes=result), args, partial=True)
     show(f'images/s, batch {args.batch}', {
         str(size): [f'{rate:.2f}' for rate in rates.values()] for size, rates in result.items()}, models)
     return dict(sizes=result)
@@ -446,13 +525,20 @@ def show(title: str, columns: dict[str, list[str]], names: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------
 # The record
 # ---------------------------------------------------------------------------------------------------
-def write(result: dict, args: argparse.Namespace) -> None:
+def write(result: dict, args: argparse.Namespace, partial: bool = False) -> None:
+    """Writes what is known so far, or the whole result and its picture; nothing without ``--out``."""
+    if not args.out:
+        return
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     record = dict(command='python tools/benchmark.py ' + ' '.join(args.command), date=time.strftime('%Y-%m-%d'),
                   device=device_name(args), threads=torch.get_num_threads(), torch=torch.__version__,
-                  timm=timm.__version__, **result)
-    out.with_suffix('.json').write_text(json.dumps(record, indent=1) + '\n')
+                  timm=timm.__version__, **dict(partial=True) if partial else {}, **result)
+    new = out.with_suffix('.new')
+    new.write_text(json.dumps(record, indent=1) + '\n')
+    new.replace(out.with_suffix('.json'))  # whole at any moment
+    if partial:
+        return
     if 'models' in result:
         plot(result['models'], out.with_suffix('.png'))
     print(f"written: {out.with_suffix('.json')}")
@@ -487,16 +573,40 @@ def device_name(args: argparse.Namespace) -> str:
 
 
 def record_all(args: argparse.Namespace) -> None:
-    """Every measurement of the record, each in a process of its own, and their tables."""
-    for name, options in RECORDS[args.device].items():
-        if args.only and name not in args.only:
-            continue
+    """Every measurement of the record, each in a process of its own, and their tables.
+
+    With ``--minutes`` a measurement gets at most half of the time that is left, and what it has written by then stays.
+    """
+    end = time.monotonic() + 60 * args.minutes if args.minutes else math.inf
+    names = [name for name in RECORDS[args.device] if not args.only or name in args.only]
+    failed = []
+    for name in names:
+        left = end - time.monotonic()
+        limit = left if name == names[-1] else left / 2
         print(f'--- {name}', flush=True)
-        command = [sys.executable, '-W', 'ignore', __file__, *options.split(), '--device', args.device,
-                   '--out', str(Path(args.record, name))]
-        if subprocess.run(command).returncode:
-            raise UserError(f"the measurement {name!r} failed; what came before it is in {args.record}")
-        Path(args.record, 'README.md').write_text(tables_of(Path(args.record)))
+        command = [sys.executable, '-W', 'ignore', __file__, *RECORDS[args.device][name].split(), '--device',
+                   args.device, '--out', str(Path(args.record, name))]
+        code = run_for(command, limit)
+        if code is None:
+            print(f'{name}: cut off after {limit:.0f} s', flush=True)
+        elif code:
+            failed.append(name)
+        if tables := tables_of(Path(args.record)):
+            Path(args.record, 'README.md').write_text(tables)
+    if failed:
+        raise UserError(f"these measurements failed: {', '.join(failed)}; the others are in {args.record}")
+
+
+def run_for(command: list[str], limit: float) -> int | None:
+    """Runs a command and whatever it starts; returns its exit status, or None if it took longer than ``limit``."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            return process.wait(None if limit == math.inf else limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def tables_of(folder: Path) -> str:
@@ -510,19 +620,24 @@ def tables_of(folder: Path) -> str:
             text += [f"# {record['device']}", 'Written by `python tools/benchmark.py --record FOLDER`; what the '
                      'columns mean is in [the page above](../README.md).']
         text += [f'## {name}', f"`{record['command'].partition(' --out')[0]}`, {record['date']}, torch "
-                 f"{record['torch']}, timm {record['timm']}, {record['threads']} threads"]
-        if 'models' in record:
+                 f"{record['torch']}, timm {record['timm']}, {record['threads']} threads"
+                 + ('; **cut off before its end**' if record.get('partial') else '')]
+        if 'kernels' in record:
+            text.append(markdown(['operator', 'dtype', 'layout', 'by', 'verdict'], [
+                [r['operator'], r['dtype'], r['layout'], r['by'], verdict_of(r)] for r in record['kernels']]))
+        elif 'models' in record:
             text.append(markdown(
                 ['model', 'images/s', 'lowest – highest', '× first', 'of the matrix rate', 'peak MiB'],
                 [[name, f"{r['images_s']:.1f}", f"{r['low']:.1f} – {r['high']:.1f}", f"{r['ratio']:.2f}",
                   f"{r['matrix_rate']:.0%}" if 'matrix_rate' in r else '',
                   f"{r['peak_mib']:.0f}" if 'peak_mib' in r else ''] for name, r in record['models'].items()]))
-            text.append(f'![{name}]({name}.png)')
+            if (folder / f'{name}.png').is_file():
+                text.append(f'![{name}]({name}.png)')
         elif 'layers' in record:
             text.append(markdown(
-                ['operator', 'shape', 'by', 'pass', 'ms', 'of the copy rate'],
+                ['operator', 'shape', 'by', 'pass', 'ms', 'of its ceiling'],
                 [[r['operator'], ' × '.join(map(str, r['shape'])), r['by'], r['direction'], f"{r['ms']:.2f}",
-                  f"{r['copy_rate']:.0%}"] for r in record['layers']]))
+                  ceiling(r, record['limits'])] for r in record['layers']]))
         elif 'sizes' in record:
             sizes = record['sizes']
             text.append(markdown(['images/s', *(f'{size}²' for size in sizes)], [
@@ -530,7 +645,7 @@ def tables_of(folder: Path) -> str:
         else:
             text.append(markdown(['config', 'images/s', 'waits for data'], [
                 [config, f"{r['images_s']:.1f}", f"{r['waiting']:.0%}"] for config, r in record['pipeline'].items()]))
-    return '\n\n'.join(text) + '\n'
+    return '\n\n'.join(text) + '\n' if text else ''
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
@@ -540,7 +655,7 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
 
 MODES: dict[str, Callable[[argparse.Namespace], dict]] = dict(
     inference=compare_models, train=compare_models, detection=compare_models, segmentation=compare_models,
-    layers=compare_layers, sizes=grow, pipeline=run_pipeline)
+    kernels=check_kernels, layers=compare_layers, sizes=grow, pipeline=run_pipeline)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -550,7 +665,8 @@ def make_parser() -> argparse.ArgumentParser:
         'example: python tools/benchmark.py --record benchmarks/mine')
     parser.add_argument('--mode', choices=MODES, default='inference',
                         help='forward passes, training steps; training steps of whole detectors or segmentors, with '
-                        'DWNet or Swin; single operators; growing sizes; tools/train.py with its data')
+                        'DWNet or Swin; whether the operators are right (kernels), and their time (layers); growing '
+                        'sizes; tools/train.py with its data')
     parser.add_argument('--models', nargs='+', help=f"of {', '.join(BASELINES)}, official_tiny, official_base, and "
                         f"dwnet's names in timm; detection and segmentation: of {', '.join(DENSE)}")
     parser.add_argument('--batch', type=int, default=8)
@@ -568,6 +684,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--config', default='dwnet::classification/dwnet-nano_digits.py', help='for --mode pipeline')
     parser.add_argument('--out', help='where to write: OUT.json, and OUT.png for models')
     parser.add_argument('--record', metavar='FOLDER', help='measure all that benchmarks/ keeps, and write it there')
+    parser.add_argument('--minutes', type=float, help='end the record in time; the most telling comes first')
     parser.add_argument('--only', nargs='+', metavar='NAME', choices=sorted({n for r in RECORDS.values() for n in r}),
                         help='parts of the record, such as inference or layers')
     parser.add_argument('--memory-of', nargs=2, help=argparse.SUPPRESS)
@@ -598,9 +715,7 @@ def main() -> None:
     if args.memory_of:
         with torch.set_grad_enabled(args.mode != 'inference'):
             return print_memory(args)
-    result = MODES[args.mode](args)
-    if args.out:
-        write(result, args)
+    write(MODES[args.mode](args), args)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """What the options for speed switch on: deployment, bfloat16, and compilation of the backbone."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from mmengine.hooks import EMAHook, Hook
@@ -43,16 +44,13 @@ class BFloat16Hook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         for backbone in _backbones(runner.model):
-            backbone.forward = _in_bfloat16(backbone.forward)
+            backbone.forward = partial(_in_bfloat16, backbone.forward)  # a copy of the model computes for itself
 
 
-def _in_bfloat16(forward: Callable) -> Callable:
-    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            maps = forward(x)
-        return tuple(y.float() for y in maps)
-
-    return run
+def _in_bfloat16(forward: Callable, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    with torch.autocast(x.device.type, torch.bfloat16):
+        maps = forward(x)
+    return maps.float() if isinstance(maps, torch.Tensor) else tuple(y.float() for y in maps)
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -34,12 +34,8 @@ class Block(nn.Module):
         self.bn = build_norm_layer(norm_cfg, dim)[1]
         self.mlp = Mlp(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
-        self.deploy = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.deploy:
-            x = self.mixer.add_to(x)
-            return self.mlp.add_to(x, self.bn(x))
         x = x + self.drop_path(self.mixer(x))
         return x + self.drop_path(self.mlp(self.bn(x)))
 
@@ -47,7 +43,6 @@ class Block(nn.Module):
         """Takes every BatchNorm into its neighbour."""
         self.mixer.fold()
         self.bn = fold_into_linear(self.bn, self.mlp.fc1)
-        self.deploy = True
 
 
 class LocalMlpBlock(nn.Module):
@@ -60,18 +55,13 @@ class LocalMlpBlock(nn.Module):
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
-        self.deploy = False
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.deploy:
-            x = x + self.mixer(apply_norm(self.norm_mixer, x))
-            return self.mlp.add_to(x, apply_norm(self.norm_mlp, x))
         x = x + self.drop_path(self.mixer(apply_norm(self.norm_mixer, x)))
         return x + self.drop_path(self.mlp(apply_norm(self.norm_mlp, x)))
 
     def fold(self) -> None:
-        """There is no BatchNorm here; the MLP's GELU and sum join its layers."""
-        self.deploy = True
+        """There is no BatchNorm here."""
 
 
 class Stage(nn.Module):

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.checkpoint import checkpoint
-
-from dwnet.ops import linear
 
 
 def missing_to(multiple: int, length: int) -> int:
@@ -39,6 +38,17 @@ def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
     if isinstance(norm, nn.LayerNorm):
         return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
     return norm(x)
+
+
+def only_computes(module: nn.Module, *kinds: type) -> bool:
+    """Whether a call of the module is the ``forward`` of one of ``kinds`` and nothing else.
+
+    Only then may an operator take the module's weights, or its ReLU, past the call: hooks, parametrizations, and the
+    wrappers of LoRA and of quantisation have to see what the module gets and returns.
+    """
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return (type(module) in kinds and 'forward' not in vars(module) and not any(hooks)
+            and not _has_any_global_hook() and all(type(p) is nn.Parameter for p in module.parameters()))
 
 
 class PatchEmbed(nn.Module):
@@ -83,14 +93,13 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(int(dim * ratio), dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
-        return self.fc2(self.act(self.fc1(x))).permute(0, 3, 1, 2)
-
-    def add_to(self, residual: Tensor, x: Tensor) -> Tensor:
-        """``residual + self(x)``, in fewer passes over the maps where the machine can; for inference."""
-        x, residual = x.permute(0, 2, 3, 1), residual.permute(0, 2, 3, 1)  # (B, H, W, C)
-        x = linear(x, self.fc1.weight, self.fc1.bias, gelu=True)
-        return linear(x, self.fc2.weight, self.fc2.bias, residual=residual).permute(0, 3, 1, 2)
+        x = self.fc1(x.permute(0, 2, 3, 1))  # (B, H, W, 4·C)
+        recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        if not recorded and only_computes(self.fc1, nn.Linear) and only_computes(self.act, nn.GELU):
+            x = torch.ops.aten.gelu_(x, approximate=self.act.approximate)  # fresh memory costs more than the GELU
+        else:
+            x = self.act(x)
+        return self.fc2(x).permute(0, 3, 1, 2)
 
 
 @contextmanager

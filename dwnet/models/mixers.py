@@ -10,10 +10,15 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dwnet.ops import depthwise_conv2d, dynamic_depthwise_conv2d, linear, predicted_depthwise_conv2d
+from dwnet.ops import (
+    depthwise_conv2d,
+    dynamic_depthwise_conv2d,
+    inhomogeneous_depthwise_conv2d,
+    predicted_depthwise_conv2d,
+)
 
 from .fold import Affine, fold_into_conv, norm_as_affine
-from .layers import missing_to, pad_to_multiple
+from .layers import missing_to, only_computes, pad_to_multiple
 
 KERNEL_SIZE = 7
 # The official dense models pad every map to whole 7×7 windows, a left-over of Swin's attention.
@@ -34,6 +39,14 @@ class StaticDepthwiseConv(nn.Conv2d):
         return fold_into_conv(self, norm)
 
 
+class PooledConv(nn.Conv2d):
+    """A 1×1 convolution of a map of one position: (B, C, 1, 1) → (B, D, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # as a matrix product: a convolution would rearrange the weights, which are larger than the map
+        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+
+
 class DynamicDepthwiseConv(nn.Module):
     """A 7×7 kernel a channel that is predicted from the image: (B, C, H, W) → (B, C, H, W).
 
@@ -43,9 +56,9 @@ class DynamicDepthwiseConv(nn.Module):
 
     def __init__(self, dim: int, norm_cfg: dict) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(dim, dim // 4, 1, bias=False)
+        self.squeeze = PooledConv(dim, dim // 4, 1, bias=False)
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
-        self.predict = nn.Conv2d(dim // 4, dim * KERNEL_SIZE**2, 1)
+        self.predict = PooledConv(dim // 4, dim * KERNEL_SIZE**2, 1)
         self.bias = nn.Parameter(self.squeeze.weight.new_zeros(dim))
 
     def predict_kernel(self, x: Tensor) -> Tensor:
@@ -55,11 +68,8 @@ class DynamicDepthwiseConv(nn.Module):
             raise ValueError(
                 'a dynamic kernel needs 2 or more images a process in training: BatchNorm after global '
                 'pooling has one value an image; raise batch_size, or drop the last incomplete batch')
-        z = x.mean((2, 3))  # (B, C)
-        # as matrix products: convolutions would rearrange the weights, which are larger than the map
-        hidden = F.linear(z, self.squeeze.weight.flatten(1), self.squeeze.bias)  # (B, C/4)
-        hidden = F.relu(self.bn(hidden[:, :, None, None]), inplace=True).flatten(1)
-        kernel = F.linear(hidden, self.predict.weight.flatten(1), self.predict.bias)  # (B, 49·C), channel-major
+        hidden = F.relu(self.bn(self.squeeze(x.mean((2, 3), keepdim=True))), inplace=True)  # (B, C/4, 1, 1)
+        kernel = self.predict(hidden)  # (B, 49·C, 1, 1), channel-major
         return kernel.view(-1, x.shape[1], KERNEL_SIZE, KERNEL_SIZE)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
@@ -95,7 +105,11 @@ class InhomogeneousDepthwiseConv(nn.Module):
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         hidden = F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
-        y = predicted_depthwise_conv2d(x, hidden, self.predict.weight, self.predict.bias, KERNEL_SIZE)
+        if only_computes(self.predict, nn.Conv2d):
+            y = predicted_depthwise_conv2d(x, hidden, self.predict.weight, self.predict.bias, KERNEL_SIZE)
+        else:
+            kernels = self.predict(hidden).unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
+            y = inhomogeneous_depthwise_conv2d(x, kernels)
         return F.relu(y, inplace=True) if relu else y
 
     def fold(self, norm: nn.Module) -> nn.Module:
@@ -135,25 +149,14 @@ class ConvMixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        return self.bn_out(self.proj_out(self._mix(x)))[:, :, :height, :width]
-
-    def _mix(self, x: Tensor) -> Tensor:
-        """All in front of the last 1×1 convolution: (B, C, H, W) → (B, C, H', W'), with the padding."""
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
         x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
-        if isinstance(self.bn_spatial, nn.Identity):  # folded
-            return self.spatial(x, relu=True)
-        return F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
-
-    def add_to(self, x: Tensor) -> Tensor:
-        """``x + self(x)``, in fewer passes over the maps where the machine can; for inference."""
-        if not isinstance(self.bn_out, nn.Identity):
-            return x + self(x)
-        height, width = x.shape[-2:]
-        y = self._mix(x)[:, :, :height, :width].permute(0, 2, 3, 1)  # (B, H, W, C)
-        weight = self.proj_out.weight.flatten(1)
-        return linear(y, weight, self.proj_out.bias, residual=x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if isinstance(self.bn_spatial, nn.Identity) and only_computes(self.spatial, *SPATIAL_OPERATORS.values()):
+            x = self.spatial(x, relu=True)
+        else:
+            x = F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
+        return self.bn_out(self.proj_out(x))[:, :, :height, :width]
 
     def fold(self) -> None:
         """Takes every BatchNorm into the layer in front of it."""

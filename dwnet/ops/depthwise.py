@@ -7,26 +7,22 @@
 
 They keep the memory format of ``x``, sum half precision in float32, follow autocast, and run under
 ``torch.compile`` without breaking the graph. ``backend`` is ``'torch'`` (torch's own operators, on any device),
-``'triton'`` (our kernels, on CUDA) or ``'auto'``; :func:`choose_backend` says what that comes to, and why.
+``'triton'`` (our kernels, on CUDA) or ``'auto'``: on CUDA whichever is faster and right, by a trial at the first use.
+:func:`choose_backend` says what that comes to, and why.
 
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263, section 3.
 """
-import functools
-import os
-import shutil
-import sysconfig
+from collections.abc import Callable
 from math import prod
-from pathlib import Path
 
 import torch
-from packaging.version import Version
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import torch_forms
+from . import torch_forms, trial
+from .hardware import no_triton
 
 BACKENDS = ('auto', 'torch', 'triton')
-TRITON = '3.6'  # that of the oldest PyTorch with which the kernels were tested
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False,
@@ -165,6 +161,11 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
 def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
     """The backend that runs for ``x``, and the reason.
 
+    Returns:
+        ``'torch'`` or ``'triton'``; ``'auto'`` where both can run: then a trial at the first use of each operator,
+        dtype, memory format and class of shapes decides, see :func:`verdicts`; ``'known'`` in a graph that is compiled:
+        what the trials found so far decides, else it is PyTorch's.
+
     Raises:
         ValueError: If the backend is unknown or cannot run here.
     """
@@ -174,49 +175,21 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
         return 'torch', 'asked for'
     if torch_forms.recorded_for_others():
         return 'torch', 'a graph is recorded for other programs'
-    reason = _no_triton(x.device.type, x.device.index, x.dtype)
+    reason = no_triton(x.device.type, x.device.index, x.dtype)
     if backend == 'triton':
         if reason:
             raise ValueError(f"backend='triton' cannot run here: {reason}")
         return 'triton', 'asked for'
-    return ('torch', reason) if reason else ('triton', 'x is on a GPU that it supports')
+    if reason:
+        return 'torch', reason
+    if torch.compiler.is_compiling():
+        return 'known', 'a compiled graph tries nothing'
+    return 'auto', 'Triton can run, and is tried at the first use of each operator'
 
 
-def _no_triton(device: str, index: int | None, dtype: torch.dtype) -> str:
-    """Why Triton cannot run, or nothing."""
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        return f'there is no kernel for {dtype}'
-    interpreted = os.environ.get('TRITON_INTERPRET') == '1'
-    if device != ('cpu' if interpreted else 'cuda'):
-        return 'the interpreter works on the CPU' if interpreted else f'x is on the {device}'
-    if not interpreted and torch.cuda.get_device_capability(index) < (8, 0):
-        return 'the GPU is older than Ampere'
-    return _triton_problem(interpreted)
-
-
-# what torch.compiler.assume_constant_result does, less its import of the whole compiler, which takes 1.5 s
-_no_triton._dynamo_marked_constant = True
-
-
-@functools.cache
-def _triton_problem(interpreted: bool) -> str:
-    """Why Triton cannot compile on this machine, or nothing."""
-    try:
-        import triton
-    except Exception as error:  # a broken installation may raise anything
-        return f'triton cannot be imported ({type(error).__name__})'
-    if Version(triton.__version__) < Version(TRITON):
-        return f'triton {triton.__version__} is older than {TRITON}'
-    if interpreted:
-        return ''
-    # it compiles its launcher with them
-    compiler = os.environ.get('CC')
-    if not (shutil.which(compiler) if compiler else shutil.which('gcc') or shutil.which('clang')):
-        return 'triton needs a C compiler: gcc, clang, or what CC names'
-    scheme = sysconfig.get_default_scheme().replace('posix_local', 'posix_prefix')
-    if not Path(sysconfig.get_paths(scheme)['include'], 'Python.h').is_file():
-        return "triton needs Python's headers, Python.h (Debian: python3-dev)"
-    return ''
+def _settle(operator: Callable, *inputs: Tensor | bool | int | None, backend: str) -> str:
+    """``'torch'`` or ``'triton'``."""
+    return backend if backend in ('torch', 'triton') else trial.choose(operator, *inputs, may_try=backend == 'auto')
 
 
 def _check_bias(bias: Tensor | None, channels: int) -> None:
@@ -235,6 +208,7 @@ def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 @torch.library.custom_op('dwnet::depthwise_conv2d', mutates_args=())
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, backend: str) -> Tensor:
     """Kernels (N, C, k, k), N 1 or B."""
+    backend = _settle(torch.ops.dwnet.depthwise_conv2d, x, weight, bias, relu, backend=backend)
     if backend == 'triton':
         from . import triton_kernels
         return triton_kernels.depthwise_forward(x, weight, None if bias is None else bias.contiguous(), relu)
@@ -250,6 +224,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, backend: str) 
 @torch.library.custom_op('dwnet::depthwise_conv2d_backward', mutates_args=())
 def _depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     grad_y = grad_y.contiguous(memory_format=torch_forms.memory_format_of(x))
+    backend = _settle(torch.ops.dwnet.depthwise_conv2d_backward, grad_y, x, weight, backend=backend)
     if backend == 'triton':
         from . import triton_kernels
         grad_weight = triton_kernels.depthwise_backward_weight(grad_y, x, weight.shape[-1], len(weight) > 1)
@@ -281,6 +256,7 @@ _depthwise.register_autograd(_depthwise_gradients, setup_context=_save_depthwise
 
 @torch.library.custom_op('dwnet::inhomogeneous_depthwise_conv2d', mutates_args=())
 def _inhomogeneous(x: Tensor, weight: Tensor, backend: str) -> Tensor:
+    backend = _settle(torch.ops.dwnet.inhomogeneous_depthwise_conv2d, x, weight, backend=backend)
     if backend == 'triton':
         from . import triton_kernels
         return triton_kernels.inhomogeneous_forward(x, weight)
@@ -295,6 +271,7 @@ def _(x: Tensor, weight: Tensor, backend: str) -> Tensor:
 @torch.library.custom_op('dwnet::inhomogeneous_depthwise_conv2d_backward', mutates_args=())
 def _inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     grad_y = grad_y.contiguous(memory_format=torch_forms.memory_format_of(x))
+    backend = _settle(torch.ops.dwnet.inhomogeneous_depthwise_conv2d_backward, grad_y, x, weight, backend=backend)
     if backend == 'triton':
         from . import triton_kernels
         return (triton_kernels.inhomogeneous_backward_input(grad_y, weight),
