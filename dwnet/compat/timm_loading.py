@@ -6,7 +6,8 @@ timm reads a file before its model sees anything of it, and has no place to regi
 import functools
 from contextlib import nullcontext
 
-import timm.models
+from timm import models  # not as timm.models, which has no such name while timm is being imported
+from timm.models import _factory
 from torch import nn
 
 from .serialization import checkpoint_types
@@ -14,12 +15,12 @@ from .serialization import checkpoint_types
 
 def serve_timm(kinds: tuple[type, ...]) -> None:
     """Makes timm load what checkpoints hold beside tensors into models of these kinds."""
-    original = timm.models.load_checkpoint
+    original = models.load_checkpoint
 
     @functools.wraps(original)
     def load_checkpoint(model: nn.Module, *args, **kwargs):
         with checkpoint_types() if isinstance(model, kinds) else nullcontext():
             return original(model, *args, **kwargs)
 
-    for module in (timm.models, timm.models._factory):  # what scripts import, and what create_model calls
+    for module in (models, _factory):  # what scripts import, and what create_model calls
         module.load_checkpoint = load_checkpoint
