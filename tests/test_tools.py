@@ -195,7 +195,7 @@ def last_line(done) -> str:
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['nothing.py'], 'nothing.py is missing; the configs are below configs/'),
+    (['nothing.py'], 'nothing.py is missing; those of this project have names such as dwnet::'),
     (['https://example.org/x.py'], 'https://example.org/x.py is an address, and none is fetched: a config is Python'),
     (['s3://bucket/x.py'], 's3://bucket/x.py is an address, and none is fetched: a config is Python'),
     (['README.md'], 'README.md cannot be read'),

@@ -35,8 +35,9 @@ def plot(labels: np.ndarray, scores: np.ndarray, names: Sequence[str], most: int
     handles, texts = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], texts[::-1], title='average precision, %\n(lowest classes)', fontsize=8,
                 title_fontsize=8, loc='lower left')
+    mean = f'{100 * average[order].mean():.1f} %' if order else 'unknown'
     axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1.01), ylim=(0, 1.01),
-             title=f'precision and recall; mean average precision {100 * np.nanmean(average):.1f} %')
+             title=f'precision and recall; mean average precision {mean}')
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=.25)
     return figure
