@@ -1,7 +1,7 @@
 """The demo: all three tasks, trained and scored on the embedded digits.
 
 Detection and segmentation start from the classification weights just trained, as they would start from
-ImageNet weights in earnest. Each step is the command that a user would type.
+ImageNet weights in earnest; on a CPU both train at the same time. Each step is the command that a user would type.
 """
 import json
 import os
@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
@@ -56,11 +58,30 @@ def last_checkpoint(folder: Path) -> Path:
     return Path((folder / 'last_checkpoint').read_text())
 
 
-def _run(tool: str, *arguments: str | Path) -> None:
-    code = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'dwnet', tool, *map(str, arguments)]).returncode
+_children: set[subprocess.Popen] = set()
+
+
+def _run(tool: str, *arguments: str | Path, beside: str = '') -> None:
+    """Runs a command; ``beside`` another one it has half of the cores, and its lines begin with this name."""
+    command = [sys.executable, '-W', 'ignore', '-m', 'dwnet', tool, *map(str, arguments)]
+    if beside:
+        environment = {'OMP_NUM_THREADS': str(_cores() // 2), **os.environ, 'PYTHONUNBUFFERED': '1'}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors='replace') as process:
+            _children.add(process)
+            for line in process.stdout:
+                print(f'{beside}: {line}', end='', flush=True)
+        _children.remove(process)
+        code = process.returncode
+    else:
+        code = subprocess.run(command).returncode
     if code:
         raise UserError(f'python -m dwnet {tool} ended with exit code {code}; run the demo again to go on from where '
                         'it was')
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _checksum(path: Path | None) -> int:
@@ -82,13 +103,23 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(beside, path)
 
 
-def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> dict:
+def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool, beside: bool = False) -> dict:
     """Trains and tests one task in ``folder``, or takes what an earlier run left there.
+
+    Args:
+        task: The task.
+        folder: Its folder.
+        pretrained: Weights that its backbone starts from.
+        quick: Train briefly.
+        beside: Another task is running at the same time.
 
     Returns:
         ``scores``, all metrics by the toolbox's names, and ``seconds``, spent in all runs together.
     """
-    options = ['log_level=ERROR', 'train_cfg.val_begin=1000']  # it is tested at the end
+    # Such small images are read in no time, and on a CPU data workers would take the cores from the network.
+    options = ['log_level=ERROR', *(f'{part}_dataloader.{setting}' for part in ('train', 'test')
+                                    for setting in ('num_workers=0', 'persistent_workers=False'))]
+    test_options, options = options, [*options, 'train_cfg.val_begin=1000']  # it is tested at the end
     if quick:
         options.append(f'train_cfg.max_epochs={task.quick_epochs}')
     if task.pretrained:
@@ -109,9 +140,11 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool) -> 
     spent = read_json(folder / 'seconds.json') or 0  # by interrupted runs
     try:
         resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
-        _run('train', task.config, '--work-dir', folder, *resume, '--cfg-options', *options)
+        name = task.name if beside else ''
+        _run('train', task.config, '--work-dir', folder, *resume, '--cfg-options', *options, beside=name)
         checkpoint = last_checkpoint(folder)
-        _run('test', task.config, checkpoint, '--work-dir', folder / 'test', '--cfg-options', options[0])
+        _run('test', task.config, checkpoint, '--work-dir', folder / 'test', '--cfg-options', *test_options,
+             beside=name)
     finally:
         spent += time.monotonic() - start
         write_json(folder / 'seconds.json', spent)
@@ -136,13 +169,24 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
     console = Console()
     work_dir = Path(work_dir).resolve()
     digits.prepare(digits.ROOT)
-    results: dict[str, dict] = {}
-    pretrained = None
-    for task in TASKS:
+    def train(task: Task, pretrained: Path | None = None, beside: bool = False) -> dict:
         console.rule(f'{task.name}: {task.config}')
-        results[task.name] = run_task(task, work_dir / task.name, pretrained, quick)
-        if not task.pretrained:
-            pretrained = Path(results[task.name]['checkpoint'])
+        return run_task(task, work_dir / task.name, pretrained, quick, beside)
+
+    first, *others = TASKS
+    results = {first.name: train(first)}
+    pretrained = Path(results[first.name]['checkpoint'])
+    # Networks this small gain little from a second thread, so on a CPU the other two tasks share the cores.
+    at_once = 1 if torch.cuda.is_available() or _cores() < 2 else len(others)
+    with ThreadPoolExecutor(at_once) as pool:
+        running = {task.name: pool.submit(train, task, pretrained, at_once > 1) for task in others}
+        try:
+            wait(running.values())
+        except BaseException:  # Ctrl-C; a terminal has sent it to the trainings, too
+            for process in list(_children):
+                process.terminate()  # a training saves itself
+            raise
+    results |= {name: result.result() for name, result in running.items()}
 
     report = write_report(work_dir, results)
     table = Table('task', 'metric', 'score', 'seconds')

@@ -1,8 +1,10 @@
 """The demo does not do again what is finished, and goes on where it was interrupted."""
 import json
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from dwnet import demo
 from dwnet.errors import UserError
@@ -16,7 +18,7 @@ def calls(monkeypatch, tmp_path):
     """Takes the place of the tools; writes what they would write."""
     made = []
 
-    def run(tool, config, *arguments):
+    def run(tool, config, *arguments, beside):
         made.append([tool, *map(str, arguments)])
         folder = tmp_path / 'detection'
         (folder / 'test').mkdir(parents=True, exist_ok=True)
@@ -44,8 +46,8 @@ def test_what_is_finished_is_reused(calls, tmp_path):
 def test_an_interrupted_task_goes_on(calls, tmp_path, monkeypatch):
     fake = demo._run
 
-    def interrupted(tool, *arguments):
-        fake(tool, *arguments)
+    def interrupted(tool, *arguments, beside):
+        fake(tool, *arguments, beside=beside)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, '_run', interrupted)
@@ -62,6 +64,35 @@ def test_an_interrupted_task_goes_on(calls, tmp_path, monkeypatch):
 def test_a_failing_tool_stops_the_demo(monkeypatch):
     with pytest.raises(UserError, match='exit code 2; run the demo again'):
         demo._run('test', 'nothing.py', 'nothing.pth')
+
+
+def test_lines_of_tasks_that_run_together_are_told_apart(capfd):
+    with pytest.raises(UserError, match='exit code 2'):
+        demo._run('test', 'nothing.py', 'nothing.pth', beside='detection')
+    out, err = capfd.readouterr()
+    assert 'detection: error: nothing.py is missing' in out and not err
+    assert not demo._children
+
+
+@pytest.mark.parametrize('gpu, cores, together', [(False, 2, True), (False, 1, False), (True, 16, False)])
+def test_two_tasks_share_the_cores_of_a_cpu(gpu, cores, together, monkeypatch, tmp_path):
+    begun, meet = [], threading.Barrier(2)
+
+    def run_task(task, folder, pretrained, quick, beside):
+        begun.append((task.name, str(pretrained), beside))
+        if beside:
+            meet.wait(20)  # for the other one, which has to run at the same time
+        return dict(scores=dict.fromkeys(task.scores, .5), seconds=1., checkpoint=f'{task.name}.pth')
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(demo, '_cores', lambda: cores)
+    monkeypatch.setattr(demo, 'run_task', run_task)
+    monkeypatch.setattr(demo.digits, 'prepare', lambda root: True)
+    monkeypatch.setattr('dwnet.report.write_report', lambda folder, results: folder / 'report.html')
+    results = demo.run(tmp_path)
+    assert list(results) == ['classification', 'detection', 'segmentation']
+    assert begun[0] == ('classification', 'None', False)
+    assert sorted(begun[1:]) == [(name, 'classification.pth', together) for name in ('detection', 'segmentation')]
 
 
 def test_tasks_name_configs_and_metrics_that_exist():
