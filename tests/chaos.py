@@ -239,8 +239,8 @@ def full_disk(args: argparse.Namespace) -> dict:
 def poisoned_batch(args: argparse.Namespace) -> dict:
     """A batch that is not finite, on one process of two: both skip the step."""
     code = subprocess.run(
-        [*PYTHON, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', 'tests/poisoned_batch.py',
-         str(args.out / 'poison'), str(args.data)], cwd=ROOT, capture_output=True, text=True,
+        [*PYTHON, '-m', 'torch.distributed.run', '--standalone', '--local-addr', 'localhost', '--nproc-per-node', '2',
+         'tests/poisoned_batch.py', str(args.out / 'poison'), str(args.data)], cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
     record = args.out / 'poison/record.json'
     if code.returncode or not record.exists():

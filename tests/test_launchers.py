@@ -239,6 +239,17 @@ def test_two_processes_meet_by_either_version_of_ip(master, launch, tmp_path):
     assert both[0].wait(seconds=20) == 1
 
 
+@pytest.mark.skipif(os.name != 'posix' or os.geteuid() or not shutil.which('unshare'),
+                    reason='waits for root, who can give a process a machine name of its own')
+def test_a_machine_whose_name_has_no_address_starts():
+    """torchrun looked the name up and waited for ever; minimal containers have such names."""
+    done = subprocess.run(
+        ['unshare', '--uts', 'bash', '-c',
+         f'hostname no-such-machine; bash tools/dist_train.sh {CLASSIFICATION} 1 --help'],
+        cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and '--work-dir' in done.stdout, done.stderr
+
+
 def test_a_watch_without_a_port_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(watch, 'get_dist_info', lambda: (0, 2))
     monkeypatch.setattr(watch, 'broadcast', lambda _: None)

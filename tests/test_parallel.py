@@ -226,8 +226,8 @@ def test_what_fsdp_does_not_go_with(options, setting, message, small_digits, tmp
 @pytest.mark.parametrize('channels_last', [0, 1])
 def test_a_step_of_two_processes(channels_last, tmp_path):
     """It takes one collective operation beside the gradients'; these fit their buckets; both end after one step."""
-    done = run_python('-W', 'always', '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
-                      'tests/two_processes.py', tmp_path, channels_last, **CPU)
+    done = run_python('-W', 'always', '-m', 'torch.distributed.run', '--standalone', '--local-addr', 'localhost',
+                      '--nproc-per-node', '2', 'tests/two_processes.py', tmp_path, channels_last, **CPU)
     assert 'Grad strides' not in done.stderr
     a, b = (json.loads((tmp_path / f'record{rank}.json').read_text()) for rank in range(2))
     assert a == b and a['collectives'] == [1] * 6

@@ -7,7 +7,8 @@ export DWNET_LAUNCHED_AT; DWNET_LAUNCHED_AT=$(date +%s)
 
 # launch TOOL PROCESSES ARGUMENTS…: by torchrun
 launch() {
-  local rendezvous=(--standalone) # one machine: a free port is found
+  # One machine: a free port is found. By itself torchrun waits for ever where the machine's own name has no address.
+  local rendezvous=(--standalone --local-addr localhost)
   if [ "${NNODES:-1}" -gt 1 ]; then
     local port=${MASTER_PORT:-${PORT:-29500}}
     rendezvous=(--nnodes "$NNODES" --node-rank "${NODE_RANK:?rank of this machine, from 0}"
