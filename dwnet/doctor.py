@@ -139,7 +139,7 @@ def _capabilities(device: str) -> Iterator[Finding]:
         backend, reason = choose_backend(torch.empty(1, 1, 1, 1, device='cuda'))
         yield Finding('depth-wise operators', f'by {backend}: {reason}',
                       f'slower than by Triton: {reason}' if backend == 'torch' else '')
-        for use, verdict in verdicts('cuda').items():
+        for use, verdict in verdicts('cuda').items() if backend == 'auto' else ():  # else triton may be missing
             yield Finding('tried', f'{use}: {verdict.backend} runs, for the Triton kernel {verdict.reason}')
 
 
