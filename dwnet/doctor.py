@@ -162,7 +162,7 @@ def _opencv() -> Finding | None:
     if _is_headless() and windowed == headless:
         return Finding('OpenCV', f'{both}, and the headless one was installed last')
     return Finding('OpenCV', f'{both}, and they are mixed, or the one that needs libraries of X was installed last',
-                   HEADLESS)
+                   HEADLESS.replace('<5', f'=={windowed}'))  # of another version they would still be mixed
 
 
 def _is_headless() -> bool:
