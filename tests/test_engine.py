@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
@@ -142,6 +142,17 @@ def test_a_fused_optimiser_goes_on_in_another_layout(tmp_path):
             state = wrapper.state_dict()
         ends.append([p.detach() for p in runner.model.parameters()])
     torch.testing.assert_close(*ends)
+
+
+class Averaged(BaseTTAModel):
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
+
+
+def test_activation_checkpointing_names_parts_below_test_time_augmentation(tmp_path):
+    """The config in a work dir keeps it, so it is there in a test, too."""
+    model = toy_runner(tmp_path, model=Averaged(ConvToy()), cfg=dict(activation_checkpointing=['layers'])).model
+    assert 'forward' in vars(model.module.layers)
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])

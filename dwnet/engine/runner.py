@@ -92,7 +92,9 @@ class Runner(MMEngineRunner):
             _check_same_start(self.cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        turn_on_recomputation(model, self.cfg.get('activation_checkpointing') or ())
+        # the config names parts of the model itself
+        named = model.module if isinstance(model, BaseTTAModel) else model
+        turn_on_recomputation(named, self.cfg.get('activation_checkpointing') or ())
         if self.cfg.get('channels_last'):  # before the gradient buckets take over the weights' layout
             model.to(memory_format=torch.channels_last)
         sharded = self.cfg.get('strategy') == 'fsdp'
