@@ -169,6 +169,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
     console = Console()
     work_dir = Path(work_dir).resolve()
     digits.prepare(digits.ROOT)
+
     def train(task: Task, pretrained: Path | None = None, beside: bool = False) -> dict:
         console.rule(f'{task.name}: {task.config}')
         return run_task(task, work_dir / task.name, pretrained, quick, beside)
@@ -183,6 +184,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
         try:
             wait(running.values())
         except BaseException:  # Ctrl-C; a terminal has sent it to the trainings, too
+            pool.shutdown(wait=False, cancel_futures=True)
             for process in list(_children):
                 process.terminate()  # a training saves itself
             raise

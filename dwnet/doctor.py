@@ -139,7 +139,7 @@ def _capabilities(device: str) -> Iterator[Finding]:
         backend, reason = choose_backend(torch.empty(1, 1, 1, 1, device='cuda'))
         yield Finding('depth-wise operators', f'by {backend}: {reason}',
                       f'slower than by Triton: {reason}' if backend == 'torch' else '')
-        for use, verdict in verdicts('cuda').items():
+        for use, verdict in verdicts('cuda').items() if backend == 'auto' else ():  # else triton may be missing
             yield Finding('tried', f'{use}: {verdict.backend} runs, for the Triton kernel {verdict.reason}')
 
 
@@ -162,7 +162,7 @@ def _opencv() -> Finding | None:
     if _is_headless() and windowed == headless:
         return Finding('OpenCV', f'{both}, and the headless one was installed last')
     return Finding('OpenCV', f'{both}, and they are mixed, or the one that needs libraries of X was installed last',
-                   HEADLESS)
+                   HEADLESS.replace('<5', f'=={windowed}'))  # of another version they would still be mixed
 
 
 def _is_headless() -> bool:

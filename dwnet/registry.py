@@ -85,7 +85,9 @@ def toolbox_of(config: dict) -> str | None:
     scope = config.get('default_scope')
     if scope in TOOLBOXES:
         return scope
-    model = config.get('model') or {}
+    model = config.get('model')
+    if not isinstance(model, dict):  # built already, or missing
+        return scope
     named = [str(model.get('type'))] if isinstance(model.get('type'), str) else []
     for name in (*named, *lineage(model, mmengine.registry.MODELS, scope)):
         if (package := name.partition('.')[0]) in TOOLBOXES:

@@ -2,6 +2,7 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -93,6 +94,30 @@ def test_two_tasks_share_the_cores_of_a_cpu(gpu, cores, together, monkeypatch, t
     assert list(results) == ['classification', 'detection', 'segmentation']
     assert begun[0] == ('classification', 'None', False)
     assert sorted(begun[1:]) == [(name, 'classification.pth', together) for name in ('detection', 'segmentation')]
+
+
+def test_after_an_interruption_no_further_task_begins(monkeypatch, tmp_path):
+    begun, begins, ended = [], threading.Event(), threading.Event()
+
+    def run_task(task, *_):
+        begun.append(task.name)
+        if len(begun) == 2:
+            begins.set()
+            ended.wait(20)
+        return dict(checkpoint='classification.pth')
+
+    def interrupted(futures):
+        begins.wait(20)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)  # so there is one task at a time
+    monkeypatch.setattr(demo, 'run_task', run_task)
+    monkeypatch.setattr(demo.digits, 'prepare', lambda root: True)
+    monkeypatch.setattr(demo, 'wait', interrupted)
+    monkeypatch.setattr(demo, '_children', [SimpleNamespace(terminate=ended.set)])
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(tmp_path)
+    assert begun == ['classification', 'detection']
 
 
 def test_tasks_name_configs_and_metrics_that_exist():

@@ -13,7 +13,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseTTAModel
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 from torch.utils.data import Dataset
@@ -143,6 +144,17 @@ def test_a_fused_optimiser_goes_on_in_another_layout(tmp_path):
     torch.testing.assert_close(*ends)
 
 
+class Averaged(BaseTTAModel):
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
+
+
+def test_activation_checkpointing_names_parts_below_test_time_augmentation(tmp_path):
+    """The config in a work dir keeps it, so it is there in a test, too."""
+    model = toy_runner(tmp_path, model=Averaged(ConvToy()), cfg=dict(activation_checkpointing=['layers'])).model
+    assert 'forward' in vars(model.module.layers)
+
+
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 def test_gradients_lie_like_their_weights(memory_format, tmp_path):
     """Where a dimension has size 1 its stride means nothing, but fused optimisers compare it on a GPU."""
@@ -154,11 +166,44 @@ def test_gradients_lie_like_their_weights(memory_format, tmp_path):
 
 @pytest.mark.parametrize('optimizer, fused', [
     (dict(type='AdamW'), True), (dict(type=torch.optim.Adam), True), (dict(type='AdamW', fused=False), False),
-    (dict(type='AdamW', foreach=True), None), (dict(type='SGD', lr=.1), None)])
+    (dict(type='AdamW', foreach=True), None), (dict(type='AdamW', differentiable=True), None),
+    (dict(type='SGD', lr=.1), None)])
 def test_adam_is_fused(optimizer, fused, tmp_path):
     cfg = dict(optimizer={**optimizer, 'weight_decay': .1}, paramwise_cfg=dict(bias_decay_mult=0.))
     wrapper = toy_runner(tmp_path).build_optim_wrapper(cfg)
     assert {group['fused'] for group in wrapper.optimizer.param_groups} == {fused}
+
+
+@pytest.mark.parametrize('before, now', [(None, None), (True, False)])
+def test_the_config_says_whether_a_resumed_optimiser_is_fused(before, now, tmp_path):
+    """Whatever its checkpoint says: the loss scale goes by how the optimiser was built, and stops at another form."""
+    torch.manual_seed(0)
+    runner, x, state = toy_runner(tmp_path, model=ConvToy()), torch.rand(2, 3, 8, 8), None
+    for fused in (before, now):
+        if fused is None and state is None:  # as mmengine's Runner builds it
+            wrapper = build_optim_wrapper(runner.model, dict(optimizer=dict(type='AdamW')))
+        else:
+            form = {} if fused is None else dict(fused=fused)
+            wrapper = runner.build_optim_wrapper(dict(optimizer=dict(type='AdamW', **form)))
+        if state is not None:
+            wrapper.load_state_dict(state)
+        scaler = torch.amp.GradScaler('cpu')
+        scaler.scale(runner.model(x)['loss']).backward()
+        scaler.step(wrapper.optimizer)
+        state = wrapper.state_dict()
+    assert {group['fused'] for group in wrapper.optimizer.param_groups} == {now is None}
+    assert {float(value['step']) for value in wrapper.optimizer.state.values()} == {2.}
+
+
+def test_several_optimisers(tmp_path):
+    """mmengine takes them built, by name."""
+    runner = toy_runner(tmp_path, model=ConvToy())
+    parts = {name: OptimWrapper(torch.optim.SGD(layer.parameters(), lr=.1))
+             for name, layer in zip('abc', runner.model.layers)}
+    built = runner.build_optim_wrapper(dict(parts))
+    assert dict(built.items()) == parts
+    with pytest.raises(ValueError, match='number of parameter groups|size of'):
+        parts['a'].load_state_dict(dict(state={}, param_groups=[]))
 
 
 class Fails(Hook):

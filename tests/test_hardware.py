@@ -84,6 +84,22 @@ def test_a_gpu_on_which_triton_cannot_compile(broken, message, monkeypatch):
         hardware._triton_problem.cache_clear()
 
 
+def test_the_doctor_on_a_gpu_without_triton(monkeypatch):
+    """As with PyTorch for Windows."""
+    hardware._triton_problem.cache_clear()
+    empty = torch.empty
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda index=None: (9, 0))
+    monkeypatch.setattr(torch, 'empty', lambda *shape, device: SimpleNamespace(
+        device=SimpleNamespace(type=device, index=0), dtype=empty(0).dtype))
+    try:
+        said = {finding.subject: finding.state for finding in doctor._capabilities('cuda')}
+    finally:
+        hardware._triton_problem.cache_clear()
+    assert 'by torch: triton cannot be imported' in said['depth-wise operators']
+
+
 def test_rocm_is_not_asked_for_nvidias_numbers(monkeypatch):
     """It reports devices as cuda. A trial decides there as anywhere; nothing else lets a kernel run."""
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)

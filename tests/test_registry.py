@@ -3,6 +3,7 @@ import sys
 import types
 
 import pytest
+import torch
 from conftest import run_python
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
@@ -141,6 +142,7 @@ def test_the_toolbox_of_a_users_subclass():
     mine = type('Mine', (RetinaNet, ), dict(__module__='mypkg'))
     assert toolbox_of(Config(dict(default_scope=None, model=dict(type=mine)))) == 'mmdet'
     assert toolbox_of(Config(dict(default_scope=None))) is None
+    assert toolbox_of(Config(dict(default_scope='mine', model=torch.nn.Linear(1, 1)))) == 'mine'
 
 
 def test_entering_a_scope_says_nothing(capfd):

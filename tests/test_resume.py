@@ -213,6 +213,22 @@ def test_steps_of_another_size_are_told(tmp_path, capfd):
     assert 'the training began with' not in ''.join(capfd.readouterr())
 
 
+def test_a_checkpoint_of_an_unfused_optimiser_is_resumed(tmp_path):
+    """As mmengine's Runner writes it."""
+    whole = runner_for(tmp_path / 'whole', workers=0)
+    whole.train()
+    with pytest.raises(InterruptedError):
+        runner_for(tmp_path / 'cut', workers=0, hooks=[Stop(8)]).train()
+    file, = (tmp_path / 'cut').glob('iter_5.pth')
+    checkpoint = read_checkpoint(file)
+    for group in checkpoint['optimizer']['param_groups']:
+        group['fused'] = None
+    torch.save(checkpoint, file)
+    resumed = runner_for(tmp_path / 'cut', workers=0, resume=True)
+    resumed.train()
+    assert same(state_of(whole), state_of(resumed))
+
+
 def test_averaged_weights_are_not_resumed_as_others(tmp_path):
     """The file's weights are the averages; the optimiser's state belongs to those that are averaged."""
     with pytest.raises(InterruptedError):

@@ -173,14 +173,17 @@ def check_training_state(checkpoint: dict[str, Any], source: str, runner: Runner
 
 
 def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether a state can take the place of ours; flags may be missing, which younger versions have added."""
+    """Whether a state can take the place of ours.
+
+    Flags may be missing, which younger versions have added, or be None, as ``fused`` is where PyTorch chooses.
+    """
     if isinstance(ours, Mapping):
         return isinstance(theirs, Mapping) and all(
             _alike(value, theirs[key]) if key in theirs else value is None or isinstance(value, bool)
             for key, value in ours.items())
     if isinstance(ours, (list, tuple)):
         return isinstance(theirs, (list, tuple)) and len(ours) == len(theirs) and all(map(_alike, ours, theirs))
-    if ours is None:
+    if ours is None or theirs is None and isinstance(ours, bool):
         return theirs is None or isinstance(theirs, (bool, int, float))
     return isinstance(theirs, (bool, int, float) if isinstance(ours, (bool, int, float)) else type(ours))
 

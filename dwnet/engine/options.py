@@ -189,7 +189,7 @@ def enable_fsdp(cfg: Config, args: Namespace) -> None:
     if is_of(cfg.optim_wrapper, AmpOptimWrapper, OPTIM_WRAPPERS, cfg.get('default_scope')):
         raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
                         '--cfg-options optim_wrapper.type=OptimWrapper for float32')
-    if args.compile or args.channels_last:
+    if args.compile or cfg.get('channels_last'):  # of the option, or of the config of an earlier training
         raise UserError('--strategy fsdp cannot be combined with --compile or --channels-last')
     if any(_is_kind_of(hook, EMAHook, HOOKS, cfg) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')

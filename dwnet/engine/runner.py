@@ -20,7 +20,7 @@ from mmengine.dist import (
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import DATASETS, HOOKS, LOOPS, METRICS, MODEL_WRAPPERS, OPTIM_WRAPPERS, OPTIMIZERS, RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -41,7 +41,7 @@ from .loops import EpochLoop, IterLoop
 from .preemption import OutlastSigterm, PreemptionHook
 from .process_group import end_with_parent, join, set_environment
 from .progress import ProgressHook
-from .sharding import lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
+from .sharding import keep_form, lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
 from .watch import watch_others
 
 # Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
@@ -92,7 +92,9 @@ class Runner(MMEngineRunner):
             _check_same_start(self.cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        turn_on_recomputation(model, self.cfg.get('activation_checkpointing') or ())
+        # the config names parts of the model itself
+        named = model.module if isinstance(model, BaseTTAModel) else model
+        turn_on_recomputation(named, self.cfg.get('activation_checkpointing') or ())
         if self.cfg.get('channels_last'):  # before the gradient buckets take over the weights' layout
             model.to(memory_format=torch.channels_last)
         sharded = self.cfg.get('strategy') == 'fsdp'
@@ -155,10 +157,13 @@ class Runner(MMEngineRunner):
         if isinstance(optim_wrapper, dict) and 'optimizer' in optim_wrapper:
             optim_wrapper = {**optim_wrapper, 'optimizer': _fused(optim_wrapper['optimizer'])}
         built = super().build_optim_wrapper(optim_wrapper)
-        if built is not optim_wrapper and isinstance(built, OptimWrapper):
-            built.optimizer.register_load_state_dict_post_hook(lay_state_like_weights)
-        if self.cfg.get('strategy') == 'fsdp' and built is not optim_wrapper:
-            shard_state(built.optimizer)
+        if built is optim_wrapper:
+            return built
+        for part in built.values() if isinstance(built, OptimWrapperDict) else [built]:
+            part.optimizer.register_load_state_dict_pre_hook(keep_form)
+            part.optimizer.register_load_state_dict_post_hook(lay_state_like_weights)
+            if self.cfg.get('strategy') == 'fsdp':
+                shard_state(part.optimizer)
         return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
@@ -353,7 +358,8 @@ def _fused(optimizer: Any) -> Any:
     step by itself (see GuardHook). ``fused=False`` or ``foreach=True`` in the config keeps another form."""
     adam = isinstance(optimizer, dict) and class_of(optimizer, OPTIMIZERS) in (torch.optim.Adam, torch.optim.AdamW)
     known = get_device() in ('cpu', 'cuda')
-    return {'fused': True, **optimizer} if adam and known and not optimizer.get('foreach') else optimizer
+    other = adam and any(optimizer.get(key) for key in ('foreach', 'differentiable'))  # PyTorch refuses both together
+    return {'fused': True, **optimizer} if adam and known and not other else optimizer
 
 
 def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:

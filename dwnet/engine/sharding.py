@@ -34,6 +34,19 @@ def _laid_out(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
     return gradient.as_strided(gradient.shape, stride) if same else gradient
 
 
+def keep_form(optimizer: torch.optim.Optimizer, state: dict) -> dict | None:
+    """Lets the config, not the checkpoint that is loaded, say whether the optimiser steps fused.
+
+    A checkpoint of an unfused run holds ``fused=None``. With it, the steps would be unfused, and the loss scale of
+    AmpOptimWrapper, which treats an optimiser as it was built, would end the first step with an error.
+    """
+    groups, loaded = optimizer.param_groups, state['param_groups']
+    if len(groups) != len(loaded):  # load_state_dict says so
+        return None
+    forms = [{key: group[key] for key in ('fused', 'foreach') if key in group} for group in groups]
+    return {**state, 'param_groups': [{**group, **form} for group, form in zip(loaded, forms)]}
+
+
 def lay_state_like_weights(optimizer: torch.optim.Optimizer) -> None:
     """The same for the state of an optimiser that was loaded: a training may go on in another layout than it began.
 
