@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -59,6 +60,7 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 _children: set[subprocess.Popen] = set()
+_reading = threading.Lock()  # configs are read with pkg_resources, which fails in two threads at once
 
 
 def _run(tool: str, *arguments: str | Path, beside: str = '') -> None:
@@ -125,8 +127,10 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool, bes
     if task.pretrained:
         options += ['model.backbone.init_cfg.type=Pretrained',
                     f'model.backbone.init_cfg.checkpoint={pretrained}']
+    with _reading:
+        config = Config.fromfile(config_path(task.config)).pretty_text
     signature = dict(
-        config=Config.fromfile(config_path(task.config)).pretty_text,
+        config=config,
         options=options,
         data=_checksum(digits.ROOT / 'manifest.json'),
         pretrained=_checksum(pretrained))

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+import sysconfig
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -80,6 +81,12 @@ def test_two_runs_of_a_process_log_to_their_own_folders(tmp_path):
         toy_runner(tmp_path / name, visualizer=visualizer).train()
     assert [read_curve(tmp_path / name, 'loss')[0] for name in ('first', 'second')] == [[3, 6]] * 2
     assert visualizer['name'] == 'visualizer'
+
+
+def test_nobody_complains_of_a_missing_compiler(tmp_path, monkeypatch, capfd):
+    monkeypatch.setitem(sysconfig.get_config_vars(), 'CC', 'no-such-gcc -pthread')
+    toy_runner(tmp_path)
+    assert 'no-such-gcc' not in ''.join(capfd.readouterr())
 
 
 @pytest.mark.parametrize('launched', [False, True])

@@ -1,6 +1,8 @@
 """mmengine's Runner, for all three tasks, with what it lacks on today's PyTorch."""
 import copy
 import platform
+import shutil
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,14 @@ class Runner(MMEngineRunner):
         if joining:
             watch_others()
             _check_same_start(self.cfg)
+
+    def _log_env(self, env_cfg: dict) -> None:
+        # mmengine has a shell ask the compiler that Python was built with for its version. Where there is none, the
+        # shell complains on the terminal; `false` fails as silently as mmengine expects it.
+        compiler = sysconfig.get_config_var('CC')
+        missing = compiler and shutil.which(compiler.split()[0]) is None
+        with mock.patch.dict(sysconfig.get_config_vars(), {'CC': 'false'} if missing else {}):
+            super()._log_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         # the config names parts of the model itself
