@@ -138,6 +138,15 @@ def test_order_and_time_of_a_record(minutes, tmp_path, monkeypatch):
         assert set(limits.values()) == {math.inf}
 
 
+def test_nothing_begins_when_the_time_is_used_up(tmp_path, monkeypatch, capsys):
+    tool, begun, clock = runpy.run_path('tools/benchmark.py'), [], iter(range(0, 10000, 300))
+    monkeypatch.setattr(time, 'monotonic', lambda: next(clock))
+    monkeypatch.setitem(tool['record_all'].__globals__, 'run_for', lambda command, limit: begun.append(limit) or 0)
+    options = ['--record', str(tmp_path), '--device', 'cuda', '--minutes', '8']
+    tool['record_all'](tool['make_parser']().parse_args(options))
+    assert begun == [90] and 'pipeline: no time is left' in capsys.readouterr().out
+
+
 def test_sizes(tmp_path):
     record, _ = measure(tmp_path, '--mode', 'sizes', '--sizes', '32', '64', '--batch', 1, '--models', *MODELS)
     assert {size: [*rates] for size, rates in record['sizes'].items()} == {s: ['dwnet_tiny'] for s in ('32', '64')}

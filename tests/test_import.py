@@ -1,9 +1,13 @@
 """What ``import dwnet`` loads, and what the library calls print: each in a fresh process."""
+import importlib.util
 import os
 import sys
+import types
 
 import pytest
 from conftest import ROOT, run_command, run_python
+
+from dwnet.compat.after_import import after_import
 
 NAMES = {f'{kind}dwnet_{size}' for kind in ('', 'dynamic_', 'i_dynamic_', 'local_mlp_') for size in ('tiny', 'base')}
 
@@ -27,6 +31,26 @@ def test_importing_loads_what_is_slow_only_when_it_is_used():
 def test_timm_knows_the_models_in_any_order_of_imports(code):
     done = run_python('-c', code)
     assert set(done.stdout.split()) == NAMES and not done.stderr
+
+
+@pytest.mark.parametrize('loaded', [False, True])
+def test_after_import_acts_once(loaded, monkeypatch, tmp_path):
+    """Behind the module's own code, whatever other finders there are; at once where the module is there already."""
+    acted = []
+    (tmp_path / 'late.py').write_text('name = "late"')
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, 'meta_path', [object(), *sys.meta_path])  # an old finder, which has no find_spec
+    monkeypatch.delitem(sys.modules, 'late', raising=False)
+    if loaded:
+        monkeypatch.setitem(sys.modules, 'late', types.ModuleType('late'))
+    after_import('late', lambda: acted.append(getattr(sys.modules['late'], 'name', None)))
+    finder = sys.meta_path[0]
+    if not loaded:
+        assert not acted
+        sys.modules['late'] = module = importlib.util.module_from_spec(spec := finder.find_spec('late'))
+        spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
+    assert acted == [None if loaded else 'late']
 
 
 def test_timm_stays_usable_where_the_models_do_not_fit_it(tmp_path):

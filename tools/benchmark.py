@@ -581,7 +581,9 @@ def record_all(args: argparse.Namespace) -> None:
     names = [name for name in RECORDS[args.device] if not args.only or name in args.only]
     failed = []
     for name in names:
-        left = end - time.monotonic()
+        if (left := end - time.monotonic()) <= 0:
+            print(f'{name}: no time is left', flush=True)
+            continue
         limit = left if name == names[-1] else left / 2
         print(f'--- {name}', flush=True)
         command = [sys.executable, '-W', 'ignore', __file__, *RECORDS[args.device][name].split(), '--device',

@@ -5,8 +5,8 @@
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
 ``pkg_resources``   a stand-in for setuptools' module of this name
 ``serialization``   loading files and downloads without running code from them
-``after_import``    our models in timm, when timm is imported
-``timm_loading``    the same for timm, imported with its models
+``after_import``    a function that is called when somebody imports a module: our models in timm
+``timm_loading``    what ``serialization`` allows, for timm's reader and our models
 ==================  ==============================================================
 """
 import importlib.metadata

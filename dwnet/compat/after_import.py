@@ -16,7 +16,8 @@ class _Finder(MetaPathFinder):
                   target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname != self.name:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
+        # old finders, which Python 3.11 and older also take, have no find_spec
+        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, 'find_spec'))
         spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
