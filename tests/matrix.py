@@ -210,7 +210,8 @@ def run_row(name: str, selection: list[str], keep: bool, expected: float) -> dic
     """Sets a row's environment up and runs the tests in it. Returns the row's result."""
     row, folder, log = ROWS[name], WORK / name, WORK / f'{name}.log'
     env = {key: value for key, value in os.environ.items() if key not in ('PYTHONPATH', 'PYTHONHOME', 'PIP_TARGET')}
-    env |= dict(PIP_DISABLE_PIP_VERSION_CHECK='1', PYTHONNOUSERSITE='1', OMP_NUM_THREADS='1')
+    env |= dict(PIP_DISABLE_PIP_VERSION_CHECK='1', PYTHONNOUSERSITE='1', OMP_NUM_THREADS='1',
+                VIRTUAL_ENV=str(folder), PATH=f"{folder / 'bin'}{os.pathsep}{env['PATH']}")  # for the launchers
     WORK.mkdir(parents=True, exist_ok=True)
     result = dict(date=time.strftime('%Y-%m-%d'), cpu=cpu(), code=fingerprint())
     try:

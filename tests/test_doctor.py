@@ -63,7 +63,8 @@ def test_two_opencvs(monkeypatch, tmp_path, windowed, headless, last, mended):
         assert ('opencv-python-headless==4.14.0.94' in found.remedy) == (not mended)
 
 
-@pytest.mark.parametrize('library', ['libxcb.so.1', 'libGL.so.1', 'libgthread-2.0.so.0'])
+@pytest.mark.parametrize('library', ['libxcb.so.1', *(
+    pytest.param(name, marks=pytest.mark.long) for name in ('libGL.so.1', 'libgthread-2.0.so.0'))])
 def test_opencv_on_a_bare_machine(tmp_path, library):
     """The error itself names the remedy, in its one line."""
     (tmp_path / 'cv2.py').write_text(f'raise ImportError("{library}: cannot open shared object file: No such file")')

@@ -14,7 +14,7 @@ from dwnet.ops import (
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 SIZES = [((2, 6, 7, 7), 7), ((2, 3, 9, 9), 3), ((2, 3, 17, 16), 7), ((1, 5, 1, 9), 7), ((3, 4, 6, 5), 3),
-         ((2, 2, 4, 4), 1), ((2, 4, 9, 40), 7), ((1, 3, 5, 6), 9)]
+         ((2, 2, 4, 4), 1), ((2, 4, 9, 40), 7), ((1, 3, 5, 6), 9), ((3, 4, 2, 5), 7), ((2, 3, 1, 1), 7)]
 
 
 def naive_dynamic(x, weight, bias=None):
@@ -180,6 +180,20 @@ def test_predicted_from_the_wrong_shapes(part, size, message):
 def test_gradcheck(operator, device):
     function, _, inputs = make(operator, (2, 4, 3, 4), 3, torch.channels_last, device)
     assert torch.autograd.gradcheck(function, [t.requires_grad_() for t in inputs])
+
+
+def test_small_maps_for_the_transforms_of_torch():
+    """Their gradient has a form of its own; gradients of it, and of each image, are those of a convolution."""
+    x, weight = torch.randn(2, 4, 3, 2, dtype=torch.float64), torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(depthwise_conv2d, [x.requires_grad_(), weight.requires_grad_()])
+
+    def each(convolution):
+        def loss(kernels, image):
+            return convolution(image[None], kernels).pow(2).sum()
+        return torch.func.vmap(torch.func.grad(loss), (None, 0))(weight, x)
+
+    expected = each(lambda image, kernels: F.conv2d(image, kernels, padding=1, groups=4))
+    assert torch.allclose(each(depthwise_conv2d), expected)
 
 
 @every_format

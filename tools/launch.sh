@@ -1,6 +1,7 @@
 # Shared by the launchers. All that is set here comes from the environment, by the usual names.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
-python=$here/../.venv/bin/python # the clone's own, if `make setup` made one
+# That of the activated environment, else of the clone's own, which `make setup` made, else the one on PATH.
+python=${VIRTUAL_ENV:-$here/../.venv}/bin/python
 [ -x "$python" ] || python=python
 # After a restart, checkpoints older than this are of another training.
 export DWNET_LAUNCHED_AT; DWNET_LAUNCHED_AT=$(date +%s)

@@ -23,7 +23,6 @@ def _box_head(*stds):
         loss_bbox=dict(type='GIoULoss', loss_weight=10.0))
 
 
-
 model = dict(
     data_preprocessor=dict(pad_size_divisor=1),
     backbone=dict(
@@ -31,7 +30,7 @@ model = dict(
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4),
     rpn_head=dict(
         in_channels=64,
-        feat_channels=64,
+        feat_channels=32,
         anchor_generator=dict(scales=[6], strides=[4, 8, 16, 32])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
@@ -41,7 +40,7 @@ model = dict(
             _box_head(.033, .033, .067, .067),
         ],
         mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
-        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=10)),
+        mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=32, num_classes=10)),
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=400, max_per_img=200)),

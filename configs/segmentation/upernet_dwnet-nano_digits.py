@@ -13,7 +13,7 @@ model = dict(
         arch=dict(embed_dims=32, depths=(1, 1, 2, 1)), pad_to_window=False),
     decode_head=dict(
         in_channels=[32, 64, 128, 256],
-        channels=64,
+        channels=48,
         dropout_ratio=0.,
         num_classes=11,
         # the ground covers nine tenths of the pixels

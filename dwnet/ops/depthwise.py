@@ -50,7 +50,10 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu
     x, weight, bias = autocast_to(x, weight, bias)
     backend = choose_backend(x, backend)[0]
     if backend == 'torch':
-        y = torch.nn.functional.conv2d(x, weight, bias, padding=size // 2, groups=channels)
+        if torch_forms.trains_on_small_maps(x, weight):
+            y = torch_forms.DepthwiseOfSmallMaps.apply(x, weight, bias)
+        else:
+            y = torch.nn.functional.conv2d(x, weight, bias, padding=size // 2, groups=channels)
         return torch.nn.functional.relu(y, inplace=True) if relu else y
     return _depthwise(x, weight.flatten(0, 1)[None], bias, relu, backend)
 

@@ -13,6 +13,8 @@ from torch import Tensor
 CACHED_KERNELS, CACHED_SUMS = 2**22, 2**18
 # Positions of a map up to which the dynamic operator joins the images: where it was faster, see benchmarks/cpu.
 JOINED_FORWARD, JOINED_BACKWARD = 256, 64
+# Positions of a map up to which the gradient of the kernels comes from all pairs of positions: see benchmarks/cpu.
+PAIRED = 16
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
@@ -67,6 +69,57 @@ def depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tenso
     images = [_conv_backward(*parts) for parts in zip(grad_y.split(1), x.split(1), weight)]
     grad_x, grad_weight = zip(*images)
     return torch.cat(grad_x).contiguous(memory_format=memory_format_of(x)), torch.stack(grad_weight)
+
+
+def trains_on_small_maps(x: Tensor, weight: Tensor) -> bool:
+    """Whether :class:`DepthwiseOfSmallMaps` is for this call."""
+    if recorded_for_others() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    small = x.shape[2] * x.shape[3] <= PAIRED
+    return small and x.is_cpu and weight.requires_grad and x.dtype in (torch.float32, torch.float64)
+
+
+class DepthwiseOfSmallMaps(torch.autograd.Function):
+    """(B, C, H, W) with kernels (C, 1, k, k), the same for all images, for training on a CPU.
+
+    On maps of a few positions oneDNN takes 20 to 60 times as long for the gradient of the kernels as for the
+    convolution. Here it is a matrix product: how every position of the input goes with every one of the output, and
+    from each pair of them its tap of the kernel.
+    """
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _conv(x, weight.squeeze(1), bias)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _conv(grad_y, weight.squeeze(1).flip(1, 2), None)
+        if ctx.needs_input_grad[1]:
+            inputs = x.permute(1, 2, 3, 0).flatten(1, 2)  # (C, H·W, B)
+            outputs = grad_y.permute(1, 0, 2, 3).flatten(2)  # (C, B, H·W)
+            pairs = torch.bmm(inputs, outputs).flatten(1)  # (C, H·W·H·W)
+            grad_weight = (pairs @ _tap_of_each_pair(*x.shape[2:], weight.shape[-1]).to(x.dtype)).view(weight.shape)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_y.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias
+
+
+def _tap_of_each_pair(height: int, width: int, size: int) -> Tensor:
+    """(H·W·H·W, k·k): 1 where the tap takes the first position of the pair to the second."""
+    row, column = torch.arange(height * width) // width, torch.arange(height * width) % width
+    tap_row, tap_column = (length[:, None] - length + size // 2 for length in (row, column))
+    inside = (tap_row >= 0) & (tap_row < size) & (tap_column >= 0) & (tap_column < size)
+    tap = torch.where(inside, tap_row * size + tap_column, size**2).flatten()
+    return F.one_hot(tap, size**2 + 1)[:, :-1].float()
 
 
 def _conv_backward(grad_y: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
