@@ -43,7 +43,7 @@ class Row:
     python: str
     what: str
     pins: tuple[str, ...] = ()
-    last: tuple[str, ...] = ('opencv-python-headless', )
+    last: tuple[str, ...] = ('opencv-python-headless<5', )
     instead: tuple[str, ...] = ()
 
 

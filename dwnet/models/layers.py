@@ -13,8 +13,15 @@ import torch.nn.functional as F
 from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 from torch.utils.checkpoint import checkpoint
+
+_ALL_MODULES_HOOKS = (_global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
 
 
 def missing_to(multiple: int, length: int) -> int:
@@ -46,9 +53,10 @@ def only_computes(module: nn.Module, *kinds: type) -> bool:
     Only then may an operator take the module's weights, or its ReLU, past the call: hooks, parametrizations, and the
     wrappers of LoRA and of quantisation have to see what the module gets and returns.
     """
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
+             *_ALL_MODULES_HOOKS)
     return (type(module) in kinds and 'forward' not in vars(module) and not any(hooks)
-            and not _has_any_global_hook() and all(type(p) is nn.Parameter for p in module.parameters()))
+            and all(type(p) is nn.Parameter for p in module.parameters()))
 
 
 class PatchEmbed(nn.Module):
