@@ -21,7 +21,8 @@ from torch.nn.modules.module import (
 )
 from torch.utils.checkpoint import checkpoint
 
-_ALL_MODULES_HOOKS = (_global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
+_ALL_MODULES_HOOKS = (
+    _global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
 
 
 def missing_to(multiple: int, length: int) -> int:
