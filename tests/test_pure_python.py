@@ -26,7 +26,8 @@ def folder(small_digits, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', [
+    task if task == 'classification' else pytest.param(task, marks=pytest.mark.long) for task in TASKS])
 def test_all_tools_take_it(task, folder):
     toolbox, metric, images, predicted = TASKS[task]
     config = ROOT / f'tests/pure_python/{task}.py'

@@ -78,7 +78,9 @@ def test_test_gives_the_scores_of_the_last_validation(config, train_once, tmp_pa
     assert predictions.is_file() or len(list(predictions.iterdir())) == 9
 
 
-@ALL_TASKS
+@pytest.mark.parametrize('config', [
+    CLASSIFICATION, SEGMENTATION, pytest.param(DETECTION, marks=pytest.mark.long)], ids=[
+    'classification', 'segmentation', 'detection'])
 def test_deployed_scores_are_the_same(config, train_once, tmp_path):
     options, work_dir = train_once(config)
     scores = []
