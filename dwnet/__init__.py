@@ -15,7 +15,7 @@ import_error: ImportError | None = None  # which `python -m dwnet` shows
 try:
     from . import compat
     compat.install()
-    from . import hub, schedules  # noqa: F401  registers them
+    from . import config_names, schedules  # noqa: F401  registers them
     from .models import DWNet  # imports mmcv, so it comes after compat
 except Exception as error:  # a broken package may raise anything
     from .doctor import HEADLESS, lacks_display_library

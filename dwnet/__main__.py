@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import dwnet
 
-TOOLS = Path(__file__).parent / '.mim/tools'  # dwnet.hub says what lies there
+TOOLS = Path(__file__).parent / '.mim/tools'  # dwnet.config_names says what lies there
 OF_THE_CLONE = {'write_model_zoo'}  # works on its files
 
 

@@ -14,8 +14,8 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 
 from dwnet.checkpoint import load_weights, read_checkpoint
+from dwnet.config_names import config_path
 from dwnet.errors import UserError
-from dwnet.hub import config_path
 from dwnet.models import DWNet
 from dwnet.registry import class_of, enter_scope, toolbox_of
 from dwnet.swap import swap_backbone

@@ -21,10 +21,10 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from dwnet.config_names import config_path
 from dwnet.datasets import digits
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
-from dwnet.hub import config_path
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from mmengine.runner import Runner
 from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
+from dwnet.config_names import config_path
 from dwnet.engine.options import main_metric
 from dwnet.engine.scores import NAMES
 from dwnet.errors import one_line
-from dwnet.hub import config_path
 from dwnet.registry import enter_scope
 from dwnet.visual.curves import read_curve
 from dwnet.visual.figure import COLOURS, new_figure

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, needs_compiler, run_tool
 
-from dwnet.hub import config_path
+from dwnet.config_names import config_path
 
 MODELS = ['official_tiny', 'dwnet_tiny']
 SMALL = ['--size', '32', '--rounds', '2', '--device', 'cpu']

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dwnet import demo
+from dwnet.config_names import config_path
 from dwnet.errors import UserError
-from dwnet.hub import config_path
 
 TASK = demo.TASKS[1]
 

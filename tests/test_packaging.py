@@ -16,8 +16,8 @@ from mmengine.registry import HOOKS, METRICS, TRANSFORMS, init_default_scope
 from pages import blocks_of
 
 from dwnet import DWNet
+from dwnet.config_names import MIM, config_path
 from dwnet.errors import UserError
-from dwnet.hub import MIM, config_path
 
 NANO = {'mmpretrain': 'classification/dwnet-nano_digits', 'mmdet': 'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
         'mmseg': 'segmentation/upernet_dwnet-nano_digits'}

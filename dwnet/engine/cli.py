@@ -14,8 +14,8 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner as MMEngineRunner
 from torch.distributed.elastic.multiprocessing.errors import record
 
+from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
-from dwnet.hub import config_path
 from dwnet.registry import TOOLBOXES, toolbox_of
 
 from .preemption import EXIT_CODE, Preempted

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch.distributed
 
+from dwnet.config_names import script
 from dwnet.errors import UserError
-from dwnet.hub import script
 
 # What torchrun sets → the same by other launchers.
 _VARIABLES = {

@@ -5,6 +5,7 @@ OpenMMLab's packages have them. In another config ``_base_ = 'dwnet::…'`` name
 ``mmengine.hub.get_config('dwnet::…')`` and ``get_model('dwnet::…')`` take them.
 """
 import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config
@@ -16,7 +17,13 @@ MIM = Path(__file__).parent / '.mim'
 
 # mmengine looks for .mim beside this module. Under the package's own name it would look into site-packages, where an
 # editable installation has no folder.
-MODULE2PACKAGE['dwnet'] = 'dwnet.hub'
+MODULE2PACKAGE['dwnet'] = 'dwnet.config_names'
+# mmengine.hub.get_model imports PACKAGE.utils and calls its register_all_modules
+sys.modules['dwnet.utils'] = sys.modules[__name__]
+
+
+def register_all_modules(init_default_scope: bool = True) -> None:
+    """Does nothing: the registries bring in their modules when a type is looked for."""
 
 
 def script(name: str) -> str:
@@ -38,7 +45,7 @@ def config_path(config: str | os.PathLike) -> str:
         UserError: If no package has a config of this name.
 
     Example:
-        >>> from dwnet.hub import config_path
+        >>> from dwnet.config_names import config_path
         >>> config_path('dwnet::classification/dwnet-tiny_in1k.py').endswith('classification/dwnet-tiny_in1k.py')
         True
     """
