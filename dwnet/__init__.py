@@ -16,6 +16,10 @@ try:
     from . import compat
     compat.install()
     from . import config_names, schedules  # noqa: F401  registers them
+    from .toolboxes import timm_registration
+    from .weights import safety
+    safety.serve_mmengine()
+    timm_registration.register_when_imported()
     from .models import DWNet  # imports mmcv, so it comes after compat
 except Exception as error:  # a broken package may raise anything
     from .doctor import HEADLESS, lacks_display_library

@@ -13,12 +13,12 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 
-from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.config_names import config_path
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.registry import class_of, enter_scope, toolbox_of
-from dwnet.swap import swap_backbone
+from dwnet.toolboxes.swap import swap_backbone
+from dwnet.weights.loading import load_weights, read_checkpoint
 
 __all__ = ['inferencer', 'init_model', 'swap_backbone', 'switch_to_deploy']
 

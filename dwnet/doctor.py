@@ -88,9 +88,9 @@ def examine() -> Iterator[Finding]:
     if error := _import_error('mmcv'):
         yield Finding('mmcv', error, HEADLESS if lacks_display_library(error) else 'pip install mmcv-lite==2.1.0')
         return
-    from dwnet import compat
     from dwnet.compat import mmcv_ops
     from dwnet.compat.mmcv_ops.ext import COVERED
+    from dwnet.toolboxes import timm_registration
     if mmcv_ops.in_use():
         yield Finding('mmcv operators', f"dwnet's stand-in, {len(COVERED)} functions "
                       '(docs/mmcv_operators.md)')
@@ -105,9 +105,9 @@ def examine() -> Iterator[Finding]:
     for task, toolbox in TASKS.items():
         # the toolboxes' packages hold little by themselves; .models brings in everything
         error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')
-        if not error and toolbox == 'timm' and not compat.timm_is_safe():
+        if not error and toolbox == 'timm' and not timm_registration.timm_is_safe():
             yield Finding(task, "it runs code from the files that it loads, so dwnet's models are not registered",
-                          f"pip install 'timm>={compat.TIMM}'")
+                          f"pip install 'timm>={timm_registration.TIMM}'")
         elif not error:
             yield Finding(task, f'ready ({toolbox})')
         elif f"No module named '{toolbox}'" in error:

@@ -15,7 +15,7 @@ import torch
 from numpy.random import Generator
 from PIL import Image
 
-from dwnet.compat.serialization import checkpoint_types
+from dwnet.weights.safety import checkpoint_types
 
 Mutation = Callable[[Generator, bytes], bytes]
 
@@ -445,8 +445,8 @@ def hostile_pickles(mark: str) -> dict[str, list[bytes]]:
             _call('builtins.apply', _global('os.system'), touch),
             _call('types.FunctionType', _NONE), _call('weakref.finalize', _NONE), _call('builtins.type', _text('x'))],
         'project code': [
-            _call('dwnet.compat.serialization.history_statistic', _global(_HISTORY), _text('mean')),
-            _call('dwnet.compat.serialization.PlainDtype', _text('O')), _call('mmengine.Config.fromstring', python),
+            _call('dwnet.weights.safety.history_statistic', _global(_HISTORY), _text('mean')),
+            _call('dwnet.weights.safety.PlainDtype', _text('O')), _call('mmengine.Config.fromstring', python),
             _call('mmengine.config.Config._file2dict', _text(mark)), _call('mmengine.fileio.load', _text(mark)),
             _call('mmengine.utils.import_modules_from_strings', _text('os')),
             _call('mmengine.registry.MODELS.build', _dict(type=_text('os.system')))],

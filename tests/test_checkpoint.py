@@ -10,8 +10,9 @@ from reference import fill
 from safetensors.torch import save_file
 
 from dwnet import DWNet
-from dwnet.checkpoint import convert_state_dict, load_pretrained, load_weights, read_state_dict, write_clean
+from dwnet.checkpoint import convert_state_dict, load_weights, write_clean
 from dwnet.errors import UserError
+from dwnet.weights.loading import load_pretrained, read_state_dict
 
 DATA = Path(__file__).parent / 'data'
 NANO = dict(embed_dims=8, depths=(1, 1, 1, 1))
@@ -211,7 +212,7 @@ def test_what_is_no_weights_is_said_so(tmp_path, content, message):
 
 
 def test_unreadable_file_without_a_word(tmp_path, monkeypatch):
-    monkeypatch.setattr('dwnet.checkpoint.CheckpointLoader.load_checkpoint',
+    monkeypatch.setattr('dwnet.weights.loading.CheckpointLoader.load_checkpoint',
                         lambda *_, **__: (_ for _ in ()).throw(EOFError()))
     with pytest.raises(UserError, match='damaged'):
         read_state_dict(str(tmp_path))

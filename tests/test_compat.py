@@ -19,7 +19,8 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 from dwnet.checkpoint import read_checkpoint
-from dwnet.compat import mmcv_ops, serialization, stand_ins
+from dwnet.compat import mmcv_ops, stand_ins
+from dwnet.weights import safety
 
 stand_in = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv without compiled operators')
 
@@ -187,7 +188,7 @@ def test_installing_twice_changes_nothing():
 
 
 def read(path):
-    with serialization.checkpoint_types():
+    with safety.checkpoint_types():
         return torch.load(path, weights_only=True)
 
 
@@ -260,9 +261,9 @@ def test_what_the_user_allows_stays_allowed(tmp_path):
     torch.serialization.add_safe_globals(list(users))
     try:
         torch.save(dict(array=np.arange(3)), tmp_path / 'a.pth')
-        with serialization.checkpoint_types():
-            assert type(torch.load(tmp_path / 'a.pth', weights_only=True)['array']) is serialization.PlainArray
-            with serialization.checkpoint_types():  # within each other, as our reader and mmengine's are
+        with safety.checkpoint_types():
+            assert type(torch.load(tmp_path / 'a.pth', weights_only=True)['array']) is safety.PlainArray
+            with safety.checkpoint_types():  # within each other, as our reader and mmengine's are
                 torch.serialization.add_safe_globals([Counter])
             assert read(tmp_path / 'a.pth')['array'].tolist() == [0, 1, 2]
         assert allowed() == {*before, *users, Counter}
@@ -318,7 +319,7 @@ NESTED = {  # what opens a pickle, makes its content, and closes it
 @pytest.mark.parametrize('name', NESTED)
 def test_pickles_that_would_crash_or_choke_are_refused(name):
     with pytest.raises(pickle.UnpicklingError, match='it (nests|holds|calls|encodes)'):
-        serialization.check_pickle(io.BytesIO(b'\x80\x02' + NESTED[name] + b'.'))
+        safety.check_pickle(io.BytesIO(b'\x80\x02' + NESTED[name] + b'.'))
 
 
 def test_pickles_of_plain_data_pass():
@@ -327,7 +328,7 @@ def test_pickles_of_plain_data_pass():
     content = dict(a=[shared] * 50, b=OrderedDict(x=b'bytes', y=bytes(9)), c={1, 2}, d=np.arange(9), e=np.float64(1),
                    f=torch.float32, g=torch.Size([1]), h=history, i=Counter('abc'), j=(((1, ), 2), 3), k=1j)
     file = io.BytesIO(pickle.dumps(content, 2) + b'rest')
-    serialization.check_pickle(file)
+    safety.check_pickle(file)
     assert file.read() == b'rest'
 
 
@@ -381,10 +382,10 @@ def test_collecting_the_environment_still_works():
 
 
 def test_getattr_is_not_getattr():
-    assert serialization.history_statistic(HistoryBuffer, 'max') is HistoryBuffer.__dict__['max']
+    assert safety.history_statistic(HistoryBuffer, 'max') is HistoryBuffer.__dict__['max']
     for owner, name in ((object, '__subclasses__'), (HistoryBuffer, '__globals__')):
         with pytest.raises(ValueError):
-            serialization.history_statistic(owner, name)
+            safety.history_statistic(owner, name)
 
 
 def test_import_does_not_turn_weights_only_off():

@@ -17,9 +17,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.structures import InstanceData, PixelData
 
-from dwnet.checkpoint import OFFICIAL_RELEASE, _official_name
 from dwnet.flops import count
 from dwnet.models import DWNet
+from dwnet.weights.names import OFFICIAL_RELEASE, official_name
 
 CONFIGS = sorted(str(p) for p in Path('configs').glob('*/*.py') if not p.parent.name.startswith('_'))
 DIGITS = [c for c in CONFIGS if 'digits' in c]
@@ -258,7 +258,7 @@ def test_weight_decay_of_every_parameter(config):
     full = RECIPES[cfg.default_scope]['decay']
     seen = set()
     for name, parameter in model.named_parameters():
-        official = _official_name(name, 'i-dynamic' in config)
+        official = official_name(name, 'i-dynamic' in config)
         if cfg.default_scope == 'mmpretrain':
             none = parameter.ndim == 1 or official.endswith('.bias')
         else:

@@ -36,8 +36,9 @@ def test_a_whole_machine():
 
 
 def test_a_timm_that_runs_code(monkeypatch):
-    from dwnet import compat, doctor
-    monkeypatch.setattr(compat, 'TIMM', '99.0')
+    from dwnet import doctor
+    from dwnet.toolboxes import timm_registration
+    monkeypatch.setattr(timm_registration, 'TIMM', '99.0')
     finding, = (f for f in doctor.examine() if f.subject == 'timm' and f.remedy)
     assert 'not registered' in finding.state and finding.remedy == "pip install 'timm>=99.0'"
 

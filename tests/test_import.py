@@ -23,7 +23,7 @@ def test_importing_loads_what_is_slow_only_when_it_is_used():
     'import timm, dwnet; print(*timm.list_models("*dwnet*"))',
     'import importlib.util, dwnet; importlib.util.find_spec("timm.models"); import timm; '
     'print(*timm.list_models("*dwnet*"))',
-    'import dwnet.timm_models, timm; print(*timm.list_models("*dwnet*"))',
+    'import dwnet.toolboxes.timm, timm; print(*timm.list_models("*dwnet*"))',
     'import dwnet; from timm.models import create_model, list_models; create_model("dwnet_tiny"); '
     'print(*list_models("*dwnet*"))',
     'from mmengine.registry import MODELS; MODELS.get("dwnet.DWNet"); import timm; print(*timm.list_models("*dwnet*"))',
@@ -55,7 +55,7 @@ def test_after_import_acts_once(loaded, monkeypatch, tmp_path):
 
 def test_timm_stays_usable_where_the_models_do_not_fit_it(tmp_path):
     (tmp_path / 'sitecustomize.py').write_text(
-        "import sys, types\nsys.modules['dwnet.timm_models'] = None  # its import fails\n")
+        "import sys, types\nsys.modules['dwnet.toolboxes.timm'] = None  # its import fails\n")
     done = run_command(sys.executable, '-c', 'import dwnet, timm; print(*timm.list_models("*dwnet*")); '
                        'print(timm.is_model("resnet18"))', PYTHONPATH=f'{tmp_path}:{ROOT}')
     assert done.stdout.split() == ['True'] and "dwnet's models are not in timm: ModuleNotFoundError" in done.stderr

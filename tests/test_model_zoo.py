@@ -5,8 +5,8 @@ import pytest
 import yaml
 from conftest import ROOT, read_config, run_python
 
-from dwnet.checkpoint import OFFICIAL_RELEASE
 from dwnet.flops import count
+from dwnet.weights.names import OFFICIAL_RELEASE
 
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
 MODELS = [model for name in INDEX['Import'] for model in yaml.safe_load((ROOT / name).read_text())['Models']]

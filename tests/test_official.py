@@ -15,7 +15,8 @@ from torch import nn
 
 from dwnet import DWNet
 from dwnet.apis import init_model
-from dwnet.checkpoint import convert_state_dict, load_pretrained
+from dwnet.checkpoint import convert_state_dict
+from dwnet.weights.loading import load_pretrained
 
 DATA = Path(__file__).parent / 'data'
 CASES = sorted(path.stem for path in DATA.glob('*.json'))

@@ -118,7 +118,7 @@ def by_timm(kind: str, path: str, *_):
 def log(monkeypatch) -> list[str]:
     """What loading says."""
     messages: list[str] = []
-    monkeypatch.setattr('dwnet.checkpoint.print_log', lambda message, *_: messages.append(message))
+    monkeypatch.setattr('dwnet.weights.loading.print_log', lambda message, *_: messages.append(message))
     return messages
 
 

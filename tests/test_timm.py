@@ -17,7 +17,7 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 from dwnet import DWNet
 from dwnet.apis import init_model
-from dwnet.timm_models import MODELS
+from dwnet.toolboxes.timm import MODELS
 
 NAMES = ['dwnet_tiny', 'dwnet_base', 'dynamic_dwnet_tiny', 'dynamic_dwnet_base', 'i_dynamic_dwnet_tiny',
          'i_dynamic_dwnet_base', 'local_mlp_dwnet_tiny', 'local_mlp_dwnet_base']

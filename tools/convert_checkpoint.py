@@ -5,8 +5,8 @@ Takes official files and training checkpoints of this project; the name gets a p
 """
 import argparse
 
-from dwnet.checkpoint import read_state_dict, write_clean
 from dwnet.engine.cli import as_called, run_command
+from dwnet.weights.loading import read_state_dict, write_clean
 
 
 def main() -> None:

@@ -15,8 +15,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from dwnet.checkpoint import read_checkpoint
 from dwnet.errors import UserError
+from dwnet.weights.loading import read_checkpoint
 
 PREEMPTED = 'preempted.pth'  # what a training writes when it is asked to stop
 

@@ -30,13 +30,13 @@ from mmengine.registry import (
 )
 from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
-from dwnet.checkpoint import read_checkpoint
 from dwnet.config_names import script
 from dwnet.datasets.loading import with_checks
 from dwnet.datasets.own import use_own_data
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of, type_name
+from dwnet.weights.loading import read_checkpoint
 
 from .checkpoints import checkpoints_in, pointed_at
 from .data_checks import some

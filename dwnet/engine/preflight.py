@@ -21,11 +21,11 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.checkpoint import load_backbone, load_weights, read_checkpoint
 from dwnet.datasets import digits
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
 from dwnet.registry import is_of, lineage, type_name
+from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
 from .data_checks import (
     Finding,

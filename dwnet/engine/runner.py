@@ -31,11 +31,11 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.checkpoint import load_weights, read_checkpoint
 from dwnet.datasets.loading import with_checks
 from dwnet.errors import UserError
 from dwnet.models.layers import turn_on_recomputation
 from dwnet.registry import class_of, is_of, toolbox_of
+from dwnet.weights.loading import load_weights, read_checkpoint
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
 from .guard import GuardHook

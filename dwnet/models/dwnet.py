@@ -14,8 +14,9 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from dwnet.checkpoint import load_pretrained, rename_on_load
 from dwnet.registry import BACKBONES
+from dwnet.weights.loading import load_pretrained
+from dwnet.weights.names import rename_on_load
 
 from .fold import Affine, fold_into_linear
 from .layers import Mlp, PatchEmbed, PatchMerging, apply_norm, recompute

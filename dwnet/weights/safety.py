@@ -1,4 +1,4 @@
-"""Loading checkpoints of this stack with PyTorch's ``weights_only`` kept on.
+"""What a file of weights may hold: checkpoints of this stack load with PyTorch's ``weights_only`` kept on.
 
 PyTorch refuses every pickled name that it does not know. mmengine's own checkpoints hold two kinds of
 those (mmengine#1655), the log history and the NumPy arrays in it; the official DWNet files hold their
@@ -8,17 +8,23 @@ reads a file, and to no other library.
 
 ``weights_only`` does not keep a file from crashing or choking Python: a tuple nested a million times overflows the
 stack when it is hashed, and a list of forty levels, each twice the level below, has no end when an error message
-prints it. :func:`check_pickle` finds these before anything is loaded.
+prints it. :func:`check_pickle` finds these before anything is loaded, and :func:`check_file` what is damaged.
 """
 import functools
+import hashlib
+import io
+import json
+import os
 import pickle
 import pickletools
 import threading
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import mmengine.runner.checkpoint
 import numpy as np
@@ -201,6 +207,60 @@ def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth
                 raise pickle.UnpicklingError('it nests objects without end')
     except CycleError as error:
         raise pickle.UnpicklingError('it holds an object that holds itself') from error
+
+
+def check_file(path: str) -> None:
+    """Finds damage that loading would not: no reader of PyTorch or safetensors compares a checksum.
+
+    Raises:
+        Exception: Of whatever kind; the message says what is wrong.
+    """
+    if path.endswith('.safetensors'):
+        metadata, header, tensors = _split(Path(path).read_bytes())
+        if 'sha256' in metadata and metadata['sha256'] != _digest(header, tensors):
+            raise ValueError('its SHA-256 is not the one that it holds of itself; fetch it again')
+    else:
+        with open(path, 'rb') as file:
+            if file.read(4) == b'PK\3\4':  # by which PyTorch knows its zip files
+                _check_archive(path)
+            else:  # older than PyTorch 1.6: magic number, version, system, content, names of storages
+                file.seek(0)
+                for _ in range(5):
+                    check_pickle(file)
+
+
+def _split(content: bytes) -> tuple[dict[str, str], dict[str, Any], memoryview]:
+    """A safetensors file as what is said of it, what is said of each tensor, and the tensors."""
+    start = 8 + int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8:start])
+    return header.pop('__metadata__', {}), header, memoryview(content)[start:]
+
+
+def _digest(header: dict[str, Any], tensors: memoryview) -> str:
+    return hashlib.sha256(json.dumps(header).encode() + tensors).hexdigest()
+
+
+def with_digest(content: bytes) -> bytes:
+    """The same safetensors file with its SHA-256 in its header, where no renaming loses it."""
+    _, header, tensors = _split(content)
+    metadata = dict(format='pt', sha256=_digest(header, tensors))
+    text = json.dumps(dict(__metadata__=metadata, **header)).encode()
+    text += b' ' * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    return len(text).to_bytes(8, 'little') + text + tensors
+
+
+def _check_archive(path: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > os.path.getsize(path):
+            raise ValueError('it claims to hold more bytes than it has')
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise ValueError('it holds two entries of one name')
+        if damaged := archive.testzip():
+            raise ValueError(f'the checksum of its entry {damaged} is wrong')
+        for entry in entries:
+            if entry.filename.endswith('data.pkl'):
+                check_pickle(io.BytesIO(archive.read(entry)))
 
 
 def serve_mmengine() -> None:

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from dwnet.errors import UserError, one_line
-
-from .models import DWNet
-from .registry import lineage, toolbox_of, type_name
+from dwnet.models import DWNet
+from dwnet.registry import lineage, toolbox_of, type_name
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
 _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')

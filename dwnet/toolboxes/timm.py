@@ -20,13 +20,14 @@ from timm.models._features import FeatureGetterNet, feature_take_indices
 from timm.models._features_fx import register_notrace_module
 from torch import Tensor, nn
 
-from dwnet.checkpoint import OFFICIAL_RELEASE, convert_state_dict, load_backbone, load_weights, plain_weights
-from dwnet.compat.serialization import checkpoint_types
 from dwnet.compat.timm_loading import serve_timm
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.models.layers import PatchEmbed, PatchMerging
 from dwnet.models.mixers import ConvMixer, LocalMlp
+from dwnet.weights.loading import load_backbone, load_weights, plain_weights
+from dwnet.weights.names import OFFICIAL_RELEASE, convert_state_dict
+from dwnet.weights.safety import checkpoint_types
 
 for _module in (PatchEmbed, PatchMerging, ConvMixer, LocalMlp):  # torch.fx cannot look into what asks for sizes
     register_notrace_module(_module)
@@ -208,4 +209,4 @@ def _register(name: str, backbone_args: dict[str, str]) -> None:
 
 for _name, _args in MODELS.items():
     _register(_name, _args)
-serve_timm((DWNetClassifier, _Features))
+serve_timm((DWNetClassifier, _Features), checkpoint_types)
