@@ -40,7 +40,7 @@ demo: setup
 	$(RUN) -W ignore tools/demo.py
 
 data: setup
-	$(RUN) -W ignore -m dwnet.datasets.digits
+	$(RUN) -W ignore -m dwnet.demo.digits
 
 test: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO) -m 'not long'

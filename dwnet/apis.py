@@ -15,7 +15,7 @@ from torch import nn
 
 from dwnet.config_names import config_path
 from dwnet.errors import UserError
-from dwnet.models import DWNet
+from dwnet.models.deploy import switch_to_deploy
 from dwnet.registry import class_of, enter_scope, toolbox_of
 from dwnet.toolboxes.swap import swap_backbone
 from dwnet.weights.loading import load_weights, read_checkpoint
@@ -175,23 +175,3 @@ def _around(kind: type, model: nn.Module, **arguments) -> Any:
     Inferencer.__name__ = kind.__name__
     device = str(next(model.parameters()).device)
     return Inferencer(model.cfg, device=device, **arguments)
-
-
-def switch_to_deploy(model: nn.Module) -> nn.Module:
-    """Folds every BatchNorm of the DWNet in a model: the same outputs in eval mode, faster. There is no way back.
-
-    Args:
-        model: A DWNet or any model with one inside.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: If there is no DWNet in it.
-    """
-    backbones = [module for module in model.modules() if isinstance(module, DWNet)]
-    if not backbones:
-        raise ValueError(f'a {type(model).__name__} holds no DWNet, whose BatchNorms could be folded')
-    for backbone in backbones:
-        backbone.switch_to_deploy()
-    return model

@@ -116,12 +116,12 @@ def examine() -> Iterator[Finding]:
         else:
             yield Finding(task, error, f"pip install 'dwnet[{EXTRAS[toolbox]}]'{CONSTRAINTS}")
 
-    from dwnet.datasets import digits
+    from dwnet.demo import digits
     root = digits.ROOT
     if root.exists():
         whole = digits.is_complete(root)
         yield Finding('digits data', f'{root} is {"complete" if whole else "damaged"}',
-                      '' if whole else 'python -m dwnet.datasets.digits')
+                      '' if whole else 'python -m dwnet.demo.digits')
 
 
 def _capabilities(device: str) -> Iterator[Finding]:

@@ -1,4 +1,6 @@
-"""The error that is shown to a person."""
+"""The error that is shown to a person, and what its line is made of."""
+from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -18,6 +20,12 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """Its kind and its message."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+def some(items: Iterable[Any], most: int = 5) -> str:
+    """The first of them in a line."""
+    items = list(items)
+    return ', '.join(map(str, items[:most])) + (', …' if len(items) > most else '')
 
 
 def _one_line(text: str) -> str:

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope, Registry
 # Toolbox → the extra of ours that installs it
 TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
 # What is imported before a type is looked for in the scope dwnet
-LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.datasets.coco', 'transform': 'dwnet.datasets.loading'}
+LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.data.coco', 'transform': 'dwnet.data.loading'}
 
 
 class InToolbox(Registry):

@@ -274,7 +274,7 @@ def main() -> None:
     args = parser.parse_args()
     args.console, args.out = Console(), args.out.resolve()
     random.seed(args.seed)
-    from dwnet.datasets import digits
+    from dwnet.demo import digits
     args.data = args.out / 'digits'
     digits.prepare(args.data, digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9), show_progress=False)
     records = {}

@@ -36,7 +36,7 @@ from rich.table import Table
 
 import dwnet  # noqa: F401  before the toolboxes
 from dwnet.checkpoint import load_weights, read_checkpoint, write_clean
-from dwnet.datasets import digits
+from dwnet.demo import digits
 from dwnet.engine import Runner
 from dwnet.errors import UserError
 

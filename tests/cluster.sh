@@ -35,7 +35,7 @@ python=.venv/bin/python
 export PYTHONPATH=$PWD OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=
 "$python" -W ignore - "$folder/digits" << 'PYTHON'
 import sys
-from dwnet.datasets import digits
+from dwnet.demo import digits
 small = digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9)
 digits.prepare(sys.argv[1], small, show_progress=False)
 PYTHON

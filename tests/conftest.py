@@ -44,7 +44,7 @@ def _in_root(monkeypatch):
 @pytest.fixture(scope='session')
 def small_digits(tmp_path_factory) -> Path:
     """Digits data of a few dozen scenes."""
-    from dwnet.datasets import digits
+    from dwnet.demo import digits
     root = tmp_path_factory.mktemp('data') / 'digits'
     digits.prepare(root, digits.DigitsConfig(renderings=1, train_scenes=24, test_scenes=9), show_progress=False)
     return root

@@ -411,10 +411,11 @@ for name in seen:
     if not name.endswith(('__main__', 'triton_kernels')):  # a program; what only Linux has
         __import__(name)
 print(len(seen))
-from dwnet.engine import preemption, process_group, watch
+from dwnet.engine.distributed import peer_liveness, process_group
+from dwnet.engine.hooks import preemption
 preemption.OutlastSigterm(None)(0)
 with socket.create_server(('127.0.0.1', 0)) as server:
-    watch._keep_alive(socket.create_connection(server.getsockname()))
+    peer_liveness._keep_alive(socket.create_connection(server.getsockname()))
     os.environ |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(server.getsockname()[1]), WORLD_SIZE='2')
     for sys.platform in ('darwin', 'win32'):
         process_group.end_with_parent()

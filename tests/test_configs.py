@@ -17,7 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.structures import InstanceData, PixelData
 
-from dwnet.flops import count
+from dwnet.inspect.flops import count
 from dwnet.models import DWNet
 from dwnet.weights.names import OFFICIAL_RELEASE, official_name
 

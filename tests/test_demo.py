@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dwnet import demo
 from dwnet.config_names import config_path
+from dwnet.demo import three_tasks as demo
 from dwnet.errors import UserError
 
 TASK = demo.TASKS[1]
@@ -89,7 +89,7 @@ def test_two_tasks_share_the_cores_of_a_cpu(gpu, cores, together, monkeypatch, t
     monkeypatch.setattr(demo, '_cores', lambda: cores)
     monkeypatch.setattr(demo, 'run_task', run_task)
     monkeypatch.setattr(demo.digits, 'prepare', lambda root: True)
-    monkeypatch.setattr('dwnet.report.write_report', lambda folder, results: folder / 'report.html')
+    monkeypatch.setattr(demo, 'write_report', lambda folder, results: folder / 'report.html')
     results = demo.run(tmp_path)
     assert list(results) == ['classification', 'detection', 'segmentation']
     assert begun[0] == ('classification', 'None', False)

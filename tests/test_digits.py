@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from sklearn.datasets import load_digits
 
-from dwnet.datasets import digits
+from dwnet.demo import digits
 from dwnet.engine.preflight import check_data
 from dwnet.errors import UserError
 
@@ -153,7 +153,7 @@ def test_a_folder_that_is_there_stays(drawn):
     Path('data/digits/labels/mine.png').write_bytes(b'precious')
     cfg = Config.fromfile(ROOT / 'configs/segmentation/upernet_dwnet-nano_digits.py')
     with pytest.raises(UserError, match='scenes/train is missing .* remove data/digits, and it is made again'):
-        check_data(cfg, 'train')
+        check_data(cfg, 'train', prepare=digits.prepare_if_missing)
     assert not drawn and Path('data/digits/labels/mine.png').read_bytes() == b'precious'
 
 
@@ -161,5 +161,6 @@ def test_a_folder_that_is_there_stays(drawn):
     'classification/dwnet-nano_digits', 'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
     'segmentation/upernet_dwnet-nano_digits'])
 def test_a_config_of_theirs_makes_them(name, drawn):
-    check_data(Config.fromfile(ROOT / f'configs/{name}.py'), 'train', 'val')
+    check_data(Config.fromfile(ROOT / f'configs/{name}.py'), 'train', 'val',
+               prepare=digits.prepare_if_missing)
     assert len(drawn) == 1

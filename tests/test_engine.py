@@ -22,15 +22,16 @@ from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
 from dwnet.checkpoint import read_checkpoint
-from dwnet.datasets.coco import CheckedCocoMetric
+from dwnet.data.coco import CheckedCocoMetric
 from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
-from dwnet.engine.process_group import set_environment
-from dwnet.engine.progress import ProgressHook
+from dwnet.engine.distributed.process_group import set_environment
+from dwnet.engine.hooks.progress import ProgressHook
 from dwnet.engine.runner import _with_metric
 from dwnet.engine.scores import report_scores
 from dwnet.errors import UserError
-from dwnet.report import read_curve, report_training
+from dwnet.inspect.curves import read_curve
+from dwnet.inspect.report import report_training
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
 

@@ -19,9 +19,9 @@ from test_resume import Noise, Stop, runner_for, same, state_of
 
 from dwnet import DWNet
 from dwnet.checkpoint import read_checkpoint
-from dwnet.datasets.own import use_own_data
+from dwnet.data.checks import find_heads
+from dwnet.data.user_data import use_own_data
 from dwnet.engine import Runner
-from dwnet.engine.data_checks import find_heads
 from dwnet.engine.options import (
     enable_early_stopping,
     enable_ema,
@@ -332,7 +332,7 @@ def test_hidden_folders_are_no_data(tmp_path):
 def test_images_without_objects_are_trained_with(tmp_path):
     from mmengine.registry import DATASETS, init_default_scope
 
-    from dwnet.datasets.loading import with_checks
+    from dwnet.data.loading import with_checks
     root = coco_root(tmp_path / 'my')
     content = json.loads((root / 'annotations/all.json').read_text())
     content['annotations'] = [each for each in content['annotations'] if each['image_id'] < 5]
@@ -375,7 +375,7 @@ def test_every_head_of_the_published_models_gets_the_classes(task, tmp_path):
 
 
 def test_weights_of_classes_do_not_outlive_the_classes(tmp_path):
-    from dwnet.datasets.own import _set_num_classes
+    from dwnet.data.user_data import _set_num_classes
     cfg, _ = own('segmentation', masks_root(tmp_path / 'my'))
     assert cfg.model.decode_head.loss_decode.class_weight is None
     model = dict(panoptic_head=dict(num_things_classes=80, num_stuff_classes=0,
@@ -725,7 +725,7 @@ def test_padding_comes_behind_the_mirror():
 def test_a_report_that_fails_hides_no_next_step(called, tool, tmp_path, monkeypatch, capsys):
     from mmengine.hooks import CheckpointHook
 
-    from dwnet.report import report_training
+    from dwnet.inspect.report import report_training
     hook = CheckpointHook()
     hook.best_ckpt_path = 'w d/best.pth'
     failed = []

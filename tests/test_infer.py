@@ -15,9 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dwnet.apis import inferencer, init_model
+from dwnet.deploy.inference import _Writer, find_files, predict
+from dwnet.deploy.inference import infer as infer_files
 from dwnet.errors import UserError
-from dwnet.inference import _Writer, find_files, predict
-from dwnet.inference import infer as infer_files
 
 CONFIGS = {
     'classification': 'configs/classification/dwnet-nano_digits.py',
@@ -176,7 +176,7 @@ def test_label_images_of_namesakes_are_kept_apart(weights, tmp_path):
 
 def test_labels_of_a_head_of_one_channel(tmp_path, monkeypatch):
     """mmseg gives them as 0. and 1."""
-    monkeypatch.setattr('dwnet.inference.make_visualizer', lambda *_: None)
+    monkeypatch.setattr('dwnet.deploy.inference.make_visualizer', lambda *_: None)
     model = SimpleNamespace(cfg=None, dataset_meta=dict(classes=['ground', 'road'], palette=[[0, 0, 0], [255, 0, 0]]))
     writer = _Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=False)
     written = writer._segments(np.array([[0., 1.], [1., 1.]], np.float32), Path('a.jpg'))
@@ -202,7 +202,7 @@ def test_what_cannot_be_written_is_an_error_of_one_line(weights, photos, tmp_pat
     from mmengine.structures import PixelData
     classify = inferencer(CONFIGS['classification'], weights / 'classification.pth')
     panoptic = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=torch.zeros(1, 8, 8)))
-    monkeypatch.setattr('dwnet.inference.predict', lambda *_: [panoptic])
+    monkeypatch.setattr('dwnet.deploy.inference.predict', lambda *_: [panoptic])
     with pytest.raises(UserError, match='of the kind pred_panoptic_seg cannot be written: only classes, objects and s'):
         infer_files(classify, [photos / '0.jpg'], tmp_path / 'out')
     (tmp_path / 'taken').touch()

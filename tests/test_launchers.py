@@ -16,9 +16,9 @@ from conftest import ROOT, run_command
 from test_tools import CLASSIFICATION, CPU, small
 
 from dwnet.checkpoint import read_checkpoint
-from dwnet.engine import process_group, watch
 from dwnet.engine.cli import make_parser
-from dwnet.engine.process_group import join, set_environment
+from dwnet.engine.distributed import peer_liveness, process_group
+from dwnet.engine.distributed.process_group import join, set_environment
 from dwnet.errors import UserError
 
 
@@ -251,21 +251,21 @@ def test_a_machine_whose_name_has_no_address_starts():
 
 
 def test_a_watch_without_a_port_is_told_in_one_line(monkeypatch):
-    monkeypatch.setattr(watch, 'get_dist_info', lambda: (0, 2))
-    monkeypatch.setattr(watch, 'broadcast', lambda _: None)
+    monkeypatch.setattr(peer_liveness, 'get_dist_info', lambda: (0, 2))
+    monkeypatch.setattr(peer_liveness, 'broadcast', lambda _: None)
     monkeypatch.setattr(socket, 'create_server', lambda *_, **__: (_ for _ in ()).throw(OSError('in use')))
     with pytest.raises(UserError, match='rank 0 can open no port'):
-        watch.watch_others()
+        peer_liveness.watch_others()
 
 
 def test_a_watch_that_is_not_let_in_is_told_in_one_line(monkeypatch):
     with socket.create_server(('127.0.0.1', 0)) as server:
         closed = server.getsockname()[1]
-    monkeypatch.setattr(watch, 'get_dist_info', lambda: (1, 2))
-    monkeypatch.setattr(watch, 'broadcast', lambda key: key.copy_(torch.tensor([closed, 5])))
+    monkeypatch.setattr(peer_liveness, 'get_dist_info', lambda: (1, 2))
+    monkeypatch.setattr(peer_liveness, 'broadcast', lambda key: key.copy_(torch.tensor([closed, 5])))
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     with pytest.raises(UserError, match=rf'rank 0 \(127.0.0.1\) cannot be reached on port {closed} \(.*refused'):
-        watch.watch_others()
+        peer_liveness.watch_others()
 
 
 @pytest.mark.long
@@ -379,27 +379,27 @@ def test_the_watch_knows_strangers_and_farewells(monkeypatch, farewell):
     def end(reason: str):
         raise Ended(reason)
 
-    monkeypatch.setattr(watch, '_end', end)
+    monkeypatch.setattr(peer_liveness, '_end', end)
     monkeypatch.delattr(sys, 'last_value', raising=False)  # of a test before this one
     server = socket.create_server(('127.0.0.1', 0))
     strangers = [socket.create_connection(server.getsockname()) for _ in range(2)]
     strangers[0].close()
-    strangers[1].sendall(watch._GREETING.pack(6, 1))
+    strangers[1].sendall(peer_liveness._GREETING.pack(6, 1))
     member = socket.create_connection(server.getsockname())
-    member.sendall(watch._GREETING.pack(7, 1))
+    member.sendall(peer_liveness._GREETING.pack(7, 1))
     if farewell:
-        watch._say_farewell({member: ''})
+        peer_liveness._say_farewell({member: ''})
     member.close()
     if farewell:
-        watch._watch({}, server, token=7, count=1)
+        peer_liveness._watch({}, server, token=7, count=1)
     else:
         with pytest.raises(Ended, match=r'^rank 1 \(127.0.0.1\) has died'):
-            watch._watch({}, server, token=7, count=1)
+            peer_liveness._watch({}, server, token=7, count=1)
 
 
 def test_who_fails_does_not_say_farewell(monkeypatch):
     here, there = socket.socketpair()
     monkeypatch.setattr(sys, 'last_value', UserError('damaged'), raising=False)
-    watch._say_farewell({here: ''})
+    peer_liveness._say_farewell({here: ''})
     here.close()
     assert there.recv(1) == b''

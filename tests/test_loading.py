@@ -12,8 +12,8 @@ from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from dwnet.datasets.coco import CheckedCocoMetric
-from dwnet.datasets.loading import with_checks
+from dwnet.data.coco import CheckedCocoMetric
+from dwnet.data.loading import with_checks
 from dwnet.engine import Runner
 from dwnet.errors import UserError
 
@@ -179,7 +179,7 @@ def read(small_digits, tmp_path, monkeypatch):
         path = tmp_path / 'train.json'
         path.write_text(coco if isinstance(coco, str) else json.dumps(coco))
         lines: list[str] = []
-        monkeypatch.setattr('dwnet.datasets.coco.print_log', lambda line, **_: lines.append(line))
+        monkeypatch.setattr('dwnet.data.coco.print_log', lambda line, **_: lines.append(line))
         cfg = read_config(DETECTION).train_dataloader.dataset
         cfg.update(data_root=str(small_digits), ann_file=str(path))
         dataset = DATASETS.build(with_checks(cfg))

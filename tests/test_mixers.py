@@ -39,7 +39,7 @@ from benchmarks.mixers.run import (  # noqa: E402
 )
 from dwnet import DWNet  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
-from dwnet.flops import count  # noqa: E402
+from dwnet.inspect.flops import count  # noqa: E402
 from dwnet.models.mixers import StaticDepthwiseConv  # noqa: E402
 
 NANO = dict(arch=SIZES['nano'], in_channels=1, out_indices=3)

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import ROOT, read_config, run_python
 
-from dwnet.flops import count
+from dwnet.inspect.flops import count
 from dwnet.weights.names import OFFICIAL_RELEASE
 
 INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())

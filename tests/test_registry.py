@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from dwnet import DWNet
-from dwnet.datasets.loading import with_checks
+from dwnet.data.loading import with_checks
 from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of
 
 # Where mmcv is the lite package, one `import dwnet` comes before the toolbox; nothing else names the project

@@ -27,10 +27,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dwnet.checkpoint import read_checkpoint
-from dwnet.engine import Runner, guard
+from dwnet.engine import Runner
 from dwnet.engine.checkpoints import newest_whole_checkpoint, point_to
-from dwnet.engine.guard import as_plain
-from dwnet.engine.preemption import OutlastSigterm, Preempted
+from dwnet.engine.hooks import non_finite
+from dwnet.engine.hooks.non_finite import as_plain
+from dwnet.engine.hooks.preemption import OutlastSigterm, Preempted
 from dwnet.engine.reproducible import SampleReader, build_train_loader, seed_generators
 from dwnet.errors import UserError
 
@@ -402,7 +403,7 @@ class Poison(Hook):
 def fused(request, monkeypatch) -> bool:
     """Whether the flags are read as on a GPU, in the next step."""
     if request.param == 'late':
-        monkeypatch.setattr(guard, 'reads_late', lambda *_: True)
+        monkeypatch.setattr(non_finite, 'reads_late', lambda *_: True)
     return request.param == 'late'
 
 
@@ -455,7 +456,7 @@ class Driven:
         self.runner = SimpleNamespace(
             optim_wrapper=OptimWrapper(self.optimizer), model=self.model, hooks=[], iter=0, work_dir=str(folder),
             logger=logging.getLogger('driven'), message_hub=MessageHub.get_instance(uuid4().hex))
-        self.hook = guard.GuardHook()
+        self.hook = non_finite.GuardHook()
         self.hook.before_train(self.runner)
 
     def step(self, factor: float = 1., scaler: torch.amp.GradScaler | None = None, gradient: float = 1.) -> dict:

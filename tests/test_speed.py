@@ -15,8 +15,8 @@ from torch import nn
 
 from dwnet import DWNet
 from dwnet.engine import BFloat16OptimWrapper, CompileHook
+from dwnet.engine.hooks.speed import BFloat16Hook
 from dwnet.engine.options import enable_bf16_training, enable_compile, enable_speed
-from dwnet.engine.speed import BFloat16Hook
 from dwnet.errors import UserError
 from dwnet.models.layers import Mlp
 

@@ -267,7 +267,7 @@ def test_launchers_say_how_they_are_called(script, arguments):
 
 
 @pytest.mark.parametrize(
-    'tool', ['tools/train.py', 'tools/test.py', 'tools/demo.py', '-mdwnet', '-mdwnet.datasets.digits'])
+    'tool', ['tools/train.py', 'tools/test.py', 'tools/demo.py', '-mdwnet', '-mdwnet.demo.digits'])
 def test_help_has_an_example(tool):
     assert 'example: ' in run_python(tool, '--help').stdout
 

@@ -11,8 +11,8 @@ from conftest import read_config, run_tool
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 
-from dwnet.engine import waiting
-from dwnet.engine.waiting import Waiting, WaitingHook
+from dwnet.engine.hooks import data_stall
+from dwnet.engine.hooks.data_stall import Waiting, WaitingHook
 
 SEGMENTATION = 'configs/segmentation/upernet_dwnet-nano_digits.py'
 PADDING = dict(padding_size=[2, 3, 4, 5])
@@ -197,7 +197,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 0.
-        monkeypatch.setattr(waiting.time, 'perf_counter', lambda: self.now)
+        monkeypatch.setattr(data_stall.time, 'perf_counter', lambda: self.now)
 
     def batches(self, seconds: list[float]):
         for each in seconds:
@@ -223,7 +223,7 @@ def train(clock: Clock, reading: float, step: float, number: int = 60, **loader)
 
 
 def test_a_training_that_waits_says_so_once(monkeypatch):
-    monkeypatch.setattr(waiting.os, 'cpu_count', lambda: 8)
+    monkeypatch.setattr(data_stall.os, 'cpu_count', lambda: 8)
     said = train(Clock(monkeypatch), reading=.3, step=.7)
     assert len(said) == 2
     assert said[0].startswith('waiting for data: 30% of the time: more workers (train_dataloader.num_workers=8, now 1)')

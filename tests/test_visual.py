@@ -21,16 +21,26 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.metrics import average_precision_score, confusion_matrix, jaccard_score
 from torch import nn
 
-from dwnet import DWNet, analysis
+from dwnet import DWNet
 from dwnet.apis import init_model
 from dwnet.engine import Runner
 from dwnet.engine.options import enable_log_to
 from dwnet.errors import UserError
+from dwnet.inspect import (
+    analysis,
+    cam,
+    coco_errors,
+    confusion,
+    curves,
+    kernels,
+    precision_recall,
+    receptive_field,
+    schedule,
+)
+from dwnet.inspect.batch import browse
+from dwnet.inspect.figure import contact_sheet, new_figure, save
+from dwnet.inspect.samples import draw, make_visualizer, to_picture
 from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
-from dwnet.visual import cam, coco_errors, confusion, curves, kernels, precision_recall, receptive_field, schedule
-from dwnet.visual.batch import browse
-from dwnet.visual.figure import contact_sheet, new_figure, save
-from dwnet.visual.samples import draw, make_visualizer, to_picture
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
 DETECTION = 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'

@@ -14,7 +14,7 @@ from torch import nn
 
 from dwnet import DWNet
 from dwnet.engine import Runner
-from dwnet.engine.preemption import Preempted
+from dwnet.engine.hooks.preemption import Preempted
 
 COLLECTIVES = ('all_reduce', 'broadcast', 'all_gather', 'reduce', 'barrier', 'all_gather_object',
                'broadcast_object_list', 'all_gather_into_tensor')

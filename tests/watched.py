@@ -4,8 +4,8 @@ import time
 import torch
 import torch.distributed
 
-from dwnet.engine.process_group import join
-from dwnet.engine.watch import watch_others
+from dwnet.engine.distributed.peer_liveness import watch_others
+from dwnet.engine.distributed.process_group import join
 
 join()
 watch_others()

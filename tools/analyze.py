@@ -9,10 +9,11 @@ all              predictions beside the truth
 from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
-from dwnet.analysis import analyze
+from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.engine.options import set_checkpoint
 from dwnet.engine.preflight import check_data
+from dwnet.inspect.analysis import analyze
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         help='detections of a lower score are not drawn, and not in the confusion matrix (default: 0.3)')
     args = parser.parse_args()
     cfg = load_config(args)
-    check_data(cfg, 'test')
+    check_data(cfg, 'test', prepare=prepare_if_missing)
     set_checkpoint(cfg, args.checkpoint)
     out = Path(args.out or Path(cfg.work_dir, 'analysis'))
     print(f'analysis: {analyze(cfg, out, args.number, args.threshold)}')

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
+from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.engine.preflight import check_data
-from dwnet.visual.batch import browse
-from dwnet.visual.figure import save
+from dwnet.inspect.batch import browse
+from dwnet.inspect.figure import save
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument('--out', help='the picture (default: SPLIT.png in the work dir)')
     args = parser.parse_args()
     cfg = load_config(args)
-    check_data(cfg, args.split)
+    check_data(cfg, args.split, prepare=prepare_if_missing)
     figure = browse(cfg, args.split, args.number, args.seed)
     print(f"images: {save(figure, args.out or Path(cfg.work_dir, f'{args.split}.png'))}")
 

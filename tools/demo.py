@@ -3,7 +3,7 @@
 import argparse
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
-from dwnet.demo import run
+from dwnet.demo.three_tasks import run
 from dwnet.engine.cli import as_called, run_command
 
 

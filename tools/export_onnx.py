@@ -7,8 +7,8 @@ from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import init_model
+from dwnet.deploy.export import SHAPES, export_onnx
 from dwnet.engine.cli import load_config, make_parser, run_command
-from dwnet.export import SHAPES, export_onnx
 
 
 def main() -> None:

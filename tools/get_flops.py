@@ -6,7 +6,7 @@ from rich.table import Table
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.errors import UserError
-from dwnet.flops import DETECTIONS, PROPOSALS, SHAPES, count
+from dwnet.inspect.flops import DETECTIONS, PROPOSALS, SHAPES, count
 from dwnet.registry import toolbox_of, type_name
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import inferencer
-from dwnet.datasets import digits
+from dwnet.demo import digits
+from dwnet.deploy.inference import find_files, infer
 from dwnet.engine.cli import add_image_arguments, as_called, chosen_device, load_config, run_command
 from dwnet.errors import UserError
-from dwnet.inference import find_files, infer
 
 
 def main() -> None:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.apis import inferencer
-from dwnet.datasets import digits
+from dwnet.demo import digits
+from dwnet.deploy.inference import as_input, find_files, read_images
 from dwnet.engine.cli import add_image_arguments, as_called, chosen_device, load_config, run_command
-from dwnet.engine.progress import ProgressLine
+from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
-from dwnet.inference import as_input, find_files, read_images
-from dwnet.visual import cam, kernels, receptive_field
-from dwnet.visual.figure import contact_sheet, save
-from dwnet.visual.samples import to_picture
+from dwnet.inspect import cam, kernels, receptive_field
+from dwnet.inspect.figure import contact_sheet, save
+from dwnet.inspect.samples import to_picture
 
 NUMBER = 6
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dwnet.engine.cli import as_called, run_command
 from dwnet.errors import UserError
-from dwnet.visual.curves import plot, read_run
-from dwnet.visual.figure import save
+from dwnet.inspect.curves import plot, read_run
+from dwnet.inspect.figure import save
 
 
 def main() -> None:

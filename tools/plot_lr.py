@@ -6,9 +6,9 @@ import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine import Runner
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.errors import UserError
+from dwnet.inspect.figure import save
+from dwnet.inspect.schedule import learning_rates, plot
 from dwnet.registry import enter_scope
-from dwnet.visual.figure import save
-from dwnet.visual.schedule import learning_rates, plot
 
 ASSUMED = 1000  # steps of an epoch
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
+from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine import Runner
 from dwnet.engine.cli import add_speed_options, load_config, make_parser, run_command
 from dwnet.engine.options import (
@@ -32,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
 
     cfg = load_config(args)
-    check_data(cfg, 'test')
+    check_data(cfg, 'test', prepare=prepare_if_missing)
     set_checkpoint(cfg, args.checkpoint)
     if args.show_dir:
         enable_show_dir(cfg, args.show_dir)

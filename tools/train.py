@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Trains any config: classification, detection or segmentation."""
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
+from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine import Runner
 from dwnet.engine.cli import add_fine_tuning_options, add_speed_options, load_config, make_parser, run_command
 from dwnet.engine.options import (
@@ -19,7 +20,7 @@ from dwnet.engine.options import (
 )
 from dwnet.engine.preflight import check_data, preflight
 from dwnet.errors import UserError
-from dwnet.report import report_training
+from dwnet.inspect.report import report_training
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
     cfg = load_config(args)
     if args.data_root:
         enable_own_data(cfg, args)
-    check_data(cfg, 'train', 'val')
+    check_data(cfg, 'train', 'val', prepare=prepare_if_missing)
     if source := args.load_from or cfg.get('load_from'):
         (start_with_new_heads if args.data_root else start_from)(cfg, source)
     enable_fine_tuning(cfg, args)

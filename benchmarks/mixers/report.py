@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dwnet.visual.figure import COLOURS, new_figure, save
+from dwnet.inspect.figure import COLOURS, new_figure, save
 
 MARKERS = 'oDs^v'
 COLUMNS = ('mixer', 'parameters', 'multiply-adds', 'images/s, inference', 'images/s, training', 'top-1')

@@ -29,13 +29,13 @@ from torch.utils.benchmark import Timer  # noqa: E402
 
 import dwnet  # noqa: E402, F401
 from benchmarks.mixers.report import write_report  # noqa: E402
-from dwnet.demo import read_json, write_json  # noqa: E402
+from dwnet.demo.three_tasks import read_json, write_json  # noqa: E402
 from dwnet.engine.cli import run_command  # noqa: E402
-from dwnet.engine.process_group import end_with_parent  # noqa: E402
-from dwnet.engine.progress import ProgressLine  # noqa: E402
+from dwnet.engine.distributed.process_group import end_with_parent  # noqa: E402
+from dwnet.engine.hooks.progress import ProgressLine  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
-from dwnet.flops import count  # noqa: E402
-from dwnet.visual.curves import read_curve, read_run  # noqa: E402
+from dwnet.inspect.curves import read_curve, read_run  # noqa: E402
+from dwnet.inspect.flops import count  # noqa: E402
 
 CONFIG = 'benchmarks/mixers/fashion_mnist.py'
 BATCH_SIZE = 128  # of the config

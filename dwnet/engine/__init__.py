@@ -1,15 +1,15 @@
 """What the Runner needs beyond mmengine."""
 from .checkpoints import GatheredGradientsHook, SafeCheckpointHook
-from .early_stopping import ResumableEarlyStoppingHook
-from .guard import GuardHook
+from .hooks.data_stall import WaitingHook
+from .hooks.early_stopping import ResumableEarlyStoppingHook
+from .hooks.non_finite import GuardHook
+from .hooks.preemption import PreemptionHook
+from .hooks.progress import ProgressHook
+from .hooks.speed import BFloat16Hook, BFloat16OptimWrapper, CompileHook, DeployHook
 from .layer_decay import LayerDecayConstructor
 from .loops import EpochLoop, IterLoop
-from .preemption import PreemptionHook
-from .progress import ProgressHook
 from .reproducible import SeedHook
 from .runner import Runner
-from .speed import BFloat16Hook, BFloat16OptimWrapper, CompileHook, DeployHook
-from .waiting import WaitingHook
 
 __all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'CompileHook', 'DeployHook', 'EpochLoop',
            'GatheredGradientsHook', 'GuardHook', 'IterLoop', 'LayerDecayConstructor', 'PreemptionHook', 'ProgressHook',

@@ -18,8 +18,8 @@ from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
 from dwnet.registry import TOOLBOXES, toolbox_of
 
-from .preemption import EXIT_CODE, Preempted
-from .process_group import started_by
+from .distributed.process_group import started_by
+from .hooks.preemption import EXIT_CODE, Preempted
 
 # https://…, s3://…, also with the slashes that a path loses
 _ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)

@@ -7,8 +7,8 @@ from mmengine.runner.utils import calc_dynamic_intervals
 from torch import nn
 from torch.utils.data import DataLoader
 
+from .hooks.data_stall import Waiting
 from .reproducible import begin_at, build_train_loader
-from .waiting import Waiting
 
 
 def validate_when_due(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int, last: int) -> None:

@@ -31,16 +31,15 @@ from mmengine.registry import (
 from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
 from dwnet.config_names import script
-from dwnet.datasets.loading import with_checks
-from dwnet.datasets.own import use_own_data
-from dwnet.errors import UserError
+from dwnet.data.loading import with_checks
+from dwnet.data.user_data import use_own_data
+from dwnet.errors import UserError, some
 from dwnet.models import DWNet
 from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of, type_name
 from dwnet.weights.loading import read_checkpoint
 
 from .checkpoints import checkpoints_in, pointed_at
-from .data_checks import some
-from .process_group import is_first, world_size
+from .distributed.process_group import is_first, world_size
 
 _OWN_EPOCHS = 50  # most that a training on own data has unless it is told
 _PURPOSES = dict(train='to train', val='to validate', test='to test')

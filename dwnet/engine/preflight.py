@@ -21,13 +21,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.datasets import digits
-from dwnet.errors import UserError, one_line
-from dwnet.models import DWNet
-from dwnet.registry import is_of, lineage, type_name
-from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
-
-from .data_checks import (
+from dwnet.data.checks import (
     Finding,
     check_classes,
     check_files,
@@ -37,6 +31,10 @@ from .data_checks import (
     leaves,
     watch_coco,
 )
+from dwnet.errors import UserError, one_line
+from dwnet.models import DWNet
+from dwnet.registry import is_of, lineage, type_name
+from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
 # Data sets that download themselves, and what is made from them.
 _SELF_FETCHED = {'mmpretrain.CIFAR10', 'mmpretrain.MNIST'}
@@ -100,8 +98,13 @@ def _as_error(findings: list[Finding]) -> UserError:
 # --- Before the data are read ------------------------------------------------------------------------
 
 
-def check_data(cfg: Config, *parts: str) -> None:
-    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says; makes the digits.
+def check_data(cfg: Config, *parts: str, prepare: Callable[..., Path] | None = None) -> None:
+    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says.
+
+    Args:
+        cfg: The config.
+        parts: Those that are needed.
+        prepare: Called with the paths, before anybody looks; makes what it can make, and returns the folder of that.
 
     Raises:
         UserError: If a file or folder is missing.
@@ -112,11 +115,11 @@ def check_data(cfg: Config, *parts: str) -> None:
         for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
             if metric.get('ann_file'):
                 paths.append((f'{part}_evaluator.ann_file', Path(metric['ann_file'])))
-        digits.prepare_if_missing(*(path for _, path in paths))
+        made = prepare(*(path for _, path in paths)) if prepare else None
         for setting, path in paths:
             if not path.exists():
                 setting = setting.replace('dataset', f'{part}_dataloader.dataset', 1)
-                remedy = (f'remove {digits.ROOT}, and it is made again' if path.is_relative_to(digits.ROOT) else
+                remedy = (f'remove {made}, and it is made again' if made and path.is_relative_to(made) else
                           f'put the data there, or say where it is: --cfg-options {setting}=…')
                 raise UserError(f'{path} is missing ({part} data); {remedy}')
 

@@ -31,20 +31,20 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.datasets.loading import with_checks
+from dwnet.data.loading import with_checks
 from dwnet.errors import UserError
 from dwnet.models.layers import turn_on_recomputation
 from dwnet.registry import class_of, is_of, toolbox_of
 from dwnet.weights.loading import load_weights, read_checkpoint
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
-from .guard import GuardHook
+from .distributed.peer_liveness import watch_others
+from .distributed.process_group import end_with_parent, join, set_environment
+from .distributed.sharding import keep_form, lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
+from .hooks.non_finite import GuardHook
+from .hooks.preemption import OutlastSigterm, PreemptionHook
+from .hooks.progress import ProgressHook
 from .loops import EpochLoop, IterLoop
-from .preemption import OutlastSigterm, PreemptionHook
-from .process_group import end_with_parent, join, set_environment
-from .progress import ProgressHook
-from .sharding import keep_form, lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
-from .watch import watch_others
 
 # Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
 _HOOKS = dict(
@@ -68,9 +68,9 @@ class Runner(MMEngineRunner):
     * A training that is interrupted and resumed, in the middle of an epoch too, ends with the weights of one that
       was not: see :mod:`dwnet.engine.reproducible`.
     * Checkpoints cannot be torn, and a damaged one is passed over: :mod:`dwnet.engine.checkpoints`. SIGTERM saves
-      one: :mod:`dwnet.engine.preemption`.
-    * Steps and samples that cannot be used are left out and named: :mod:`dwnet.engine.guard`.
-    * Images that are not whole and broken COCO annotations are named: :mod:`dwnet.datasets`.
+      one: :mod:`dwnet.engine.hooks.preemption`.
+    * Steps and samples that cannot be used are left out and named: :mod:`dwnet.engine.hooks.non_finite`.
+    * Images that are not whole and broken COCO annotations are named: :mod:`dwnet.data`.
     * A checkpoint that does not fit the model is an error.
     * Resuming does not execute the config text that a checkpoint may carry.
     * ``activation_checkpointing`` is of the non-reentrant form; mmengine's leaves modules without a gradient whose
@@ -146,7 +146,7 @@ class Runner(MMEngineRunner):
             from .lean_segmentation import IoUMetric, LeanIoUMetric
             evaluator = _with_metric(evaluator, IoUMetric, LeanIoUMetric)
         elif toolbox_of(self.cfg) == 'mmdet':
-            from dwnet.datasets.coco import CheckedCocoMetric, CocoDataset, CocoMetric
+            from dwnet.data.coco import CheckedCocoMetric, CocoDataset, CocoMetric
             datasets = [(self.cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
             # others, of Cityscapes or Objects365 say, leave nothing out
             if any(isinstance(dataset, dict) and is_of(dataset, CocoDataset, DATASETS) for dataset in datasets):

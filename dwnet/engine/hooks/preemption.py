@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from .checkpoints import PREEMPTED, is_gathering, point_to
+from dwnet.engine.checkpoints import PREEMPTED, is_gathering, point_to
 
 EXIT_CODE = 128 + signal.SIGTERM  # 143, what a shell reports of a process that SIGTERM ended
 

@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 
-from dwnet.apis import switch_to_deploy
+from dwnet.models.deploy import switch_to_deploy
 
 
 @HOOKS.register_module()

@@ -13,7 +13,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from torch import nn
 
-from dwnet.errors import one_line
+from dwnet.errors import one_line, some
 
 # Files of a data set that are looked at, and label images that are read, spread over its length.
 _SAMPLED_FILES, _SAMPLED_LABELS = 100, 20
@@ -23,12 +23,6 @@ class Finding(NamedTuple):
     """What is wrong, where, and what to do; ``stops`` is False where it may be meant."""
     message: str
     stops: bool = True
-
-
-def some(items: Iterable[Any], most: int = 5) -> str:
-    """The first of them in a line."""
-    items = list(items)
-    return ', '.join(map(str, items[:most])) + (', …' if len(items) > most else '')
 
 
 # --- COCO's annotation files -------------------------------------------------------------------------
@@ -52,7 +46,7 @@ def watch_coco() -> Iterator[list[CocoFile]]:
     if 'mmdet' not in sys.modules:
         yield files
         return
-    from dwnet.datasets.coco import CheckedCocoDataset
+    from dwnet.data.coco import CheckedCocoDataset
     api = CheckedCocoDataset.COCOAPI
 
     class Watched(api):

@@ -270,24 +270,28 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
     return True
 
 
-def prepare_if_missing(*paths: str | os.PathLike) -> None:
+def prepare_if_missing(*paths: str | os.PathLike) -> Path:
     """Makes the data at ``data/digits`` if one of ``paths`` is a part of them and that folder is not there.
 
     A folder that is there stays as it is: it may be the user's.
+
+    Returns:
+        ``data/digits``.
     """
     parts = [Path(os.path.normpath(path)).parts for path in paths]
     if not ROOT.exists() and any(part[:2] == ROOT.parts and part[2:3] and part[2] in _PARTS for part in parts):
         prepare(ROOT)
+    return ROOT
 
 
 def main() -> None:
-    """``python -m dwnet.datasets.digits [FOLDER]``."""
+    """``python -m dwnet.demo.digits [FOLDER]``."""
     import argparse
 
     parser = argparse.ArgumentParser(
-        prog='python -m dwnet.datasets.digits',
+        prog='python -m dwnet.demo.digits',
         description='Makes the digits data if it is missing or damaged.',
-        epilog='example: python -m dwnet.datasets.digits data/digits')
+        epilog='example: python -m dwnet.demo.digits data/digits')
     parser.add_argument('root', nargs='?', default=str(ROOT), help='default: %(default)s')
     root = parser.parse_args().root
     print(f'{root}: {"made" if prepare(root) else "complete, nothing to do"}')

@@ -1,4 +1,4 @@
-"""Reports, of the demo or of a training: an HTML file with scores, curves, and predictions beside the truth."""
+"""The report of a training: an HTML file with scores, curves, and predictions beside the truth."""
 import contextlib
 import copy
 import html
@@ -17,18 +17,17 @@ from mmengine.runner import Runner
 from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
-from dwnet.config_names import config_path
 from dwnet.engine.options import main_metric
 from dwnet.engine.scores import NAMES
 from dwnet.errors import one_line
+from dwnet.inspect.curves import read_curve
+from dwnet.inspect.figure import COLOURS, new_figure
+from dwnet.inspect.page import STYLE, embed
+from dwnet.inspect.samples import draw, make_visualizer
 from dwnet.registry import enter_scope
-from dwnet.visual.curves import read_curve
-from dwnet.visual.figure import COLOURS, new_figure
-from dwnet.visual.page import STYLE, embed
-from dwnet.visual.samples import draw, make_visualizer
 
 
-def _plot(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
+def plot_curves(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
     """Curves side by side: title → label of the horizontal axis, and (steps, values)."""
     figure = new_figure(11, 3)
     for axes, (title, (label, curve)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
@@ -38,10 +37,6 @@ def _plot(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def _plot_losses(work_dir: Path, results: dict[str, dict]) -> Image.Image:
-    return _plot({f'{name}: training loss': ('iteration', read_curve(work_dir / name, 'loss')) for name in results})
 
 
 def draw_predictions(cfg: Config, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
@@ -107,7 +102,7 @@ def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
     picture.save(work_dir / 'predictions.png')
     by_epoch = 'max_epochs' in runner.cfg.train_cfg
     length = f'{runner.epoch} epochs' if by_epoch else f'{runner.iter} iterations'
-    curves = _plot({'training loss': ('iteration', read_curve(work_dir, 'loss')),
+    curves = plot_curves({'training loss': ('iteration', read_curve(work_dir, 'loss')),
                     f'validation: {name}': ('epoch' if by_epoch else 'iteration', curve)})
     curves.save(work_dir / 'curves.png')
     path = work_dir / 'report.html'
@@ -118,40 +113,5 @@ def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
 <h2>Training</h2>{embed(curves)}
 <h2>Predictions</h2><p class=hint>Above the truth, below the prediction, on images that were not trained with.</p>
 {embed(picture)}
-""", encoding='utf-8')
-    return path
-
-
-def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> Path:
-    """Writes ``report.html`` and its pictures into ``work_dir``.
-
-    Args:
-        work_dir: The demo's folder, with a folder for each task.
-        results: Task → result, see :func:`dwnet.demo.run_task`.
-        number: Pictures a task.
-
-    Returns:
-        The path of the report.
-    """
-    from dwnet.demo import TASKS
-
-    rows, pictures = [], []
-    for task in TASKS:
-        result = results[task.name]
-        for key in task.scores:
-            rows.append(f'<tr><td>{task.name}<td>{NAMES[key]}<td class=number>{result["scores"][key]:g}'
-                        f'<td class=number>{result["seconds"]:.0f}')
-        picture = draw_predictions(Config.fromfile(config_path(task.config)), Path(result['checkpoint']), number)
-        picture.save(work_dir / f'{task.name}.png')
-        pictures.append(f'<h2>{task.name.capitalize()}</h2><p class=hint>Above the truth, below the '
-                        f'prediction, on test images. {html.escape(task.config)}</p>{embed(picture)}')
-    path = work_dir / 'report.html'
-    path.write_text(f"""<!doctype html><meta charset=utf-8><title>DWNet demo</title>
-<style>{STYLE}</style><h1>DWNet: three tasks, one backbone</h1>
-<p>DWNet-nano on handwritten digits over photographs. Detection and segmentation start from the
-classification weights. Scores are those of mmpretrain, mmdet and mmseg on the test set, whose digits
-occur nowhere in training.</p>
-<table><tr><th>task<th>metric<th>score<th>seconds{''.join(rows)}</table>
-<h2>Training</h2>{embed(_plot_losses(work_dir, results))}{''.join(pictures)}
 """, encoding='utf-8')
     return path

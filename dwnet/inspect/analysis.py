@@ -18,11 +18,11 @@ from pycocotools.coco import COCO
 from dwnet.engine import Runner
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
+from dwnet.inspect import coco_errors, confusion, precision_recall
+from dwnet.inspect.figure import contact_sheet, save
+from dwnet.inspect.page import write_page
+from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
 from dwnet.registry import lineage, toolbox_of
-from dwnet.visual import coco_errors, confusion, precision_recall
-from dwnet.visual.figure import contact_sheet, save
-from dwnet.visual.page import write_page
-from dwnet.visual.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
 
 Picture = tuple[str, str, Path]  # headline, explanation, file
 
@@ -200,7 +200,7 @@ class _Objects(_Task):
         pass  # the metric writes the detections
 
     def finish(self) -> list[Picture]:
-        from dwnet.datasets.coco import CheckedCOCO  # with mmdet
+        from dwnet.data.coco import CheckedCOCO  # with mmdet
         truth = CheckedCOCO(self._ann_file)
         pictures: list[Picture] = []
         for kind in self._kinds:

@@ -16,11 +16,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from dwnet.datasets.loading import LoadWholeImage
-from dwnet.datasets.own import images_below
-from dwnet.engine.progress import ProgressLine
+from dwnet.data.loading import LoadWholeImage
+from dwnet.data.user_data import images_below
+from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
-from dwnet.visual.samples import draw, make_visualizer
+from dwnet.inspect.samples import draw, make_visualizer
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 BEST = 5  # classes that are listed for an image

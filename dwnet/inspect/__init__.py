@@ -1,4 +1,4 @@
-"""Pictures of data, trainings, scores and networks, for people; the tools below tools/ call these.
+"""Pictures of data, trainings, scores and networks, for people, and what they cost; the tools below tools/ call these.
 
 ====================  ==================================================================
 ``figure``            a figure without a window, its colours, contact sheets
@@ -14,5 +14,8 @@
 ``cam``               which part of an image speaks for a class
 ``kernels``           the kernels that a network applies to an image
 ``receptive_field``   which part of an image a feature depends on
+``analysis``          what a checkpoint gets wrong, on one page
+``report``            how a training went, on one page
+``flops``             parameters and multiply-adds, as papers count them
 ====================  ==================================================================
 """

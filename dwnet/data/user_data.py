@@ -27,8 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from dwnet.engine.data_checks import some
-from dwnet.errors import UserError
+from dwnet.errors import UserError, some
 from dwnet.registry import lineage, toolbox_of
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')

@@ -8,8 +8,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
-from .errors import UserError
-from .export import Normalise
+from dwnet.errors import UserError
+
+from .graphs import Normalise
 
 
 class TwoStageDetector(nn.Module):

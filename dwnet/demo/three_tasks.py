@@ -12,7 +12,6 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +21,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dwnet.config_names import config_path
-from dwnet.datasets import digits
 from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
 
-
-@dataclass(frozen=True)
-class Task:
-    """One row of the demo.
-
-    Attributes:
-        name: Also the name of its folder.
-        config: Name of the config.
-        scores: The metrics for the table.
-        quick_epochs: Epochs of the shortened form.
-        pretrained: Starts from the classification weights.
-    """
-    name: str
-    config: str
-    scores: tuple[str, ...]
-    quick_epochs: int
-    pretrained: bool = True
-
-
-TASKS = (
-    Task('classification', 'dwnet::classification/dwnet-nano_digits.py',
-         ('accuracy/top1', 'accuracy/top5'), quick_epochs=2, pretrained=False),
-    Task('detection', 'dwnet::detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
-         ('coco/bbox_mAP', 'coco/segm_mAP'), quick_epochs=1),
-    Task('segmentation', 'dwnet::segmentation/upernet_dwnet-nano_digits.py', ('mIoU', ), quick_epochs=1),
-)
+from . import digits
+from .report import write_report
+from .tasks import TASKS, Task
 
 
 def last_checkpoint(folder: Path) -> Path:
@@ -168,8 +143,6 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
     Returns:
         The result of each task, see :func:`run_task`.
     """
-    from dwnet.report import write_report
-
     console = Console()
     work_dir = Path(work_dir).resolve()
     digits.prepare(digits.ROOT)

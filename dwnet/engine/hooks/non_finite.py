@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.hooks import RemovableHandle
 
+from dwnet.engine.checkpoints import is_gathering
 from dwnet.errors import UserError
 
-from .checkpoints import is_gathering
 from .preemption import PreemptionHook
 
 
