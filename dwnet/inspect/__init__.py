@@ -1,4 +1,4 @@
-"""Pictures of data, trainings, scores and networks, for people, and what they cost; the tools below tools/ call these.
+"""Pictures and reports: what data, trainings, scores and networks look like; the tools below tools/ call these.
 
 ====================  ==================================================================
 ``figure``            a figure without a window, its colours, contact sheets
