@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'dwnet'
 
-# From top to bottom: what a room holds, and the name, below dwnet, that its modules begin with. The empty name is the
+# The rooms from top to bottom, each with the names, below dwnet, that its modules begin with. The empty name is the
 # package itself, whose import sets up what the toolboxes find by name.
 LAYERS = (
     ('commands', ('', '__main__', 'doctor')),
@@ -24,7 +24,7 @@ LAYERS = (
     ('compat', ('compat', )),
     ('ground', ('registry', 'config_names', 'schedules', 'errors', 'version')),
 )
-# (module, what it imports) → why it may. Each is below dwnet. One that is no longer needed fails the test, too.
+# (module, what it imports from above it), both below dwnet → why it may
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 
 
@@ -71,8 +71,6 @@ def imports(module: str) -> set[str]:
 
 IMPORTS = {module: imports(module) for module in FILES}
 ROOMS = [room for room, _ in LAYERS]
-UPWARD = {(module, target) for module, found in IMPORTS.items() for target in found
-          if ROOMS.index(room_of(target)) < ROOMS.index(room_of(module))}
 
 
 def test_every_module_has_a_room():
@@ -86,8 +84,10 @@ def test_the_page_has_the_order():
 
 
 def test_no_import_leads_up():
-    assert not UPWARD - EXCEPTIONS.keys(), 'module, and what it imports from above it'
-    assert not EXCEPTIONS.keys() - UPWARD, 'exceptions that are no longer needed: remove them'
+    upward = {(module, target) for module, found in IMPORTS.items() for target in found
+              if ROOMS.index(room_of(target)) < ROOMS.index(room_of(module))}
+    assert not upward - EXCEPTIONS.keys(), 'a module, and what it imports from above it'
+    assert not EXCEPTIONS.keys() - upward, 'exceptions that are no longer needed: remove them'
     assert all(EXCEPTIONS.values()), 'an exception has a reason'
 
 
