@@ -205,7 +205,7 @@ def test_pretrained_cfgs_name_the_official_files(name):
     official = name.startswith(('dwnet', 'dynamic'))
     assert bool(cfg.has_weights) == official and (not official or cfg.url.endswith(f'/{name}_224.pth'))
     assert (f'{name}.in1k' in timm.list_models(pretrained=True)) == official
-    assert timm.is_model(name) and fnmatch.fnmatch(name, '*dwnet*') and 'timm_models' in timm.models.model_entrypoint(
+    assert timm.is_model(name) and fnmatch.fnmatch(name, '*dwnet*') and 'dwnet.toolboxes' in timm.models.model_entrypoint(
         name).__module__
 
 
