@@ -1,4 +1,6 @@
 """The error that is shown to a person."""
+import difflib
+from collections.abc import Collection
 
 
 class UserError(Exception):
@@ -18,6 +20,13 @@ class UserError(Exception):
 def one_line(error: BaseException) -> str:
     """Its kind and its message."""
     return ' '.join(f'{type(error).__name__}: {error}'.split())
+
+
+def not_among(argument: str, value: object, choices: Collection[str]) -> str:
+    """The message for an argument that is none of its choices, with the nearest of them."""
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    return (f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+            + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 def _one_line(text: str) -> str:

@@ -25,10 +25,11 @@ from dwnet.compat.serialization import checkpoint_types
 from dwnet.compat.timm_loading import serve_timm
 from dwnet.errors import UserError
 from dwnet.models import DWNet
+from dwnet.models.dwnet import SwinBlock
 from dwnet.models.layers import PatchEmbed, PatchMerging
-from dwnet.models.mixers import ConvMixer, LocalMlp
+from dwnet.models.mixers import ConvMixer
 
-for _module in (PatchEmbed, PatchMerging, ConvMixer, LocalMlp):  # torch.fx cannot look into what asks for sizes
+for _module in (PatchEmbed, PatchMerging, ConvMixer, SwinBlock):  # torch.fx cannot look into what asks for sizes
     register_notrace_module(_module)
 
 

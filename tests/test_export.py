@@ -12,12 +12,11 @@ from reference import fill
 from torch import nn
 from torch.export import Dim
 
-from dwnet import DWNet, export
+from dwnet import TOKEN_MIXERS, DWNet, export
 from dwnet.apis import init_model
 from dwnet.errors import UserError
 from dwnet.export import AdaptiveAvgPool, export_onnx
 from dwnet.export_detection import TwoStageDetector
-from dwnet.models.dwnet import TOKEN_MIXERS
 
 NANO = dict(embed_dims=32, depths=(1, 1, 2, 1))
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
@@ -28,7 +27,7 @@ SHAPES = [(1, 3, 224, 224), (2, 3, 75, 122), (3, 3, 96, 41)]
 LONG = pytest.mark.long
 # graphs of dynamic kernels have many nodes, and take their time
 EACH_MIXER = pytest.mark.parametrize('mixer', [
-    pytest.param(m, marks=LONG) if m in ('dynamic', 'inhomogeneous') else m for m in TOKEN_MIXERS])
+    pytest.param(m, marks=LONG) if m in ('dynamic', 'inhomogeneous') else m for m in TOKEN_MIXERS.module_dict])
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -95,7 +94,7 @@ def test_torchscript(mixer, dense, deploy, tmp_path):
 
 
 @LONG
-@pytest.mark.parametrize('mixer', TOKEN_MIXERS)
+@pytest.mark.parametrize('mixer', TOKEN_MIXERS.module_dict)
 def test_torch_export(mixer, tmp_path):
     model = backbone(NANO, mixer)
     dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, )
