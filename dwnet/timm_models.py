@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import initialize
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -115,7 +114,6 @@ class DWNetClassifier(DWNet):
                 (r'^norms', (99999, )),
             ])
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         return set()
 

@@ -1,5 +1,4 @@
-"""Exported models: the same numbers in onnxruntime, TorchScript and torch.export, at any batch and size."""
-import copy
+"""Exported models: the same numbers in onnxruntime and torch.export, at any batch and size."""
 
 import numpy as np
 import onnx
@@ -74,23 +73,6 @@ def test_backbone(arch, mixer, tmp_path):
         images = torch.rand(shape) * 255
         with torch.no_grad():
             assert agree(run_onnx(path, images), model.backbone((images - mean) / std))
-
-
-@EACH_MIXER
-@pytest.mark.parametrize('dense', [False, True])
-@pytest.mark.parametrize('deploy', [False, True])
-def test_torchscript(mixer, dense, deploy, tmp_path):
-    model = backbone(NANO, mixer, dense)
-    scripted = copy.deepcopy(model)
-    if deploy:
-        scripted.switch_to_deploy()
-    torch.jit.save(torch.jit.script(scripted), tmp_path / 'backbone.pt')
-    scripted = torch.jit.load(tmp_path / 'backbone.pt')
-    assert not any('dwnet::' in node.kind() or 'mkldnn' in node.kind() for node in scripted.inlined_graph.nodes())
-    with torch.no_grad():
-        for shape in [*SHAPES, (1, 3, 17, 30)]:
-            x = torch.randn(shape)
-            assert agree(scripted(x), model(x))
 
 
 @LONG

@@ -73,6 +73,9 @@ def test_deployed_it_computes_the_same(variant, shape):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
+@pytest.mark.parametrize('variant', [  # graphs of dynamic kernels have many nodes, and take their time
+    pytest.param(VARIANTS[name], id=name, marks=[pytest.mark.long] * ('dynamic' in name or 'inhom' in name))
+    for name in VARIANTS])
 def test_in_onnx(variant, tmp_path):
     cfg = read_config(CLASSIFICATION)
     cfg.model.backbone.update(copy.deepcopy(variant))

@@ -3,7 +3,6 @@
 Paper: "Demystifying Local Vision Transformer: Sparse Connectivity, Weight Sharing, and Dynamic
 Weight", Han et al., ICLR 2022, arXiv 2106.04263. Official code: Atten4Vis/DemystifyLocalViT (MIT).
 """
-import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -247,15 +246,6 @@ class DWNet(BaseModule):
     def _normalise(self, i: int, x: Tensor) -> Tensor:
         return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x
 
-    def __prepare_scriptable__(self) -> nn.Module:
-        """What torch.jit.script compiles: this network, traced. The trace fits all batches and sizes."""
-        if self.training:
-            raise RuntimeError('call eval() first: TorchScript keeps the mode that a DWNet is in')
-        image = next(self.parameters()).new_zeros(2, self.patch_embed.proj.in_channels, 64, 64)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of every int() of a channel number
-            return _Traced(torch.jit.trace(self, image, check_trace=False))
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """How deep a parameter lies, as mmpretrain's backbones tell it, for layer-wise learning-rate decay.
 
@@ -292,17 +282,6 @@ class DWNet(BaseModule):
         super().train(mode)
         self._freeze()
         return self
-
-
-class _Traced(nn.Module):
-    """A traced network, for torch.jit.script, which takes no other module in the place of one."""
-
-    def __init__(self, graph: torch.jit.ScriptModule) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, x: Tensor):
-        return self.graph(x)
 
 
 # Twice: `dwnet.DWNet` is found from any toolbox without an import, plain `DWNet` after `import dwnet`.
