@@ -11,7 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-triton = pytest.importorskip('triton')
+from dwnet.ops import hardware
+
+triton = pytest.importorskip('triton', minversion=hardware.TRITON)
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 with pytest.MonkeyPatch.context() as patch:
     if DEVICE == 'cpu':

@@ -61,7 +61,7 @@ def test_the_same_classes_and_no_logits(meta, how, align_corners):
 def test_without_samples_and_with_one_output():
     from dwnet.engine.lean_segmentation import make_lean
     model, inputs = small_segmentor(2), torch.randn(2, 3, 64, 64)
-    model.decode_head.conv_seg = torch.nn.Conv2d(64, 1, 1)  # as out_channels=1 makes it
+    model.decode_head.conv_seg = torch.nn.Conv2d(model.decode_head.channels, 1, 1)  # as out_channels=1 makes it
     model.decode_head.threshold = .5
     with torch.no_grad():
         expected, with_size = model.predict(inputs), model.predict(inputs, samples_for(inputs, ori_shape=(70, 90)))

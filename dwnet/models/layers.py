@@ -5,7 +5,7 @@ Feature maps are (B, C, H, W) everywhere. They lie channels-last in memory, so t
 """
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -23,6 +23,9 @@ from torch.utils.checkpoint import checkpoint
 
 _ALL_MODULES_HOOKS = (
     _global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
+
+# A compiled graph of PyTorch 2.6 updates BatchNorm's statistics twice in a block that is recomputed.
+TWICE_IN_GRAPHS = Version(torch.__version__) < Version('2.11')
 
 
 def missing_to(multiple: int, length: int) -> int:
@@ -133,7 +136,10 @@ def recompute(block: nn.Module, *args, forward: Callable | None = None, **kwargs
     mmengine#1425). BatchNorm would count the batch twice, so the second pass leaves its statistics
     alone, when the block is training.
     """
-    forward = forward or block
+    return (_recompute_outside_graphs() if TWICE_IN_GRAPHS else _recompute)(block, forward or block, *args, **kwargs)
+
+
+def _recompute(block: nn.Module, forward: Callable, *args, **kwargs) -> Any:
     if torch.compiler.is_compiling():  # the graph updates the statistics once, whatever is recomputed
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
@@ -143,8 +149,9 @@ def recompute(block: nn.Module, *args, forward: Callable | None = None, **kwargs
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-if Version(torch.__version__) < Version('2.11'):  # the compiled graph of 2.6 updates the statistics twice
-    recompute = torch.compiler.disable(recompute)
+@cache
+def _recompute_outside_graphs() -> Callable:
+    return torch.compiler.disable(_recompute)  # which imports the compiler, so not before it is needed
 
 
 def turn_on_recomputation(model: nn.Module, names: str | Sequence[str]) -> None:
