@@ -24,12 +24,8 @@ from dwnet.compat.serialization import checkpoint_types
 from dwnet.compat.timm_loading import serve_timm
 from dwnet.errors import UserError
 from dwnet.models import DWNet
-from dwnet.models.dwnet import SwinBlock
 from dwnet.models.layers import PatchEmbed, PatchMerging
-from dwnet.models.mixers import ConvMixer
-
-for _module in (PatchEmbed, PatchMerging, ConvMixer, SwinBlock):  # torch.fx cannot look into what asks for sizes
-    register_notrace_module(_module)
+from dwnet.models.mixers import ConvMixer, TokenMixer
 
 
 class DWNetClassifier(DWNet):
@@ -51,6 +47,9 @@ class DWNetClassifier(DWNet):
         self.feature_info = [dict(num_chs=channels, reduction=2**(i + 2), module=f'stages.{i}')
                              for i, channels in enumerate(self.channels)]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+        for module in self.modules():  # torch.fx cannot look into what asks for sizes
+            if isinstance(module, (PatchEmbed, PatchMerging, ConvMixer, TokenMixer)):
+                register_notrace_module(type(module))
         initialize(self, self.init_cfg)
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -225,7 +225,8 @@ class ConvMixer(nn.Module):
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
         x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
-        takes_relu = getattr(self.spatial, 'takes_relu', False) and only_computes(self.spatial, type(self.spatial))
+        kind = type(self.spatial)  # a wrapper may pass on what it is asked for, so its class is asked
+        takes_relu = getattr(kind, 'takes_relu', False) and only_computes(self.spatial, kind)
         if takes_relu and isinstance(self.bn_spatial, nn.Identity):
             x = self.spatial(x, relu=True)
         else:

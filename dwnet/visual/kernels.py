@@ -40,7 +40,7 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
 
     def keep(module: nn.Module, arguments: tuple, output: Tensor) -> None:
         try:
-            found.append(module.predict_kernel(arguments[0]))
+            found.append(module.predict_kernel(arguments[0]).detach())
         except NotImplementedError as error:
             raise UserError(f'the kernels cannot be drawn: {error}') from None
 
