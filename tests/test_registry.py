@@ -1,4 +1,5 @@
 """The backbone in stock configs of the three toolboxes, each in a fresh process."""
+import importlib.machinery
 import sys
 import types
 
@@ -82,6 +83,8 @@ def test_stock_config_trains_with_only_the_backbone_replaced(toolbox, name):
     assert 'stepped dwnet.models.dwnet True True' in run_python('-c', code).stdout
 
 
+@pytest.mark.skipif(importlib.machinery.PathFinder.find_spec('pkg_resources') is None, reason=(
+    'waits for setuptools below 82: without pkg_resources mmengine finds no config until dwnet is imported'))
 def test_found_without_any_import():
     """mmpretrain needs no compiled operators, so there the config's type alone brings the project in."""
     code = STOCK.format(first='', toolbox='mmpretrain', code=CODE['mmpretrain'].replace('TYPE', "'dwnet.DWNet'"))

@@ -38,9 +38,20 @@ def _one_tile(monkeypatch):
 
 
 def _mend_interpreter(monkeypatch):
-    """Triton 3.6 takes int() of arrays of one element for the bounds of a loop, which NumPy 2.4 refuses."""
+    """Triton 3.6 takes int() of arrays of one element for the bounds of a loop, which NumPy 2.4 refuses.
+
+    Triton 3.9 takes a comparison of scalars for an integer when it becomes a block, and no integers for masks.
+    """
     from triton.runtime import interpreter
-    original = interpreter._patch_lang_tensor
+    original, splat = interpreter._patch_lang_tensor, interpreter.InterpreterBuilder.create_splat
+
+    def create_splat(builder, *types_and_value):
+        value = types_and_value[-1]
+        if value.data.dtype == bool:
+            value = interpreter.TensorHandle(value.data, triton.language.int1)
+        return splat(builder, *types_and_value[:-1], value)
+
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_splat', create_splat)
 
     def patch_lang_tensor(tensor, scope):
         original(tensor, scope)

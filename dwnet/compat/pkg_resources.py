@@ -1,4 +1,4 @@
-"""A stand-in for ``pkg_resources``: the functions that mmengine 0.10 calls.
+"""A stand-in for ``pkg_resources``: the functions that mmengine 0.10 calls, and one that pytest calls.
 
 setuptools 82 dropped the module, and a new environment of Python 3.12 or newer has no setuptools at all. mmengine asks
 it where a toolbox is installed; open-mmlab/mmengine#1676 asks ``importlib.metadata``, as is done here.
@@ -34,6 +34,10 @@ class Distribution:
 
 
 get_distribution = Distribution
+
+
+def fixup_namespace_packages(path: str, parent: object = None) -> None:
+    """pytest calls it for a new folder on ``sys.path``. There is nothing to do: no namespaces are declared here."""
 
 
 def __getattr__(name: str):
