@@ -8,7 +8,7 @@ import sys
 
 from .version import __version__
 
-__all__ = ['DWNet', '__version__']
+__all__ = ['DWNet', 'TOKEN_MIXERS', '__version__']
 
 import_error: ImportError | None = None  # which `python -m dwnet` shows
 
@@ -21,6 +21,7 @@ try:
     safety.serve_mmengine()
     timm_registration.register_when_imported()
     from .models import DWNet  # imports mmcv, so it comes after compat
+    from .registry import TOKEN_MIXERS
 except Exception as error:  # a broken package may raise anything
     from .doctor import HEADLESS, lacks_display_library
     remedy = HEADLESS + '; ' if lacks_display_library(str(error)) else ''

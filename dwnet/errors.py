@@ -1,5 +1,6 @@
 """The error that is shown to a person, and what its line is made of."""
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -26,6 +27,13 @@ def some(items: Iterable[Any], most: int = 5) -> str:
     """The first of them in a line."""
     items = list(items)
     return ', '.join(map(str, items[:most])) + (', …' if len(items) > most else '')
+
+
+def not_among(argument: str, value: object, choices: Collection[str]) -> str:
+    """The message for an argument that is none of its choices, with the nearest of them."""
+    near = difflib.get_close_matches(str(value), choices, n=1)
+    return (f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+            + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 def _one_line(text: str) -> str:

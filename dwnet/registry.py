@@ -36,6 +36,8 @@ class InToolbox(Registry):
 REGISTRIES = {root.name: InToolbox(root.name, parent=root, scope='dwnet', locations=[LOCATIONS.get(root.name, 'dwnet')])
               for root in vars(mmengine.registry).values() if isinstance(root, Registry)}
 BACKBONES, DATASETS, TRANSFORMS = (REGISTRIES[name] for name in LOCATIONS)
+# What `token_mixer` of DWNet names; a mixer of a user's own is added by `@TOKEN_MIXERS.register_module('its name')`.
+TOKEN_MIXERS = Registry('token mixer', scope='dwnet', locations=['dwnet.models'])
 
 
 def class_of(config: dict, registry: Registry, scope: str | None = None) -> Any:

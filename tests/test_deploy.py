@@ -10,10 +10,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 from torch import nn
 
-from dwnet import DWNet
+from dwnet import TOKEN_MIXERS, DWNet
 from dwnet.apis import init_model, switch_to_deploy
 from dwnet.engine import DeployHook
-from dwnet.models.dwnet import TOKEN_MIXERS
 from dwnet.models.layers import Mlp, only_computes
 
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
@@ -30,7 +29,7 @@ def randomise_norms(model: nn.Module) -> None:
 
 
 @pytest.mark.parametrize('dense', [False, True])
-@pytest.mark.parametrize('mixer', TOKEN_MIXERS)
+@pytest.mark.parametrize('mixer', TOKEN_MIXERS.module_dict)
 @pytest.mark.parametrize('arch', ['tiny', pytest.param('base', marks=pytest.mark.long)])
 def test_outputs_stay(arch, mixer, dense, device):
     model = DWNet(arch, mixer, **(DENSE if dense else {})).to(device).eval()
@@ -160,7 +159,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize('watch', ['hooks', 'global hook', 'wrappers'])
 @pytest.mark.parametrize('deploy', [False, True])
-@pytest.mark.parametrize('mixer', TOKEN_MIXERS)
+@pytest.mark.parametrize('mixer', TOKEN_MIXERS.module_dict)
 def test_every_layer_is_called(mixer, deploy, watch):
     """What is hung on a layer, or around it, sees the layer's input once, and the outputs stay."""
     model = DWNet(dict(embed_dims=32, depths=(1, 1, 1, 1)), mixer, **DENSE).eval()

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dwnet import DWNet
-from dwnet.models.dwnet import TOKEN_MIXERS
+from dwnet import TOKEN_MIXERS, DWNet
 from dwnet.models.layers import PatchMerging, pad_to_multiple
 from dwnet.models.mixers import InhomogeneousDepthwiseConv, LocalMlp
 
 NANO = dict(embed_dims=16, depths=(1, 1, 2, 1))
-MIXERS = list(TOKEN_MIXERS)
+MIXERS = list(TOKEN_MIXERS.module_dict)
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
 
 
@@ -228,7 +227,7 @@ def local_mlp_by_loops(mixer: LocalMlp, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize('shifted', [False, True])
 @pytest.mark.parametrize('size', [(7, 7), (5, 9), (14, 8), (10, 11)])
 def test_local_mlp_against_loops(size, shifted):
-    mixer = LocalMlp(64, shifted).double()
+    mixer = LocalMlp(64, shifted=shifted).double()
     x = torch.randn(2, 64, *size, dtype=torch.float64)
     with torch.no_grad():
         assert torch.allclose(mixer(x), local_mlp_by_loops(mixer, x), rtol=1e-9, atol=1e-9)

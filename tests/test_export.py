@@ -1,5 +1,4 @@
-"""Exported models: the same numbers in onnxruntime, TorchScript and torch.export, at any batch and size."""
-import copy
+"""Exported models: the same numbers in onnxruntime and torch.export, at any batch and size."""
 
 import numpy as np
 import onnx
@@ -12,14 +11,13 @@ from reference import fill
 from torch import nn
 from torch.export import Dim
 
-from dwnet import DWNet
+from dwnet import TOKEN_MIXERS, DWNet
 from dwnet.apis import init_model
 from dwnet.deploy import export
 from dwnet.deploy.detection_graph import TwoStageDetector
 from dwnet.deploy.export import export_onnx
 from dwnet.deploy.graphs import AdaptiveAvgPool
 from dwnet.errors import UserError
-from dwnet.models.dwnet import TOKEN_MIXERS
 
 NANO = dict(embed_dims=32, depths=(1, 1, 2, 1))
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
@@ -30,7 +28,7 @@ SHAPES = [(1, 3, 224, 224), (2, 3, 75, 122), (3, 3, 96, 41)]
 LONG = pytest.mark.long
 # graphs of dynamic kernels have many nodes, and take their time
 EACH_MIXER = pytest.mark.parametrize('mixer', [
-    pytest.param(m, marks=LONG) if m in ('dynamic', 'inhomogeneous') else m for m in TOKEN_MIXERS])
+    pytest.param(m, marks=LONG) if m in ('dynamic', 'inhomogeneous') else m for m in TOKEN_MIXERS.module_dict])
 
 
 def randomise(model: nn.Module) -> nn.Module:
@@ -79,25 +77,8 @@ def test_backbone(arch, mixer, tmp_path):
             assert agree(run_onnx(path, images), model.backbone((images - mean) / std))
 
 
-@EACH_MIXER
-@pytest.mark.parametrize('dense', [False, True])
-@pytest.mark.parametrize('deploy', [False, True])
-def test_torchscript(mixer, dense, deploy, tmp_path):
-    model = backbone(NANO, mixer, dense)
-    scripted = copy.deepcopy(model)
-    if deploy:
-        scripted.switch_to_deploy()
-    torch.jit.save(torch.jit.script(scripted), tmp_path / 'backbone.pt')
-    scripted = torch.jit.load(tmp_path / 'backbone.pt')
-    assert not any('dwnet::' in node.kind() or 'mkldnn' in node.kind() for node in scripted.inlined_graph.nodes())
-    with torch.no_grad():
-        for shape in [*SHAPES, (1, 3, 17, 30)]:
-            x = torch.randn(shape)
-            assert agree(scripted(x), model(x))
-
-
 @LONG
-@pytest.mark.parametrize('mixer', TOKEN_MIXERS)
+@pytest.mark.parametrize('mixer', TOKEN_MIXERS.module_dict)
 def test_torch_export(mixer, tmp_path):
     model = backbone(NANO, mixer)
     dynamic = ({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, )

@@ -23,7 +23,7 @@ from mmpretrain.registry import DATASETS
 
 sys.path.insert(0, str(ROOT))
 from benchmarks.mixers import draw  # noqa: E402
-from benchmarks.mixers.bodies import KernelBody, SharedDepthwiseConv, SwinBlockBody  # noqa: E402
+from benchmarks.mixers.bodies import SharedDepthwiseConv, SwinBlockBody  # noqa: E402
 from benchmarks.mixers.report import write_report  # noqa: E402
 from benchmarks.mixers.run import (  # noqa: E402
     ABLATIONS,
@@ -66,11 +66,10 @@ def test_window_attention_is_that_of_swin():
 
 
 def body_of(name: str, **options) -> DWNet:
-    kinds = dict(SwinBlockBody=SwinBlockBody, KernelBody=KernelBody)
     variant = dict((MIXERS | ABLATIONS)[name])
-    if (kind := variant.pop('type', None)) == 'SwinBlockBody':
-        variant['image_size'] = 56
-    return kinds.get(kind, DWNet)(**NANO, **options, **variant)
+    if variant.pop('type', None) == 'SwinBlockBody':
+        return SwinBlockBody(image_size=56, **NANO, **options, **variant)
+    return DWNet(**NANO, **options, **variant)
 
 
 @pytest.mark.parametrize('name', [*MIXERS, *ABLATIONS])
@@ -99,7 +98,7 @@ def test_folded_bodies_compute_the_same(name):
 
 @pytest.mark.parametrize('share, kernels', [(1, 32), (8, 4), (0, 1)])
 def test_shared_kernels(share, kernels):
-    shared, plain = SharedDepthwiseConv(32, 7, share), StaticDepthwiseConv(32, dict(type='BN'))
+    shared, plain = SharedDepthwiseConv(32, share=share), StaticDepthwiseConv(32, dict(type='BN'))
     assert shared.weight.shape == (kernels, 1, 7, 7)
     with torch.no_grad():
         plain.weight.copy_(torch.stack([shared.weight[c * kernels // 32] for c in range(32)]))

@@ -10,7 +10,6 @@ import torch
 from conftest import run_python
 from reference import fill, image
 from timm.data import resolve_model_data_config
-from timm.layers import set_scriptable
 from timm.models import create_feature_extractor, get_graph_node_names, group_parameters
 from timm.models._hub import save_for_hf
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
@@ -158,23 +157,6 @@ def test_intermediates(name):
         pruned = model.forward_intermediates(x, [0, 2], intermediates_only=True)
         assert all(torch.equal(a, all_maps[i]) for a, i in zip(pruned, (0, 2))) and len(model.stages) == 3
         assert model(x).shape[1] == model.num_features == 128
-
-
-@pytest.mark.parametrize('name', [
-    pytest.param(name, marks=pytest.mark.long) if 'dynamic' in name else name for name in NAMES[::2]])
-def test_torchscript(name, tmp_path):
-    """Scripted and traced models run at any batch and size, from a file, without this project."""
-    with set_scriptable(True):
-        model = nano(name, num_classes=5)
-    torch.jit.save(torch.jit.script(model), tmp_path / 'scripted.pt')
-    scripted = torch.jit.load(tmp_path / 'scripted.pt')
-    assert 'dwnet::' not in str(scripted.inlined_graph)
-    with torch.no_grad():
-        for shape in ((1, 3, 64, 64), (3, 3, 45, 130), (2, 3, 20, 20)):
-            x = torch.randn(shape)
-            assert torch.allclose(scripted(x), model(x), rtol=1e-4, atol=1e-5)
-    with pytest.raises(RuntimeError, match=r'call eval\(\) first'):
-        torch.jit.script(model.train())
 
 
 @EACH_MIXER

@@ -1,6 +1,6 @@
-"""The bodies that DWNet is compared with: of the same depths, widths, stem, patch merging and MLP.
+"""What DWNet is compared with: other token mixers, and bodies of the same depths, widths, stem, patch merging and MLP.
 
-``fashion_mnist.py`` imports this, so that ``model.backbone.type`` finds them.
+``fashion_mnist.py`` imports this, so that ``model.backbone`` finds them by their names.
 """
 import math
 from collections.abc import Callable
@@ -9,7 +9,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models.utils import ShiftWindowMSA
 from torch import Tensor, nn
 
-from dwnet import DWNet
+from dwnet import TOKEN_MIXERS, DWNet
+from dwnet.models import TokenMixer
 from dwnet.models.fold import fold_into_conv
 from dwnet.models.mixers import WINDOW_SIZE, LocalMlp, StaticDepthwiseConv
 from dwnet.ops import depthwise_conv2d
@@ -37,13 +38,15 @@ class WindowAttention(nn.Module):
         return self.attention(tokens, x.shape[-2:]).transpose(1, 2).unflatten(2, x.shape[-2:])
 
 
-class ProjectedConv(nn.Module):
+@TOKEN_MIXERS.register_module('projected')
+class ProjectedConv(TokenMixer):
     """A static depth-wise convolution between the projections of the local MLP: (B, C, H, W) → (B, C, H, W)."""
+    in_swin_block = True
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, norm_cfg: dict, kernel_size: int = 7, shifted: bool = False) -> None:
         super().__init__()
         self.value = nn.Linear(dim, dim)
-        self.spatial = StaticDepthwiseConv(dim, dict(type='BN'))
+        self.spatial = StaticDepthwiseConv(dim, norm_cfg, kernel_size)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,14 +57,13 @@ class ProjectedConv(nn.Module):
 # What makes each from its channels, the size of its map, and whether its windows are shifted.
 IN_SWIN_BLOCK: dict[str, Callable[[int, int, bool], nn.Module]] = {
     'attention': WindowAttention,
-    'local_mlp': lambda dim, size, shifted: LocalMlp(dim, shifted, min(size, WINDOW_SIZE)),
-    'static': lambda dim, size, shifted: ProjectedConv(dim),
+    'local_mlp': lambda dim, size, shifted: LocalMlp(dim, kernel_size=min(size, WINDOW_SIZE), shifted=shifted),
 }
 
 
 @MODELS.register_module()
 class SwinBlockBody(DWNet):
-    """DWNet's body of Swin's residual blocks: LayerNorm in front of the mixer and of the MLP.
+    """DWNet's body of Swin's residual blocks, with windows that are no larger than the maps, as in Swin.
 
     Args:
         mixer: One of ``IN_SWIN_BLOCK``.
@@ -77,16 +79,19 @@ class SwinBlockBody(DWNet):
                 block.mixer = IN_SWIN_BLOCK[mixer](dim, size, j % 2 == 1)
 
 
-class SharedDepthwiseConv(nn.Module):
+@TOKEN_MIXERS.register_module('shared')
+class SharedDepthwiseConv(TokenMixer):
     """A depth-wise convolution whose kernels are shared by neighbouring channels: (B, C, H, W) → (B, C, H, W).
 
     Args:
         dim: Channels C.
+        norm_cfg: Not used.
         kernel_size: Height and width of the kernels, odd.
         share: Channels that have a kernel in common; 1 is the usual convolution, 0 one kernel for all.
     """
+    takes_relu = True
 
-    def __init__(self, dim: int, kernel_size: int, share: int) -> None:
+    def __init__(self, dim: int, norm_cfg: dict | None = None, kernel_size: int = 7, share: int = 1) -> None:
         super().__init__()
         self.share = math.gcd(dim, share)
         like = nn.Conv2d(dim, dim, kernel_size, groups=dim)  # for its initialisation
@@ -101,20 +106,3 @@ class SharedDepthwiseConv(nn.Module):
         self.weight = nn.Parameter(self.weight.detach().repeat_interleave(self.share, 0))
         self.share = 1
         return fold_into_conv(self, norm)
-
-
-@MODELS.register_module()
-class KernelBody(DWNet):
-    """DWNet with static kernels of another size, or shared between channels.
-
-    Args:
-        kernel_size: Height and width of the kernels, odd.
-        share: As for :class:`SharedDepthwiseConv`.
-        kwargs: As for :class:`dwnet.DWNet`.
-    """
-
-    def __init__(self, kernel_size: int = 7, share: int = 1, **kwargs) -> None:
-        super().__init__(token_mixer='static', **kwargs)
-        for dim, stage in zip(self.channels, self.stages):
-            for block in stage.blocks:
-                block.mixer.spatial = SharedDepthwiseConv(dim, kernel_size, share)

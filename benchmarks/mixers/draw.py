@@ -15,7 +15,6 @@ sys.path.insert(0, str(ROOT))  # for benchmarks.mixers
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.patches import FancyBboxPatch  # noqa: E402
@@ -24,13 +23,12 @@ from torch import Tensor, nn  # noqa: E402
 import dwnet  # noqa: E402, F401  before mmpretrain
 from benchmarks.mixers.bodies import WindowAttention  # noqa: E402
 from dwnet.models.mixers import (  # noqa: E402
-    KERNEL_SIZE,
     DynamicDepthwiseConv,
     InhomogeneousDepthwiseConv,
     LocalMlp,
     StaticDepthwiseConv,
 )
-from dwnet.ops import dynamic_depthwise_conv2d, predicted_depthwise_conv2d  # noqa: E402
+from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d  # noqa: E402
 
 HEIGHT, WIDTH, DIM = 7, 14, 64  # two windows, side by side
 POSITIONS = HEIGHT * WIDTH
@@ -53,8 +51,7 @@ def of_dynamic(module: DynamicDepthwiseConv, x: Tensor) -> Tensor:
 
 def of_inhomogeneous(module: InhomogeneousDepthwiseConv, x: Tensor) -> Tensor:
     inputs = basis()
-    hidden = F.relu(module.bn(module.squeeze(x))).expand(len(inputs), -1, -1, -1)
-    return predicted_depthwise_conv2d(inputs, hidden, module.predict.weight, module.predict.bias, KERNEL_SIZE)
+    return inhomogeneous_depthwise_conv2d(inputs, module.predict_kernel(x).expand(len(inputs), *[-1] * 5))
 
 
 def of_local_mlp(module: LocalMlp, x: Tensor) -> Tensor:
@@ -81,7 +78,7 @@ MIXERS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, Tensor], T
     'depth-wise convolution': (lambda: StaticDepthwiseConv(DIM, BN), of_convolution),
     'dynamic\ndepth-wise convolution': (lambda: DynamicDepthwiseConv(DIM, BN), of_dynamic),
     'inhomogeneous dynamic\ndepth-wise convolution': (lambda: InhomogeneousDepthwiseConv(DIM, BN), of_inhomogeneous),
-    'local MLP': (lambda: LocalMlp(DIM, shifted=False), of_local_mlp),
+    'local MLP': (lambda: LocalMlp(DIM), of_local_mlp),
     'local attention': (lambda: WindowAttention(DIM, WIDTH, shifted=False), of_attention),
 }
 

@@ -56,11 +56,11 @@ MIXERS = {
     'window attention': dict(type='SwinBlockBody', mixer='attention'),
 }
 ABLATIONS = {
-    'static, 3×3': dict(type='KernelBody', kernel_size=3),
-    'static, 5×5': dict(type='KernelBody', kernel_size=5),
-    'static, 9×9': dict(type='KernelBody', kernel_size=9),
-    'static, a kernel for all channels': dict(type='KernelBody', share=0),
-    "static, in attention's block": dict(type='SwinBlockBody', mixer='static'),
+    'static, 3×3': dict(kernel_size=3),
+    'static, 5×5': dict(kernel_size=5),
+    'static, 9×9': dict(kernel_size=9),
+    'static, a kernel for all channels': dict(token_mixer=dict(type='shared', share=0)),
+    "static, in attention's block": dict(token_mixer='projected'),
 }
 
 
@@ -87,8 +87,10 @@ def prepare_data(source: Path, folder: Path) -> None:
 def options_of(variant: dict, args: argparse.Namespace) -> dict:
     """What a variant changes in the config, by the names of ``--cfg-options``."""
     arch = SIZES[args.size]
-    options = {f'model.backbone.{key}': value for key, value in variant.items()}
-    options |= {f'model.backbone.arch.{key}': value for key, value in arch.items()}
+    options = {}
+    for part, value in (variant | dict(arch=arch)).items():
+        settings = {f'.{key}': setting for key, setting in value.items()} if isinstance(value, dict) else {'': value}
+        options |= {f'model.backbone.{part}{key}': setting for key, setting in settings.items()}
     if variant.get('type') == 'SwinBlockBody':
         options['model.backbone.image_size'] = args.image_size
     options['model.head.in_channels'] = arch['embed_dims'] * 8

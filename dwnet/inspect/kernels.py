@@ -1,4 +1,4 @@
-"""The 7×7 kernels that DWNet applies to an image, in the last block of each stage."""
+"""The kernels that DWNet applies to an image, in the last block of each stage."""
 import copy
 from collections.abc import Sequence
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dwnet.errors import UserError
 from dwnet.models import DWNet
-from dwnet.models.mixers import DynamicDepthwiseConv, InhomogeneousDepthwiseConv, LocalMlp, StaticDepthwiseConv
 
 from .figure import new_figure, verbatim
 
@@ -26,8 +25,8 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
         inputs: Images as the network gets them, (B, 3, H, W).
 
     Returns:
-        For each stage (B, C, 7, 7); of the static mixers the same B times; of the inhomogeneous one
-        (B, G, 7, 7, H', W'), a kernel at each position of the map. Of ``local_mlp``, for each head the
+        For each stage (B, C, k, k); of the static mixers the same B times; of the inhomogeneous one
+        (B, G, k, k, H', W'), a kernel at each position of the map. Of ``local_mlp``, for each head the
         weights of a window's centre.
 
     Raises:
@@ -40,7 +39,10 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple, output: Tensor) -> None:
-        found.append(_kernels_of(module, arguments[0]).detach())
+        try:
+            found.append(module.predict_kernel(arguments[0]).detach())
+        except NotImplementedError as error:
+            raise UserError(f'the kernels cannot be drawn: {error}') from None
 
     for stage in backbone.stages:
         mixer = stage.blocks[-1].mixer
@@ -48,19 +50,6 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     with torch.no_grad():
         backbone(inputs)
     return found
-
-
-def _kernels_of(module: nn.Module, x: Tensor) -> Tensor:
-    if isinstance(module, StaticDepthwiseConv):
-        return module.weight.transpose(0, 1).expand(len(x), -1, -1, -1)  # (C, 1, 7, 7)
-    if isinstance(module, DynamicDepthwiseConv):
-        return module.predict_kernel(x)
-    if isinstance(module, InhomogeneousDepthwiseConv):
-        predicted = module.predict(F.relu(module.bn(module.squeeze(x))))  # (B, G·49, H, W)
-        return predicted.unflatten(1, (module.groups, 7, 7))
-    if isinstance(module, LocalMlp):
-        return module.weight[:, module.weight.shape[1] // 2].unflatten(-1, (7, 7)).expand(len(x), -1, -1, -1)
-    raise UserError(f'kernels of a {type(module).__name__} cannot be drawn')
 
 
 def plot(found: Sequence[Sequence[Tensor]], pictures: Sequence[np.ndarray], names: Sequence[str],
@@ -96,18 +85,19 @@ def plot(found: Sequence[Sequence[Tensor]], pictures: Sequence[np.ndarray], name
                 right.set_title(f'stage {column}', fontsize=10)
             figure.colorbar(drawn, ax=right, fraction=.04, pad=.01).ax.tick_params(labelsize=7)
     what = 'of the first group at positions of the image' if varies else 'of channels'
-    figure.suptitle(f'7×7 kernels {what}, last block of each stage, {mixer!r}')
+    size = found[0][0].shape[3]
+    figure.suptitle(f'{size}×{size} kernels {what}, last block of each stage, {mixer!r}')
     return figure
 
 
 def _strip(found: Tensor) -> Tensor:
-    """(C, 7, 7) → kernels side by side, a gap between them."""
+    """(C, k, k) → kernels side by side, a gap between them."""
     channels = torch.linspace(0, len(found) - 1, min(SHOWN, len(found))).round().long()
     return F.pad(found[channels].cpu(), (0, 1), value=torch.nan).transpose(0, 1).flatten(1)[:, :-1]
 
 
 def _field(found: Tensor) -> Tensor:
-    """(7, 7, H, W) → the kernels of positions that are evenly spread, each in its place."""
+    """(k, k, H, W) → the kernels of positions that are evenly spread, each in its place."""
     ys, xs = (torch.linspace(0, size - 1, min(FIELD, size)).round().long() for size in found.shape[-2:])
-    chosen = F.pad(found[:, :, ys][..., xs].permute(2, 3, 0, 1).cpu(), (0, 1, 0, 1), value=torch.nan)  # (y, x, 8, 8)
+    chosen = F.pad(found[:, :, ys][..., xs].permute(2, 3, 0, 1).cpu(), (0, 1, 0, 1), value=torch.nan)  # (y, x, …)
     return chosen.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)[:-1, :-1]

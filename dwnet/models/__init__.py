@@ -1,3 +1,4 @@
 from .dwnet import DWNet
+from .mixers import TokenMixer
 
-__all__ = ['DWNet']
+__all__ = ['DWNet', 'TokenMixer']

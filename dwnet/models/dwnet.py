@@ -3,9 +3,8 @@
 Paper: "Demystifying Local Vision Transformer: Sparse Connectivity, Weight Sharing, and Dynamic
 Weight", Han et al., ICLR 2022, arXiv 2106.04263. Official code: Atten4Vis/DemystifyLocalViT (MIT).
 """
-import difflib
-import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -14,24 +13,23 @@ from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from dwnet.errors import not_among
 from dwnet.registry import BACKBONES
 from dwnet.weights.loading import load_pretrained
 from dwnet.weights.names import rename_on_load
 
 from .fold import Affine, fold_into_linear
 from .layers import Mlp, PatchEmbed, PatchMerging, apply_norm, recompute
-from .mixers import SPATIAL_OPERATORS, ConvMixer, LocalMlp
-
-TOKEN_MIXERS = (*SPATIAL_OPERATORS, 'local_mlp')
+from .mixers import ConvMixer, find_mixer
 
 
 class Block(nn.Module):
     """Token mixer and MLP, each with a residual connection: (B, C, H, W) → (B, C, H, W)."""
 
-    def __init__(self, dim: int, token_mixer: str, norm_cfg: dict, pad_to_window: bool,
+    def __init__(self, dim: int, mixer: nn.Module, norm_cfg: dict, pad_to_window: bool,
                  mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
-        self.mixer = ConvMixer(dim, token_mixer, norm_cfg, pad_to_window)
+        self.mixer = ConvMixer(dim, mixer, norm_cfg, pad_to_window)
         self.bn = build_norm_layer(norm_cfg, dim)[1]
         self.mlp = Mlp(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
@@ -46,13 +44,13 @@ class Block(nn.Module):
         self.bn = fold_into_linear(self.bn, self.mlp.fc1)
 
 
-class LocalMlpBlock(nn.Module):
+class SwinBlock(nn.Module):
     """Swin's block, with LayerNorm in front of both parts: (B, C, H, W) → (B, C, H, W)."""
 
-    def __init__(self, dim: int, shifted: bool, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(self, dim: int, mixer: nn.Module, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.norm_mixer = nn.LayerNorm(dim)
-        self.mixer = LocalMlp(dim, shifted)
+        self.mixer = mixer
         self.norm_mlp = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, mlp_ratio)
         self.drop_path = DropPath(drop_path)
@@ -69,14 +67,17 @@ class Stage(nn.Module):
     """Blocks of one resolution and width, behind a patch merging in all stages but the first."""
 
     def __init__(self, dim: int, downsample: bool, drop_paths: Sequence[float], with_cp: bool,
-                 token_mixer: str, norm_cfg: dict, pad_to_window: bool, mlp_ratio: float) -> None:
+                 token_mixer: str | dict, kernel_size: int, norm_cfg: dict, pad_to_window: bool,
+                 mlp_ratio: float) -> None:
         super().__init__()
         self.with_cp = with_cp
         self.downsample = PatchMerging(dim // 2) if downsample else None
-        if token_mixer == 'local_mlp':  # every second block's windows are shifted
-            blocks = (LocalMlpBlock(dim, i % 2 == 1, mlp_ratio, rate) for i, rate in enumerate(drop_paths))
+        mixer_class, settings = find_mixer(token_mixer)
+        mixer = partial(mixer_class, dim, norm_cfg=norm_cfg, kernel_size=kernel_size, **settings)
+        if mixer_class.in_swin_block:  # every second block's windows are shifted
+            blocks = (SwinBlock(dim, mixer(shifted=i % 2 == 1), mlp_ratio, rate) for i, rate in enumerate(drop_paths))
         else:
-            blocks = (Block(dim, token_mixer, norm_cfg, pad_to_window, mlp_ratio, rate) for rate in drop_paths)
+            blocks = (Block(dim, mixer(), norm_cfg, pad_to_window, mlp_ratio, rate) for rate in drop_paths)
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,8 +98,10 @@ class DWNet(BaseModule):
         arch: ``'tiny'``, ``'base'``, or a dict with ``embed_dims`` (width of the first stage) and
             ``depths`` (blocks in each of the four stages).
         token_mixer: ``'static'`` (one learned kernel), ``'dynamic'`` (a kernel for each image),
-            ``'inhomogeneous'`` (a kernel for each position), or ``'local_mlp'`` (learned 49×49 matrices in
-            7×7 windows, the static twin of local attention).
+            ``'inhomogeneous'`` (a kernel for each position), ``'local_mlp'`` (learned 49×49 matrices in
+            7×7 windows, the static twin of local attention), or another in ``dwnet.TOKEN_MIXERS``; with settings
+            a dict, ``dict(type='mine', …)``. :class:`dwnet.models.TokenMixer` says what it takes to add one.
+        kernel_size: Height and width of the mixer's kernels, odd; of 'local_mlp', of its windows.
         in_channels: Channels of the image.
         mlp_ratio: Hidden width of the MLP, relative to its input.
         out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of them. Classifiers
@@ -119,7 +122,7 @@ class DWNet(BaseModule):
 
     Raises:
         ValueError: If ``arch``, ``token_mixer``, ``out_indices`` or ``frozen_stages`` names nothing
-            that exists.
+            that exists, or ``kernel_size`` is even.
 
     Example:
         >>> import torch
@@ -135,7 +138,8 @@ class DWNet(BaseModule):
 
     def __init__(self,
                  arch: str | dict = 'tiny',
-                 token_mixer: str = 'static',
+                 token_mixer: str | dict = 'static',
+                 kernel_size: int = 7,
                  in_channels: int = 3,
                  mlp_ratio: float = 4.,
                  out_indices: int | Sequence[int] = (0, 1, 2, 3),
@@ -152,7 +156,8 @@ class DWNet(BaseModule):
                  )) -> None:
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         embed_dims, depths = self._parse_arch(arch)
-        _check_choice('token_mixer', token_mixer, TOKEN_MIXERS)
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be odd, got {kernel_size!r}')
         self.out_indices = self._parse_out_indices(out_indices)
         if frozen_stages not in range(-1, 5):
             raise ValueError(f'frozen_stages must be -1 (none) to 4 (all), got {frozen_stages!r}')
@@ -169,6 +174,7 @@ class DWNet(BaseModule):
                 drop_paths=[next(drop_paths) for _ in range(depths[i])],
                 with_cp=with_cp,
                 token_mixer=token_mixer,
+                kernel_size=kernel_size,
                 norm_cfg=norm_cfg,
                 pad_to_window=pad_to_window,
                 mlp_ratio=mlp_ratio) for i in range(max(self.out_indices) + 1))
@@ -190,7 +196,8 @@ class DWNet(BaseModule):
     @classmethod
     def _parse_arch(cls, arch: str | dict) -> tuple[int, Sequence[int]]:
         if isinstance(arch, str):
-            _check_choice('arch', arch, cls.arch_settings)
+            if arch not in cls.arch_settings:
+                raise ValueError(not_among('arch', arch, cls.arch_settings))
             arch = cls.arch_settings[arch]
         if set(arch) != {'embed_dims', 'depths'} or len(arch['depths']) != 4:
             raise ValueError(f"arch must be {', '.join(map(repr, cls.arch_settings))} or a dict with "
@@ -240,15 +247,6 @@ class DWNet(BaseModule):
     def _normalise(self, i: int, x: Tensor) -> Tensor:
         return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x
 
-    def __prepare_scriptable__(self) -> nn.Module:
-        """What torch.jit.script compiles: this network, traced. The trace fits all batches and sizes."""
-        if self.training:
-            raise RuntimeError('call eval() first: TorchScript keeps the mode that a DWNet is in')
-        image = next(self.parameters()).new_zeros(2, self.patch_embed.proj.in_channels, 64, 64)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of every int() of a channel number
-            return _Traced(torch.jit.trace(self, image, check_trace=False))
-
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """How deep a parameter lies, as mmpretrain's backbones tell it, for layer-wise learning-rate decay.
 
@@ -285,24 +283,6 @@ class DWNet(BaseModule):
         super().train(mode)
         self._freeze()
         return self
-
-
-class _Traced(nn.Module):
-    """A traced network, for torch.jit.script, which takes no other module in the place of one."""
-
-    def __init__(self, graph: torch.jit.ScriptModule) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def forward(self, x: Tensor):
-        return self.graph(x)
-
-
-def _check_choice(argument: str, value: str, choices: Collection[str]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        raise ValueError(f"{argument} must be one of {', '.join(map(repr, choices))}, got {value!r}"
-                         + (f'; did you mean {near[0]!r}?' if near else ''))
 
 
 # Twice: `dwnet.DWNet` is found from any toolbox without an import, plain `DWNet` after `import dwnet`.

@@ -3,6 +3,7 @@
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263.
 """
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,26 +11,90 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dwnet.errors import not_among
 from dwnet.ops import (
     depthwise_conv2d,
     dynamic_depthwise_conv2d,
     inhomogeneous_depthwise_conv2d,
     predicted_depthwise_conv2d,
 )
+from dwnet.registry import TOKEN_MIXERS
 
 from .fold import Affine, fold_into_conv, norm_as_affine
 from .layers import missing_to, only_computes, pad_to_multiple
 
-KERNEL_SIZE = 7
 # The official dense models pad every map to whole 7×7 windows, a left-over of Swin's attention.
 WINDOW_SIZE = 7
 
 
-class StaticDepthwiseConv(nn.Conv2d):
-    """One learned 7×7 kernel a channel, the same for all images: (B, C, H, W) → (B, C, H, W)."""
+class TokenMixer(nn.Module):
+    """The base class of the token mixers: (B, C, H, W) → (B, C, H, W). Subclass and register it to add one.
 
-    def __init__(self, dim: int, norm_cfg: dict) -> None:
-        super().__init__(dim, dim, KERNEL_SIZE, padding=KERNEL_SIZE // 2, groups=dim)
+    For each block DWNet builds ``Mixer(dim, norm_cfg=…, kernel_size=…, **settings)``: C, the config of the norm of the
+    blocks, the ``kernel_size`` of DWNet, and what ``token_mixer=dict(type=…, …)`` holds beside its type. The only
+    method that a mixer needs is ``forward``; its parameters may have any names.
+
+    Attributes:
+        takes_relu: ``forward`` has an argument ``relu``: whether a ReLU follows, which an operator may then include.
+        in_swin_block: False: the block is 1×1 convolution → BN → ReLU → mixer → BN → ReLU → 1×1 convolution → BN. True:
+            it is Swin's, with a LayerNorm in front of the mixer and nothing behind it; the mixer is built with
+            ``shifted`` as well, which is True in every second block.
+    """
+    takes_relu = False
+    in_swin_block = False
+
+    def fold(self, norm: nn.Module) -> nn.Module:
+        """Takes the BatchNorm behind the mixer into its weights, for :meth:`DWNet.switch_to_deploy`.
+
+        Returns:
+            What is left of the norm; here all of it, as a scale and a shift of each channel.
+        """
+        return Affine.of(norm)
+
+    def predict_kernel(self, x: Tensor) -> Tensor:
+        """The kernels that the mixer applies to ``x``, for ``tools/look.py kernels``.
+
+        Returns:
+            (B, C, k, k), or (B, G, k, k, H, W) if each position has its own.
+
+        Raises:
+            NotImplementedError: If the mixer has no kernels.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no predict_kernel')
+
+
+def find_mixer(token_mixer: str | dict) -> tuple[type[TokenMixer], dict[str, Any]]:
+    """The class of a token mixer, and its settings.
+
+    Args:
+        token_mixer: A name in ``TOKEN_MIXERS``, or a dict whose ``type`` is such a name, the class itself, or where it
+            can be imported from (``'package.module.Class'``); the rest of the dict are its settings.
+
+    Raises:
+        ValueError: If there is no such mixer, or it is no :class:`TokenMixer`.
+    """
+    settings = dict(type=token_mixer) if isinstance(token_mixer, str) else dict(token_mixer)
+    kind = found = settings.pop('type', None)
+    if not isinstance(kind, type):
+        try:
+            found = TOKEN_MIXERS.get(kind)
+        except (RuntimeError, TypeError):  # a dotted name that cannot be imported, or no name
+            found = None
+    if found is None:
+        raise ValueError(not_among('token_mixer', kind, TOKEN_MIXERS.module_dict)
+                         + '; import a mixer of your own first, in a config by custom_imports')
+    if not (isinstance(found, type) and issubclass(found, TokenMixer)):
+        raise ValueError(f'token_mixer {kind!r} must be a subclass of dwnet.models.TokenMixer')
+    return found, settings
+
+
+@TOKEN_MIXERS.register_module('static')
+class StaticDepthwiseConv(TokenMixer, nn.Conv2d):
+    """One learned kernel a channel, the same for all images: (B, C, H, W) → (B, C, H, W)."""
+    takes_relu = True
+
+    def __init__(self, dim: int, norm_cfg: dict | None = None, kernel_size: int = 7) -> None:
+        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         return depthwise_conv2d(x, self.weight, self.bias, relu)
@@ -37,6 +102,9 @@ class StaticDepthwiseConv(nn.Conv2d):
     def fold(self, norm: nn.Module) -> nn.Module:
         """Takes the BatchNorm behind it into the kernel; returns what is left of it."""
         return fold_into_conv(self, norm)
+
+    def predict_kernel(self, x: Tensor) -> Tensor:
+        return self.weight.transpose(0, 1).expand(len(x), -1, -1, -1)  # (C, 1, k, k) → (B, C, k, k)
 
 
 class PooledConv(nn.Conv2d):
@@ -47,30 +115,33 @@ class PooledConv(nn.Conv2d):
         return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
-class DynamicDepthwiseConv(nn.Module):
-    """A 7×7 kernel a channel that is predicted from the image: (B, C, H, W) → (B, C, H, W).
+@TOKEN_MIXERS.register_module('dynamic')
+class DynamicDepthwiseConv(TokenMixer):
+    """A kernel a channel that is predicted from the image: (B, C, H, W) → (B, C, H, W).
 
-    Global average pooling → C/4 → BN → ReLU → 49·C, one kernel for the whole map (homogeneous).
+    Global average pooling → C/4 → BN → ReLU → k·k·C, one kernel for the whole map (homogeneous).
     The bias is learned, not predicted.
     """
+    takes_relu = True
 
-    def __init__(self, dim: int, norm_cfg: dict) -> None:
+    def __init__(self, dim: int, norm_cfg: dict, kernel_size: int = 7) -> None:
         super().__init__()
+        self.kernel_size = kernel_size
         self.squeeze = PooledConv(dim, dim // 4, 1, bias=False)
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
-        self.predict = PooledConv(dim // 4, dim * KERNEL_SIZE**2, 1)
+        self.predict = PooledConv(dim // 4, dim * kernel_size**2, 1)
         self.bias = nn.Parameter(self.squeeze.weight.new_zeros(dim))
 
     def predict_kernel(self, x: Tensor) -> Tensor:
-        """The kernels that are used for ``x``: (B, C, H, W) → (B, C, 7, 7)."""
+        """The kernels that are used for ``x``: (B, C, H, W) → (B, C, k, k)."""
         local_norm = isinstance(self.bn, _BatchNorm) and not isinstance(self.bn, nn.SyncBatchNorm)
         if x.shape[0] == 1 and local_norm and self.bn.training:
             raise ValueError(
                 'a dynamic kernel needs 2 or more images a process in training: BatchNorm after global '
                 'pooling has one value an image; raise batch_size, or drop the last incomplete batch')
         hidden = F.relu(self.bn(self.squeeze(x.mean((2, 3), keepdim=True))), inplace=True)  # (B, C/4, 1, 1)
-        kernel = self.predict(hidden)  # (B, 49·C, 1, 1), channel-major
-        return kernel.view(-1, x.shape[1], KERNEL_SIZE, KERNEL_SIZE)
+        kernel = self.predict(hidden)  # (B, k·k·C, 1, 1), channel-major
+        return kernel.view(-1, x.shape[1], self.kernel_size, self.kernel_size)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias, relu)
@@ -81,7 +152,7 @@ class DynamicDepthwiseConv(nn.Module):
         if (affine := norm_as_affine(norm)) is None:
             return norm
         scale, shift = affine
-        each_tap = scale.repeat_interleave(KERNEL_SIZE**2)
+        each_tap = scale.repeat_interleave(self.kernel_size**2)
         with torch.no_grad():
             self.predict.weight.mul_(each_tap.view(-1, 1, 1, 1))
             self.predict.bias.mul_(each_tap)
@@ -89,27 +160,36 @@ class DynamicDepthwiseConv(nn.Module):
         return nn.Identity()
 
 
-class InhomogeneousDepthwiseConv(nn.Module):
-    """A 7×7 kernel a group of channels that is predicted at every position: (B, C, H, W) → (B, C, H, W).
+@TOKEN_MIXERS.register_module('inhomogeneous')
+class InhomogeneousDepthwiseConv(TokenMixer):
+    """A kernel a group of channels that is predicted at every position: (B, C, H, W) → (B, C, H, W).
 
-    At each position C → C/4 → BN → ReLU → 49·G, with 32 groups in every stage: what the official
+    At each position C → C/4 → BN → ReLU → k·k·G, with 32 groups in every stage: what the official
     settings call heads, 3 to 32, is used there as the number of channels in a group.
     """
+    takes_relu = True
 
-    def __init__(self, dim: int, norm_cfg: dict) -> None:
+    def __init__(self, dim: int, norm_cfg: dict, kernel_size: int = 7) -> None:
         super().__init__()
+        self.kernel_size = kernel_size
         self.groups = math.gcd(dim, 32)  # fewer where 32 does not divide the channels
         self.squeeze = nn.Conv2d(dim, dim // 4, 1)
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
-        self.predict = nn.Conv2d(dim // 4, self.groups * KERNEL_SIZE**2, 1)
+        self.predict = nn.Conv2d(dim // 4, self.groups * kernel_size**2, 1)
+
+    def predict_kernel(self, x: Tensor) -> Tensor:
+        """The kernels that are used for ``x``: (B, C, H, W) → (B, G, k, k, H, W)."""
+        return self.predict(self._hidden(x)).unflatten(1, (self.groups, self.kernel_size, self.kernel_size))
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        hidden = F.relu(self.bn(self.squeeze(x)), inplace=True)  # (B, C/4, H, W)
         if only_computes(self.predict, nn.Conv2d):
-            y = predicted_depthwise_conv2d(x, hidden, self.predict.weight, self.predict.bias, KERNEL_SIZE)
+            y = predicted_depthwise_conv2d(
+                x, self._hidden(x), self.predict.weight, self.predict.bias, self.kernel_size)
         else:
-            kernels = self.predict(hidden).unflatten(1, (self.groups, KERNEL_SIZE, KERNEL_SIZE))
-            y = inhomogeneous_depthwise_conv2d(x, kernels)
+            y = inhomogeneous_depthwise_conv2d(x, self.predict_kernel(x))
         return F.relu(y, inplace=True) if relu else y
 
     def fold(self, norm: nn.Module) -> nn.Module:
@@ -118,31 +198,24 @@ class InhomogeneousDepthwiseConv(nn.Module):
         return Affine.of(norm)
 
 
-SPATIAL_OPERATORS = {
-    'static': StaticDepthwiseConv,
-    'dynamic': DynamicDepthwiseConv,
-    'inhomogeneous': InhomogeneousDepthwiseConv,
-}
-
-
 class ConvMixer(nn.Module):
-    """1×1 → BN → ReLU → spatial operator → BN → ReLU → 1×1 → BN: (B, C, H, W) → (B, C, H, W).
+    """1×1 → BN → ReLU → token mixer → BN → ReLU → 1×1 → BN: (B, C, H, W) → (B, C, H, W).
 
     Args:
         dim: Channels C.
-        token_mixer: A key of ``SPATIAL_OPERATORS``.
+        spatial: The token mixer.
         norm_cfg: The norm behind each convolution.
         pad_to_window: Zero-pad right and bottom to a multiple of 7 in front and crop behind, as the
             official detection and segmentation models do. The padded cells pass the first BN and the
             global pooling, so the trained weights rely on them.
     """
 
-    def __init__(self, dim: int, token_mixer: str, norm_cfg: dict, pad_to_window: bool) -> None:
+    def __init__(self, dim: int, spatial: nn.Module, norm_cfg: dict, pad_to_window: bool) -> None:
         super().__init__()
         self.pad_to_window = pad_to_window
         self.proj_in = nn.Conv2d(dim, dim, 1, bias=False)
         self.bn_in = build_norm_layer(norm_cfg, dim)[1]
-        self.spatial = SPATIAL_OPERATORS[token_mixer](dim, norm_cfg)
+        self.spatial = spatial
         self.bn_spatial = build_norm_layer(norm_cfg, dim)[1]
         self.proj_out = nn.Conv2d(dim, dim, 1, bias=False)
         self.bn_out = build_norm_layer(norm_cfg, dim)[1]
@@ -152,7 +225,9 @@ class ConvMixer(nn.Module):
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
         x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
-        if isinstance(self.bn_spatial, nn.Identity) and only_computes(self.spatial, *SPATIAL_OPERATORS.values()):
+        kind = type(self.spatial)  # a wrapper may pass on what it is asked for, so its class is asked
+        takes_relu = getattr(kind, 'takes_relu', False) and only_computes(self.spatial, kind)
+        if takes_relu and isinstance(self.bn_spatial, nn.Identity):
             x = self.spatial(x, relu=True)
         else:
             x = F.relu(self.bn_spatial(self.spatial(x)), inplace=True)
@@ -165,7 +240,8 @@ class ConvMixer(nn.Module):
         self.bn_out = fold_into_conv(self.proj_out, self.bn_out)
 
 
-class LocalMlp(nn.Module):
+@TOKEN_MIXERS.register_module('local_mlp')
+class LocalMlp(TokenMixer):
     """Local attention whose weights are learned instead of computed: (B, C, H, W) → (B, C, H, W).
 
     The map is cut into 7×7 windows. In each, and for each head of 32 channels, a learned 49×49 matrix
@@ -175,28 +251,35 @@ class LocalMlp(nn.Module):
 
     Args:
         dim: Channels C.
+        norm_cfg: Not used; Swin's block has LayerNorm.
+        kernel_size: Height and width of the windows.
         shifted: Move the windows by 3, as in every second block. A map no larger than a window is not
             cut, shifted or not, as in Swin.
-        window_size: Smaller ones, for maps that are never larger.
     """
+    in_swin_block = True
 
-    def __init__(self, dim: int, shifted: bool, window_size: int = WINDOW_SIZE) -> None:
+    def __init__(self, dim: int, norm_cfg: dict | None = None, kernel_size: int = 7, shifted: bool = False) -> None:
         super().__init__()
-        self.window_size = window_size
-        self.shift = window_size // 2 if shifted else 0
+        self.kernel_size = kernel_size
+        self.shift = kernel_size // 2 if shifted else 0
         self.heads = dim // math.gcd(dim, 32)
         self.value = nn.Linear(dim, dim)
-        self.weight = nn.Parameter(self.value.weight.new_empty(self.heads, window_size**2, window_size**2))
+        self.weight = nn.Parameter(self.value.weight.new_empty(self.heads, kernel_size**2, kernel_size**2))
         self.proj = nn.Linear(dim, dim)
-        bound = 1 / window_size  # PyTorch's for a layer with an input for each position
+        bound = 1 / kernel_size  # PyTorch's for a layer with an input for each position
         nn.init.uniform_(self.weight, -bound, bound)
+
+    def predict_kernel(self, x: Tensor) -> Tensor:
+        """For each head the weights of a window's centre: (B, heads, k, k)."""
+        centre = self.weight[:, self.weight.shape[1] // 2]  # (heads, k·k)
+        return centre.unflatten(-1, (self.kernel_size, self.kernel_size)).expand(len(x), -1, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
         # A shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones, if there are several windows
         # each way: as a number of 0 or 1, since a branch would not fit graphs of any size.
-        size = self.window_size
+        size = self.kernel_size
         rows, columns = ((length + size - 1) // size for length in (height, width))
         several = (1 - 1 // rows) * (1 - 1 // columns)
         before = (size - self.shift) * several if self.shift else 0
@@ -207,7 +290,7 @@ class LocalMlp(nn.Module):
 
     def _mix_windows(self, x: Tensor) -> Tensor:
         """Multiplies each window of (B, C, H, W), H and W multiples of the window, by its head's matrix."""
-        size = self.window_size
+        size = self.kernel_size
         batch, channels, height, width = x.shape
         rows, columns, head_dim = height // size, width // size, channels // self.heads
         x = x.permute(0, 2, 3, 1).reshape(batch, rows, size, columns, size, self.heads, head_dim)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import initialize
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -24,13 +23,10 @@ from dwnet.compat.timm_loading import serve_timm
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.models.layers import PatchEmbed, PatchMerging
-from dwnet.models.mixers import ConvMixer, LocalMlp
+from dwnet.models.mixers import ConvMixer, TokenMixer
 from dwnet.weights.loading import load_backbone, load_weights, plain_weights
 from dwnet.weights.names import OFFICIAL_RELEASE, convert_state_dict
 from dwnet.weights.safety import checkpoint_types
-
-for _module in (PatchEmbed, PatchMerging, ConvMixer, LocalMlp):  # torch.fx cannot look into what asks for sizes
-    register_notrace_module(_module)
 
 
 class DWNetClassifier(DWNet):
@@ -52,6 +48,9 @@ class DWNetClassifier(DWNet):
         self.feature_info = [dict(num_chs=channels, reduction=2**(i + 2), module=f'stages.{i}')
                              for i, channels in enumerate(self.channels)]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+        for module in self.modules():  # torch.fx cannot look into what asks for sizes
+            if isinstance(module, (PatchEmbed, PatchMerging, ConvMixer, TokenMixer)):
+                register_notrace_module(type(module))
         initialize(self, self.init_cfg)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -115,7 +114,6 @@ class DWNetClassifier(DWNet):
                 (r'^norms', (99999, )),
             ])
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         return set()
 

@@ -38,8 +38,7 @@ _MERGING = re.compile(r'layers\.(\d)\.downsample\.(.+)')
 _DENSE_NORM = re.compile(r'norm(\d)\.(.+)')
 OURS = re.compile(
     r'(patch_embed\.(proj|norm)|norms\.[a-z]+\d|stages\.\d\.(downsample\.(norm|reduction)|blocks\.\d+\.('
-    r'bn|norm_mixer|norm_mlp|mlp\.fc[12]|mixer\.(proj_in|bn_in|spatial|spatial\.(squeeze|bn|predict)|bn_spatial|proj_out|'
-    r'bn_out|value|proj))))\.\w+|stages\.\d\.blocks\.\d+\.mixer\.weight')
+    r'bn|norm_mixer|norm_mlp|mlp\.fc[12])))\.\w+|stages\.\d\.blocks\.\d+\.mixer\..+')  # whatever a mixer calls its own
 # Only official DWNet files have it, so only theirs are renamed: Swin and ConvNeXt have a norm0, too.
 _OFFICIAL_MARK = '.attn2conv.'
 

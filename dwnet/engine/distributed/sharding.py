@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
-from dwnet.models.dwnet import Block, LocalMlpBlock
+from dwnet.models.dwnet import Block, SwinBlock
 
 
 def lay_gradients_like_weights(model: nn.Module) -> None:
@@ -69,7 +69,7 @@ def shard(model: nn.Module) -> nn.Module:
     for tensor in model.state_dict().values():
         broadcast(tensor)
     for module in list(model.modules()):
-        if isinstance(module, (Block, LocalMlpBlock)):
+        if isinstance(module, (Block, SwinBlock)):
             fully_shard(module)
     fully_shard(model)
     model.register_state_dict_post_hook(lambda module, state, prefix, _: state.update(_whole(dict(state))))
