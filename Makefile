@@ -1,12 +1,20 @@
-# make demo    set up, then train and score all three tasks on embedded data
-# make test    set up, then run the tests
-# make chaos   set up, then kill, preempt, starve and poison trainings
-# make oracle  compile mmcv, and keep what its operators return for the tests (10 minutes)
-# make audit   look up known vulnerabilities of the versions in constraints.txt
-# make docs    set up, with what the documentation needs, then build it into build/docs
-# make matrix  the tests on other Pythons and other versions of the packages, in environments of their own;
-#              ROWS='3.13 3.14' chooses, python3 tests/matrix.py --help tells the rest
-# make cluster as root on Debian: the launchers of OpenMPI and Slurm, on this machine
+# make help       these lines
+# make setup      .venv, with what the demo and the tests need
+# make demo       set up, then train and score all three tasks on embedded data
+# make test       set up, then run the everyday tests
+# make test-all   set up, then run all tests, in hours
+# make lint       set up, then run ruff
+# make docs       set up, with what the documentation needs, then build it into build/docs
+# make linkcheck  the addresses in the documentation; needs a network
+# make data       set up, then make the embedded data
+# make doctor     set up, then say what is installed and what is missing
+# make matrix     the tests on other Pythons and other versions of the packages, in environments of their own;
+#                 ROWS='3.13 3.14' chooses, python3 tests/matrix.py --help tells the rest
+# make chaos      set up, then kill, preempt, starve and poison trainings
+# make oracle     compile mmcv, and keep what its operators return for the tests (10 minutes)
+# make cluster    as root on Debian: the launchers of OpenMPI and Slurm, on this machine
+# make audit      look up known vulnerabilities of the versions in constraints.txt
+# make clean      remove .venv, the embedded data and what the demo made
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +26,7 @@ ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_R
 # Two processes of one thread each: most tests have little to compute and much to set up.
 IN_TWO := -n 2 --dist worksteal
 
-.PHONY: setup demo data test test-all docs linkcheck matrix chaos cluster oracle lint audit doctor clean
+.PHONY: help setup demo data test test-all docs linkcheck matrix chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -78,6 +86,9 @@ audit:
 	  && "$$folder/bin/pip-audit" --strict --no-deps --disable-pip --requirement constraints.txt \
 	  || { echo 'error: the versions in constraints.txt are not known to be safe: above is what was found, or why nothing' \
 	    'could be looked up (it takes a network)'; exit 1; }
+
+help:
+	@sed -n '/^SHELL/q; s/^# //p' Makefile
 
 doctor: setup
 	$(RUN) -W ignore -m dwnet doctor

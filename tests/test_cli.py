@@ -1,7 +1,9 @@
 """Finding mistakes before work starts: paths of nested data sets."""
+import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, run_command
 from mmengine.config import Config
 
 from dwnet.engine.preflight import _dataset_paths, check_data
@@ -33,3 +35,10 @@ def test_missing_annotations_of_a_metric(tmp_path):
         check_data(cfg, 'test')
     cfg.test_evaluator.pop()
     check_data(cfg, 'test', 'train')
+
+
+def test_make_help_names_every_target():
+    """The lines at the top of the Makefile, which are no targets of files."""
+    named = {line.split()[1] for line in run_command('make', 'help').stdout.splitlines() if line.startswith('make ')}
+    targets = re.search(r'^\.PHONY: (.+)$', (ROOT / 'Makefile').read_text(), re.MULTILINE)[1].split()
+    assert named == set(targets)
