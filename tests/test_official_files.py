@@ -416,8 +416,11 @@ def test_nothing_is_dropped_where_two_keys_meet(tmp_path):
         load_weights(backbone, {**{f'backbone.{k}': v for k, v in own.items()}, **own}, 'file')
     with pytest.raises(UserError, match='patch_embed.proj.bias'):
         load_weights(backbone, {**own, 'patch_embed.proj.bias': torch.ones(3)}, 'file', new_heads=True)
-    with pytest.raises(KeyError, match='mixer.nonsense'):
-        convert_state_dict({**own, 'stages.0.blocks.0.mixer.nonsense': torch.ones(1)})
+    with pytest.raises(KeyError, match='blocks.0.nonsense'):
+        convert_state_dict({**own, 'stages.0.blocks.0.nonsense': torch.ones(1)})
+    # below a mixer any name may be right: the model tells
+    with pytest.raises(UserError, match='1 beyond the model: stages.0.blocks.0.mixer.nonsense'):
+        load_weights(backbone, {**own, 'stages.0.blocks.0.mixer.nonsense': torch.ones(1)}, 'file')
 
 
 def test_the_same_tensor_twice_is_an_error(tmp_path):
