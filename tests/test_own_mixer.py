@@ -125,6 +125,12 @@ def test_the_smallest_mixer_with_a_setting():
         kernels(model, torch.randn(1, 3, 32, 32))
 
 
+def test_positional_arguments_stay_in_their_places():
+    """Of scripts that were written before there was a kernel size."""
+    model = DWNet(NANO, 'static', 1)
+    assert model.patch_embed.proj.in_channels == 1 and model.stages[0].blocks[0].mixer.spatial.kernel_size == (7, 7)
+
+
 @pytest.mark.parametrize('arguments, message', [
     (dict(token_mixer='strip'), "did you mean 'strips'?; import a mixer of your own first"),
     (dict(token_mixer=dict(dilation=2)), 'token_mixer must be one of'),

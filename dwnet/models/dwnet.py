@@ -101,7 +101,6 @@ class DWNet(BaseModule):
             ``'inhomogeneous'`` (a kernel for each position), ``'local_mlp'`` (learned 49×49 matrices in
             7×7 windows, the static twin of local attention), or another in ``dwnet.TOKEN_MIXERS``; with settings
             a dict, ``dict(type='mine', …)``. :class:`dwnet.models.TokenMixer` says what it takes to add one.
-        kernel_size: Height and width of the mixer's kernels, odd; of 'local_mlp', of its windows.
         in_channels: Channels of the image.
         mlp_ratio: Hidden width of the MLP, relative to its input.
         out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of them. Classifiers
@@ -116,6 +115,7 @@ class DWNet(BaseModule):
             does in all toolboxes. What is frozen stays in eval mode.
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it, for weights saved from there.
+        kernel_size: Height and width of the mixer's kernels, odd; of 'local_mlp', of its windows.
         init_cfg: As in all mmengine modules; by default the initialisation of the official code.
             ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` takes weights of this project or official
             ones, of a classifier, detector or segmentor, and fails if they do not fit.
@@ -139,7 +139,6 @@ class DWNet(BaseModule):
     def __init__(self,
                  arch: str | dict = 'tiny',
                  token_mixer: str | dict = 'static',
-                 kernel_size: int = 7,
                  in_channels: int = 3,
                  mlp_ratio: float = 4.,
                  out_indices: int | Sequence[int] = (0, 1, 2, 3),
@@ -150,6 +149,7 @@ class DWNet(BaseModule):
                  frozen_stages: int = -1,
                  with_cp: bool = False,
                  deploy: bool = False,
+                 kernel_size: int = 7,
                  init_cfg: dict | list | None = (
                      dict(type='TruncNormal', layer='Linear', std=.02, bias=0.),
                      dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
