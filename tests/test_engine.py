@@ -22,8 +22,8 @@ from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
 from dwnet.checkpoint import read_checkpoint
+from dwnet.commands.doctor import Finding, _version_remedy, examine
 from dwnet.data.coco import CheckedCocoMetric
-from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
 from dwnet.engine.distributed.process_group import set_environment
 from dwnet.engine.hooks.progress import ProgressHook

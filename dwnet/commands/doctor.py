@@ -1,13 +1,16 @@
-"""``python -m dwnet doctor``: what is installed, what is missing for which task, and what to do about it."""
+"""What is installed, what is missing for which task, and what to do about it."""
 import importlib.util
 import os
 import platform
 import re
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+EXAMPLE = ''
 
 TASKS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg', 'timm': 'timm'}
 EXTRAS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'timm': 'timm'}
@@ -177,8 +180,12 @@ def lacks_display_library(error: str) -> bool:
     return bool(re.search(r'lib(xcb|X11|Xext|Xrender|SM|ICE|GL|EGL|glib|gthread)[-.\w]*\.so', error))
 
 
-def report() -> int:
-    """Prints the findings. Returns the number of those that call for a remedy."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """None: it looks at everything."""
+
+
+def run(args: Namespace) -> None:
+    """Prints the findings; the exit code is 1 if one calls for a remedy."""
     from rich.console import Console
     from rich.table import Table
 
@@ -192,4 +199,4 @@ def report() -> int:
     problems = [f for f in findings if f.remedy]
     for finding in problems:
         console.print(f'[yellow]![/] {finding.subject}: '.replace('\\', '') + finding.remedy.replace('[', r'\['))
-    return len(problems)
+    sys.exit(1 if problems else 0)
