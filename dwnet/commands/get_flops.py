@@ -5,8 +5,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dwnet.errors import UserError
-from dwnet.inspect.flops import DETECTIONS, PROPOSALS, SHAPES, count
-from dwnet.registry import toolbox_of, type_name
+from dwnet.inspect.flops import DETECTIONS, PROPOSALS, count
+from dwnet.registry import type_name
+from dwnet.toolboxes import known_toolbox_of
 
 from ._arguments import add_config_arguments
 from ._config import load_config
@@ -24,10 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     cfg = load_config(args)
-    toolbox = toolbox_of(cfg)
-    if toolbox not in SHAPES:
-        raise UserError(f"{args.config} is not a config of {', '.join(SHAPES)}")
-    height, width = args.shape or SHAPES[toolbox]
+    height, width = args.shape or known_toolbox_of(cfg, 'get_flops without --shape').image_shape
     try:
         parts = count(cfg, (height, width))
     except Exception as error:  # heads that want more than features

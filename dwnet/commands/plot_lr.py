@@ -9,7 +9,7 @@ from dwnet.engine import Runner
 from dwnet.errors import UserError
 from dwnet.inspect.figure import save
 from dwnet.inspect.schedule import learning_rates, plot
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import enter_scope
 
 from ._arguments import add_config_arguments
 from ._config import load_config
