@@ -1,8 +1,8 @@
 """The command lines: ``python -m dwnet NAME`` and ``tools/NAME.py`` run the module NAME.
 
 A command has a docstring, which is its description; ``EXAMPLE``, the arguments of the example in its help;
-``add_arguments(parser)`` and ``run(args)``. A module whose name begins with an underscore holds what several commands
-share.
+``add_arguments(parser)`` and ``run(args)``. ``options/`` and the modules whose names begin with an underscore hold what
+several commands share.
 """
 import argparse
 import ast
@@ -18,7 +18,8 @@ from dwnet.errors import one_line
 
 def names() -> list[str]:
     """All commands."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith('_'))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__)
+                  if not (module.ispkg or module.name.startswith('_')))
 
 
 def summary(name: str) -> str:

@@ -70,28 +70,8 @@ def chosen_device(name: str | None) -> str:
     return name
 
 
-def add_speed_options(parser: argparse.ArgumentParser) -> None:
-    """Those of train and test; ``enable_speed`` does what they say."""
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of train and test alike."""
     parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
     parser.add_argument('--channels-last', action='store_true', help='lay out neck and head channels-last, too')
     parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')
-
-
-def add_fine_tuning_options(parser: argparse.ArgumentParser) -> None:
-    """Those of train; ``enable_own_data`` and ``enable_fine_tuning`` do what they say."""
-    group = parser.add_argument_group('fine-tuning')
-    group.add_argument(
-        '--data-root', metavar='ROOT',
-        help="own data in the place of the config's: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS; COCO files in "
-        'ROOT/annotations; or ROOT/images and ROOT/masks. Classes, heads, batches and epochs are set to suit them')
-    group.add_argument('--load-from', metavar='FILE', help='weights to start from; with --data-root heads for other '
-                       'classes begin anew')
-    group.add_argument('--epochs', type=int, metavar='N', help='another length, the schedule stretched with it '
-                       "(default with --data-root: the config's, at most 50)")
-    group.add_argument('--lr', type=float, help='the peak of the learning rate')
-    group.add_argument('--layer-decay', type=float, metavar='RATE',
-                       help='learning rate × RATE from block to block towards the image, such as 0.8')
-    group.add_argument('--freeze', type=int, metavar='N', help='keep the stem and the first N of the four stages')
-    group.add_argument('--ema', action='store_true', help='validate and keep a moving average of the weights')
-    group.add_argument('--early-stopping', type=int, metavar='N',
-                       help='stop when N validations in a row were no better than the best')

@@ -9,12 +9,12 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from dwnet.demo.digits import prepare_if_missing
-from dwnet.engine.options import set_checkpoint
 from dwnet.engine.preflight import check_data
 from dwnet.inspect.analysis import analyze
 
 from ._arguments import add_config_arguments
 from ._config import load_config
+from .options.weights import set_checkpoint
 
 EXAMPLE = 'configs/classification/dwnet-nano_digits.py work_dirs/dwnet-nano_digits/epoch_10.pth'
 
