@@ -12,11 +12,8 @@ from pathlib import Path
 
 EXAMPLE = ''
 
-TASKS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg', 'timm': 'timm'}
-EXTRAS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'timm': 'timm'}
-DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmdet',
-                 'mmsegmentation', 'timm', 'numpy', 'opencv-python', 'opencv-python-headless',
-                 'pycocotools')
+DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
+                 'opencv-python-headless', 'pycocotools')
 # The OpenCV without windows, over the files of the one with windows.
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
 
@@ -93,7 +90,7 @@ def examine() -> Iterator[Finding]:
         return
     from dwnet.compat import mmcv_ops
     from dwnet.compat.mmcv_ops.ext import COVERED
-    from dwnet.toolboxes import timm_registration
+    from dwnet.toolboxes import TOOLBOXES, timm_registration
     if mmcv_ops.in_use():
         yield Finding('mmcv operators', f"dwnet's stand-in, {len(COVERED)} functions "
                       '(docs/mmcv_operators.md)')
@@ -105,19 +102,16 @@ def examine() -> Iterator[Finding]:
 
     yield from _capabilities('cuda' if devices else 'cpu')
 
-    for task, toolbox in TASKS.items():
+    for toolbox in TOOLBOXES.values():
+        if version := _version(toolbox.distribution):
+            yield Finding(toolbox.distribution, version)
         # the toolboxes' packages hold little by themselves; .models brings in everything
-        error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')
-        if not error and toolbox == 'timm' and not timm_registration.timm_is_safe():
-            yield Finding(task, "it runs code from the files that it loads, so dwnet's models are not registered",
-                          f"pip install 'timm>={timm_registration.TIMM}'")
-        elif not error:
-            yield Finding(task, f'ready ({toolbox})')
-        elif f"No module named '{toolbox}'" in error:
-            yield Finding(task, f'{toolbox} is not installed',
-                          f"only if you need it: pip install 'dwnet[{EXTRAS[toolbox]}]'")
-        else:
-            yield Finding(task, error, f"pip install 'dwnet[{EXTRAS[toolbox]}]'{CONSTRAINTS}")
+        yield _readiness(toolbox.task, toolbox.name, f'{toolbox.name}.models', toolbox.extra)
+    timm = _readiness('timm', 'timm', 'timm', 'timm')
+    if not timm.remedy and not timm_registration.timm_is_safe():
+        timm = Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
+                       f"pip install 'timm>={timm_registration.TIMM}'")
+    yield timm
 
     from dwnet.demo import digits
     root = digits.ROOT
@@ -125,6 +119,16 @@ def examine() -> Iterator[Finding]:
         whole = digits.is_complete(root)
         yield Finding('digits data', f'{root} is {"complete" if whole else "damaged"}',
                       '' if whole else 'python -m dwnet.demo.digits')
+
+
+def _readiness(task: str, package: str, module: str, extra: str) -> Finding:
+    """Whether a task can be worked on: ``module``, of ``package``, can be imported, which ``extra`` installs."""
+    error = _import_error(module)
+    if not error:
+        return Finding(task, f'ready ({package})')
+    if f"No module named '{package}'" in error:
+        return Finding(task, f'{package} is not installed', f"only if you need it: pip install 'dwnet[{extra}]'")
+    return Finding(task, error, f"pip install 'dwnet[{extra}]'{CONSTRAINTS}")
 
 
 def _capabilities(device: str) -> Iterator[Finding]:
