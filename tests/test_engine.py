@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
 from dwnet.checkpoint import read_checkpoint
-from dwnet.doctor import Finding, _version_remedy, examine
+from dwnet.commands.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
 from dwnet.engine.distributed.process_group import set_environment
 from dwnet.engine.hooks.progress import ProgressHook

@@ -19,18 +19,18 @@ from test_resume import Noise, Stop, runner_for, same, state_of
 
 from dwnet import DWNet
 from dwnet.checkpoint import read_checkpoint
-from dwnet.data.checks import find_heads
-from dwnet.engine import Runner
-from dwnet.engine.options import (
+from dwnet.commands.options.fine_tuning import (
     enable_early_stopping,
     enable_ema,
     enable_freeze,
     enable_layer_decay,
     enable_own_data,
-    enable_tta,
     set_epochs,
-    start_with_new_heads,
 )
+from dwnet.commands.options.running import enable_tta
+from dwnet.commands.options.weights import start_with_new_heads
+from dwnet.data.checks import find_heads
+from dwnet.engine import Runner
 from dwnet.errors import UserError
 from dwnet.toolboxes import main_metric
 from dwnet.toolboxes.base import innermost

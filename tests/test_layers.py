@@ -10,7 +10,7 @@ PACKAGE = ROOT / 'dwnet'
 # The rooms from top to bottom, each with the names, below dwnet, that its modules begin with. The empty name is the
 # package itself, whose import sets up what the toolboxes find by name.
 LAYERS = (
-    ('commands', ('', '__main__', 'doctor')),
+    ('commands', ('', '__main__', 'commands')),
     ('demo', ('demo', )),
     ('deploy', ('deploy', )),
     ('inspect', ('inspect', )),

@@ -539,7 +539,7 @@ def test_a_killed_worker_is_explained(tmp_path):
     (tmp_path / 'killed.py').write_text("""
 import os, signal
 from torch.utils.data import DataLoader, Dataset
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 
 class Killed(Dataset):
     def __len__(self):
@@ -559,7 +559,7 @@ if __name__ == '__main__':  # a worker that is not forked imports this file
 def test_an_error_inside_a_worker_is_no_killed_worker(tmp_path):
     (tmp_path / 'raising.py').write_text("""
 from torch.utils.data import DataLoader, Dataset
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 
 class Raising(Dataset):
     def __len__(self):

@@ -23,8 +23,8 @@ from torch import nn
 
 from dwnet import DWNet
 from dwnet.apis import init_model
+from dwnet.commands.options.running import enable_log_to
 from dwnet.engine import Runner
-from dwnet.engine.options import enable_log_to
 from dwnet.errors import UserError
 from dwnet.inspect import (
     analysis,

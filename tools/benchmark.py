@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dwnet  # noqa: F401  registers the timm models
 from dwnet.config_names import config_path
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.ops import choose_backend, depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d

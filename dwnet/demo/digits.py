@@ -298,5 +298,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    from dwnet.engine.cli import run_command
+    from dwnet.engine.exit_codes import run_command
     run_command(main)
