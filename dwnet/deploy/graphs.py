@@ -1,4 +1,4 @@
-"""What an exported file computes: the toolbox's preprocessing and a classifier, a segmentor or a backbone."""
+"""The modules that are exported: the toolbox's preprocessing and a classifier, segmentor or backbone."""
 from collections.abc import Sequence
 
 import torch
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from dwnet.models.layers import pad_to_multiple
 
-SIDE = 256  # of the image on which the strides of a backbone are measured
+SIDE = 256  # side of the image on which a backbone's strides are measured
 
 
 class Normalise(nn.Module):
-    """What a toolbox's data preprocessor does to pictures: RGB of 0 to 255 → what the network was trained on."""
+    """A toolbox's data preprocessor as a module: RGB of 0 to 255 → input of the network."""
 
     def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
-        # the toolboxes read BGR; mmdet and mmengine name the switch one way, mmseg and mmpretrain two others
+        # the toolboxes read BGR; mmdet and mmengine, mmseg, and mmpretrain each name the switch differently
         switches = ('_channel_conversion', 'channel_conversion', 'to_rgb')
         self.to_bgr = not any(getattr(preprocessor, switch, False) for switch in switches)
         mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
@@ -30,7 +30,7 @@ class Normalise(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The feature maps, one an output."""
+    """The feature maps, one for each output of the graph."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Segmentor(nn.Module):
 
 
 class AdaptiveAvgPool(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` as two matrix products, since ONNX has none for maps of any size."""
+    """``nn.AdaptiveAvgPool2d`` as two matrix products: ONNX has no such operator for maps of any size."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class AdaptiveAvgPool(nn.Module):
 
     @staticmethod
     def _shares(cells: int, length: int) -> Tensor:
-        """(cells, length): what each position adds to each mean."""
+        """(cells, length): the weight of each position in the mean of each cell."""
         cell, position = torch.arange(cells)[:, None], torch.arange(length)
         first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
         return ((position >= first) & (position < last)).float() / (last - first).float()
