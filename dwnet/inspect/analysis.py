@@ -1,4 +1,4 @@
-"""What a checkpoint gets wrong, on the test data of its config, in pictures; which ones depends on the task."""
+"""Pictures of a checkpoint's errors on the test data of a config; the task decides which pictures are drawn."""
 import contextlib
 import copy
 import io
@@ -28,7 +28,7 @@ Picture = tuple[str, str, Path]  # headline, explanation, file
 
 
 class CollectHook(Hook):
-    """Hands each predicted sample of a test to ``collect``."""
+    """Passes each predicted sample of a test to ``collect``."""
 
     def __init__(self, collect: Callable[[Any], None]) -> None:
         self._collect = collect
@@ -42,17 +42,17 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     """Tests the checkpoint of ``cfg.load_from`` and writes pictures and a page with all of them.
 
     Args:
-        cfg: A config of mmpretrain, mmdet or mmseg; it stays as it is.
-        out: The folder; it is made.
-        number: Images that are shown.
+        cfg: A config of mmpretrain, mmdet or mmseg; the config is not changed.
+        out: The output folder, which is made.
+        number: Number of images on the page.
         threshold: Detections of a lower score are not drawn, and do not count in the confusion matrix.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        UserError: If the config is of another toolbox, its data have no such annotations or other classes than the
-            model, or no image is asked for.
+        UserError: If the config is of another toolbox, the data lack the annotations or have other classes than the
+            model, or ``number`` is below 1.
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
@@ -74,7 +74,7 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
 
 
 class _Task:
-    """What is collected from the samples, and drawn in the end."""
+    """Collects samples during a test, and draws pictures at the end."""
 
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         self.cfg, self.out, self.number, self.threshold = cfg, out, number, threshold
@@ -86,7 +86,7 @@ class _Task:
             raise UserError('the test data are empty')
         self.names = list(dataset.metainfo.get('classes') or ())
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
-        # evenly over the set
+        # spread evenly over the set
         self._shown = set(np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int).tolist())
 
     def collect(self, sample: Any) -> None:
@@ -132,7 +132,7 @@ class _Classes(_Task):
 
     def finish(self) -> list[Picture]:
         labels, scores = np.array(self.labels), np.stack(self.scores)
-        classes = scores.shape[1]  # of the model, which may have more than the data name
+        classes = scores.shape[1]  # the model may have more classes than the data name
         names = [*self.names, *map(str, range(len(self.names), classes))][:classes]
         predicted = scores.argmax(1)
         matrix = confusion.count(labels, predicted, scores.shape[1])
@@ -200,7 +200,7 @@ class _Objects(_Task):
         pass  # the metric writes the detections
 
     def finish(self) -> list[Picture]:
-        from dwnet.data.coco import CheckedCOCO  # with mmdet
+        from dwnet.data.coco import CheckedCOCO  # needs mmdet
         truth = CheckedCOCO(self._ann_file)
         pictures: list[Picture] = []
         for kind in self._kinds:
@@ -239,7 +239,7 @@ class _Objects(_Task):
 
 
 def _read(path: str) -> np.ndarray:
-    """RGB, uint8, turned as the loaders do."""
+    """Reads an image as RGB, uint8; like the loaders, turns it by its EXIF orientation."""
     return mmcv.imread(path, channel_order='rgb')
 
 
