@@ -125,8 +125,8 @@ class SampleReader:
             except Exception as error:  # a broken file may raise anything
                 self._report(index, error)
                 if attempt == 9:
-                    raise UserError('ten training samples in a row cannot be read: is the pipeline at fault? Last error: '
-                                    f'{one_line(error)}') from error
+                    raise UserError('ten training samples in a row cannot be read: is the pipeline at fault? '
+                                    f'Last error: {one_line(error)}') from error
             index = random.randrange(len(self.dataset))
 
     def _report(self, index: int, error: Exception) -> None:
