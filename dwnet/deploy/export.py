@@ -67,8 +67,8 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
             graph.find_more(reference, [_pictures(_photographs(1, *size))[0] for _, *size in SHAPES])
             _write(graph, trial)
             if not _compare(trial, graph, reference, backbone_only):
-                raise UserError(f'{type(reference).__name__} finds nothing on photographs, whatever the threshold, so '
-                                'the file cannot be tried out; are the weights whole?')
+                raise UserError(f'{type(reference).__name__} finds nothing on photographs at any threshold, so the '
+                                'file cannot be compared; check the weights')
         return unfinished.rename(path)
     except UserError:
         raise
@@ -132,7 +132,7 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: 
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("onnxruntime is missing, which tries out the file: pip install 'dwnet[export]'") from error
+        raise UserError("onnxruntime, which checks the file, is missing: pip install 'dwnet[export]'") from error
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     compared = True
     for batch, height, width in SHAPES:

@@ -219,7 +219,7 @@ def newest_whole_checkpoint(work_dir: str) -> Path | None:
             if missing := {'meta', 'optimizer', 'message_hub'} - checkpoint.keys():
                 raise UserError(f"{file} holds no state of a training ({', '.join(sorted(missing))} is missing)")
         except UserError as error:
-            print_log(f'passed over: {error}', logger='current', level=logging.WARNING)
+            print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
         else:
             return file
     if files:

@@ -195,7 +195,7 @@ def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:
         if lost := images - known:
             yield Finding(f'{both}: it lacks {len(lost)} of their {len(images)} images; name the same file in both')
         elif truth.get_cat_ids(cat_names=classes_of(dataset)) != dataset.cat_ids:
-            yield Finding(f'{both}: its categories are others; name the same file in both')
+            yield Finding(f'{both}: its categories differ; name the same file in both')
         elif len(known) > len(images):
             yield Finding(f'{both}: it has {len(known) - len(images)} more images, whose objects count as missed; name '
                           'the same file in both', False)

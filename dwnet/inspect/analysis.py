@@ -118,14 +118,14 @@ class _Classes(_Task):
 
     def count(self, sample: Any) -> None:
         if len(sample.gt_label) != 1:
-            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; this is for one label an image')
+            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; an image must have one label')
         label, scores = int(sample.gt_label), sample.pred_score.numpy()
         if not 0 <= label < len(scores):
             raise UserError(f'{sample.img_path} is of class {label}, and the model has {len(scores)}, 0 to '
                             f'{len(scores) - 1}; take the config that it was trained with')
         if not np.isfinite(scores).all():
-            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite: an '
-                            'earlier checkpoint may be whole')
+            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite; try an '
+                            'earlier checkpoint')
         self.labels.append(label)
         self.scores.append(scores)
         self.paths.append(sample.img_path)

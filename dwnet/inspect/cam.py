@@ -52,7 +52,7 @@ def class_activation(model: nn.Module, inputs: Tensor, layers: Sequence[str] = (
     try:
         from pytorch_grad_cam import EigenCAM, GradCAM
     except ImportError as error:
-        raise UserError("Grad-CAM is in the package grad-cam, which is missing: pip install 'dwnet[vis]'") from error
+        raise UserError("the package grad-cam, which has Grad-CAM, is missing: pip install 'dwnet[vis]'") from error
     scores = _Scores(model)
     with torch.no_grad():
         first = scores(inputs)[0]  # (K, …)

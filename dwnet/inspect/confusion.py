@@ -30,8 +30,8 @@ def count(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     known = (truth >= 0) & (truth < classes)
     beyond = predicted[known & ((predicted < 0) | (predicted >= classes))]
     if len(beyond):
-        raise UserError(f'class {beyond[0]} is predicted, and there are {classes}, 0 to {classes - 1}: the model has '
-                        'other classes than the data; take the config that it was trained with')
+        raise UserError(f'class {beyond[0]} is predicted, but the data has {classes} classes, 0 to {classes - 1}; use '
+                        'the config that the model was trained with')
     return np.bincount(truth[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
 
 

@@ -60,7 +60,7 @@ def read_run(path: str | Path, name: str = '') -> Run:
                 if isinstance(value, (int, float)) and key not in ('step', 'iter', 'epoch'):
                     curves.setdefault(key, {})[record['step']] = value
     if not run.training and not run.validation:
-        raise UserError(f'{path} holds no log of a training: it has to be a work dir, or a scalars.json')
+        raise UserError(f'{path} holds no log of a training; name a work dir or a scalars.json')
     return run
 
 

@@ -34,7 +34,7 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
     """
     backbone = next((module for module in model.modules() if isinstance(module, DWNet)), None)
     if backbone is None:
-        raise UserError('this model holds no DWNet, whose kernels could be drawn')
+        raise UserError('this model holds no DWNet, so there are no kernels to draw')
     backbone = copy.deepcopy(backbone).eval()  # leaves the model's mode alone
     found: list[Tensor] = []
 

@@ -50,8 +50,8 @@ def effective_receptive_field(model: nn.Module, inputs: Sequence[Tensor], layers
             fields[name] = fields[name] + gradient.abs().sum((0, 1)).double().cpu().numpy()
         done()
     if lacking := [name for name, field in fields.items() if not 0 < np.sum(field) < np.inf]:
-        raise UserError(f"{', '.join(lacking)}: no gradient, or none that is finite, leads to the image; name layers "
-                        'of the backbone, and look whether the weights are whole')
+        raise UserError(f"{', '.join(lacking)}: no finite gradient reaches the image; name layers of the backbone, or "
+                        'check the weights')
     return {name: field / field.sum() for name, field in fields.items()}
 
 

@@ -18,7 +18,7 @@ def switch_to_deploy(model: nn.Module) -> nn.Module:
     """
     backbones = [module for module in model.modules() if isinstance(module, DWNet)]
     if not backbones:
-        raise ValueError(f'a {type(model).__name__} holds no DWNet, whose BatchNorms could be folded')
+        raise ValueError(f"{type(model).__name__} holds no DWNet; only DWNet's BatchNorms can be folded")
     for backbone in backbones:
         backbone.switch_to_deploy()
     return model

@@ -67,7 +67,7 @@ def choose(operator: Callable, *inputs, may_try: bool) -> str:
         if table[use].ms:
             _keep(environment)
         else:
-            print_log(f"{use}: PyTorch's operator runs, for the Triton kernel {table[use].reason}", 'current',
+            print_log(f"{use}: the Triton kernel {table[use].reason}, so PyTorch's operator runs", 'current',
                       logging.WARNING)
     return table[use].backend
 

@@ -35,7 +35,7 @@ def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> d
             check_file(path)
         if path.endswith('.safetensors'):
             if '://' in path:
-                raise UserError(f'{path}: fetch a .safetensors file first, and name the file')
+                raise UserError(f'{path}: download a .safetensors file first, and give its path')
             device = map_location if isinstance(map_location, str) else 'cpu'
             checkpoint: Any = dict(state_dict=safetensors.torch.load_file(path, device))
         else:
@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> d
         weights = plain_weights(checkpoint, path)
         if expanded := [key for key, tensor in weights.items()
                         if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes()]:
-            raise UserError(f"{path}: {', '.join(expanded[:5])} are larger than what the file holds of them")
+            raise UserError(f"{path}: the file holds less data than these tensors need: {', '.join(expanded[:5])}")
         key = _key_of_weights(checkpoint)
         beside = {name: value for name, value in checkpoint.items() if name != key} if key else {}
         return {**beside, 'state_dict': weights}
@@ -55,8 +55,8 @@ def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> d
     except FileNotFoundError as error:
         raise UserError(f'weights {path} are missing') from error
     except URLError as error:
-        raise UserError(f'{path} cannot be fetched ({error.reason}); fetch it where there is a network, then '
-                        'name the file in its place, for a backbone by --cfg-options '
+        raise UserError(f'{path} cannot be fetched ({error.reason}); download it where there is a network, and give '
+                        "the file's path instead, for a backbone by --cfg-options "
                         'model.backbone.init_cfg.checkpoint=FILE') from error
     except Exception as error:  # a damaged or hostile file may raise anything
         raise UserError(f"{path} cannot be read, is damaged, or holds more than weights, and is not loaded: "
@@ -81,7 +81,7 @@ def plain_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
         UserError: If there are no weights, or two of one name.
     """
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f'{source} holds a {type(checkpoint).__name__}, not weights by name')
+        raise UserError(f'{source} holds a {type(checkpoint).__name__}, not a mapping of names to weights')
     weights = checkpoint.get(_key_of_weights(checkpoint), checkpoint)
     if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise UserError(f"{source}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not "

@@ -63,7 +63,7 @@ class PlainDtype:
         """
         dtype = np.dtype(self.code)
         if dtype.kind not in 'biufcSU':
-            raise ValueError(f'the file holds an array of {dtype}, which is no plain data')
+            raise ValueError(f'the file holds an array of {dtype}; only numbers and text are allowed')
         return dtype.newbyteorder(self.order if self.order in ('<', '>') else '=')
 
 
@@ -218,7 +218,7 @@ def check_file(path: str) -> None:
     if path.endswith('.safetensors'):
         metadata, header, tensors = _split(Path(path).read_bytes())
         if 'sha256' in metadata and metadata['sha256'] != _digest(header, tensors):
-            raise ValueError('its SHA-256 is not the one that it holds of itself; fetch it again')
+            raise ValueError('its SHA-256 differs from the one in its header; fetch it again')
     else:
         with open(path, 'rb') as file:
             if file.read(4) == b'PK\3\4':  # PyTorch recognises zip files by these bytes

@@ -41,7 +41,7 @@ def watch_others() -> None:
     broadcast(key)
     port, token = key.tolist()
     if not port:
-        raise UserError('rank 0 can open no port on which the other processes watch it: all are taken, or forbidden')
+        raise UserError('rank 0 can open no port for the other processes to watch it: all are taken or forbidden')
     others: dict[socket.socket, str] = {}
     if server is None:
         connection = _connect(os.environ['MASTER_ADDR'], port)
@@ -65,8 +65,8 @@ def _connect(master: str, port: int) -> socket.socket:
     try:
         return socket.create_connection((master, port), timeout=LIMIT)
     except OSError as error:
-        raise UserError(f'rank 0 ({master}) cannot be reached on port {port} ({error}), on which the processes watch '
-                        'each other: the machines of a training have to let each other in on all ports') from error
+        raise UserError(f'rank 0 ({master}) cannot be reached on port {port} ({error}), where the processes watch each '
+                        'other; open all ports between the machines of a training') from error
 
 
 def _watch(others: dict[socket.socket, str], server: socket.socket | None, token: int, count: int) -> None:

@@ -158,7 +158,7 @@ def _choose_interface() -> None:
     if (ipaddress.ip_address(own).is_loopback
             and os.environ.get('LOCAL_WORLD_SIZE', world_size) != world_size):
         raise UserError(f'MASTER_ADDR={master} is {socket.gethostname()} itself, by an address ({own}) that no '
-                        'other machine can reach: give the address that it has in the network')
+                        'other machine can reach; set MASTER_ADDR to its address in the network')
     name = _interface_of_ipv6(own) if family == socket.AF_INET6 else _interface_of_ipv4(own)
     if name is not None:
         os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
