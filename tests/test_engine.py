@@ -22,7 +22,6 @@ from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
 from dwnet.checkpoint import read_checkpoint
-from dwnet.data.coco import CheckedCocoMetric
 from dwnet.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
 from dwnet.engine.distributed.process_group import set_environment
@@ -32,6 +31,7 @@ from dwnet.engine.scores import report_scores
 from dwnet.errors import UserError
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.report import report_training
+from dwnet.toolboxes.mmdet.coco import CheckedCocoMetric
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
 

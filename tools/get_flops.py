@@ -6,8 +6,9 @@ from rich.table import Table
 import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
 from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.errors import UserError
-from dwnet.inspect.flops import DETECTIONS, PROPOSALS, SHAPES, count
-from dwnet.registry import toolbox_of, type_name
+from dwnet.inspect.flops import DETECTIONS, PROPOSALS, count
+from dwnet.registry import type_name
+from dwnet.toolboxes import known_toolbox_of
 
 
 def main() -> None:
@@ -17,10 +18,7 @@ def main() -> None:
         help='size of the image (default: that of the published figures, 224 224 for classification, 800 1280 for '
         'detection, 512 2048 for segmentation)')
     cfg = load_config(args := parser.parse_args())
-    toolbox = toolbox_of(cfg)
-    if toolbox not in SHAPES:
-        raise UserError(f"{args.config} is not a config of {', '.join(SHAPES)}")
-    height, width = args.shape or SHAPES[toolbox]
+    height, width = args.shape or known_toolbox_of(cfg, 'get_flops without --shape').image_shape
     try:
         parts = count(cfg, (height, width))
     except Exception as error:  # heads that want more than features

@@ -8,7 +8,7 @@ from dwnet.engine.cli import load_config, make_parser, run_command
 from dwnet.errors import UserError
 from dwnet.inspect.figure import save
 from dwnet.inspect.schedule import learning_rates, plot
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import enter_scope
 
 ASSUMED = 1000  # steps of an epoch
 

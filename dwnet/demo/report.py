@@ -6,10 +6,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from dwnet.config_names import config_path
-from dwnet.engine.scores import NAMES
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.page import STYLE, embed
 from dwnet.inspect.report import draw_predictions, plot_curves
+from dwnet.toolboxes import SCORE_NAMES
 
 from .tasks import TASKS
 
@@ -34,7 +34,7 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
     for task in TASKS:
         result = results[task.name]
         for key in task.scores:
-            rows.append(f'<tr><td>{task.name}<td>{NAMES[key]}<td class=number>{result["scores"][key]:g}'
+            rows.append(f'<tr><td>{task.name}<td>{SCORE_NAMES[key]}<td class=number>{result["scores"][key]:g}'
                         f'<td class=number>{result["seconds"]:.0f}')
         picture = draw_predictions(Config.fromfile(config_path(task.config)), Path(result['checkpoint']), number)
         picture.save(work_dir / f'{task.name}.png')

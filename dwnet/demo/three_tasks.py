@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dwnet.config_names import config_path
-from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
+from dwnet.toolboxes import SCORE_NAMES
 
 from . import digits
 from .report import write_report
@@ -172,7 +172,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
     for task in TASKS:
         result = results[task.name]
         for i, key in enumerate(task.scores):
-            table.add_row(task.name if i == 0 else '', NAMES[key], f"{result['scores'][key]:g}",
+            table.add_row(task.name if i == 0 else '', SCORE_NAMES[key], f"{result['scores'][key]:g}",
                           f"{result['seconds']:.0f}" if i == 0 else '')
     console.print(table)
     console.print(f'report: {report}', soft_wrap=True)

@@ -7,22 +7,20 @@ import copy
 import io
 import os
 import warnings
-from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from mmengine.config import ConfigDict
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
-
-from .graphs import Backbone, Classifier, Segmentor
+from dwnet.toolboxes import toolbox_of
+from dwnet.toolboxes.graphs import Backbone
 
 OPSET = 17  # the first opset with LayerNormalization
 TOLERANCE = 1e-4  # relative to the largest value of an output, or to 1 if that is larger
@@ -61,12 +59,12 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     unfinished, trial = (path.with_name(f'.{path.name}.{state}') for state in ('unfinished', 'trial'))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        graph = _graph_of(model, backbone_only)
+        graph = Backbone(model) if backbone_only else toolbox_of(model.cfg).graph(model)
         _write(graph, unfinished)
-        if not _compare(unfinished, graph, reference, backbone_only):  # no boxes to compare: lower the threshold
+        if not _compare(unfinished, graph, reference):  # no boxes to compare: lower the threshold
             graph.find_more(reference, [_pictures(_photographs(1, *size))[0] for _, *size in SHAPES])
             _write(graph, trial)
-            if not _compare(trial, graph, reference, backbone_only):
+            if not _compare(trial, graph, reference):
                 raise UserError(f'{type(reference).__name__} finds nothing on photographs at any threshold, so the '
                                 'file cannot be compared; check the weights')
         return unfinished.rename(path)
@@ -94,20 +92,6 @@ def _write(graph: nn.Module, path: Path) -> None:
             input_names=['image'], output_names=list(graph.axes), dynamic_axes={'image': axes} | graph.axes)
 
 
-def _graph_of(model: nn.Module, backbone_only: bool) -> nn.Module:
-    if backbone_only:
-        return Backbone(model)
-    if hasattr(model, 'roi_head') and model.with_rpn:
-        from .detection_graph import TwoStageDetector
-        return TwoStageDetector(model)
-    if hasattr(model, 'decode_head'):
-        return Segmentor(model)
-    if getattr(model, 'with_head', False):
-        return Classifier(model)
-    raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
-                    'with an RPN and RoI heads can; its backbone alone can, by --backbone')
-
-
 def _photographs(batch: int, height: int, width: int) -> Tensor:
     """scikit-learn's two photographs, plain and mirrored: (B, 3, H, W), RGB of 0 to 255, whole numbers."""
     pictures = [picture for whole in load_sample_images().images for picture in (whole, whole[:, ::-1])]
@@ -120,7 +104,7 @@ def _pictures(images: Tensor) -> list[Tensor]:
     return list(images.flip(1).byte())
 
 
-def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: bool) -> bool:
+def _compare(path: Path, graph: nn.Module, reference: nn.Module) -> bool:
     """Compares the file in onnxruntime with the original model and its preprocessor.
 
     Returns:
@@ -139,7 +123,7 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: 
         images = _photographs(getattr(graph, 'batch', batch), height, width)
         outputs = [torch.from_numpy(array) for array in session.run(None, {'image': images.numpy()})]
         with torch.no_grad():
-            expected = _reference(reference, graph, images, backbone_only)
+            expected = graph.reference(reference, _pictures(images))
         for name, ours, theirs in zip(graph.axes, outputs, expected, strict=True):
             fits = ours.shape == theirs.shape
             error = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)) if fits and ours.numel() else 0
@@ -149,20 +133,3 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module, backbone_only: 
                                 f'{how}; no file was written')
             compared &= ours.numel() > 0
     return compared
-
-
-def _reference(model: nn.Module, graph: nn.Module, images: Tensor, backbone_only: bool) -> Sequence[Tensor]:
-    """The outputs of the toolbox's model for the same images, passed as BGR."""
-    pictures = _pictures(images)
-    if backbone_only:
-        maps = model.backbone(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
-        return [maps] if isinstance(maps, Tensor) else maps
-    if hasattr(graph, 'reference'):
-        return graph.reference(model, pictures)
-    if isinstance(graph, Classifier):
-        return [model(model.data_preprocessor(dict(inputs=pictures), False)['inputs'], mode='tensor')]
-    from mmseg.structures import SegDataSample
-    shape = tuple(images.shape[2:])
-    samples = [SegDataSample(metainfo=dict(ori_shape=shape, img_shape=shape)) for _ in pictures]
-    model.test_cfg = ConfigDict(mode='whole')
-    return [torch.stack([s.seg_logits.data for s in model.test_step(dict(inputs=pictures, data_samples=samples))])]

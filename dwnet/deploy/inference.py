@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from dwnet.data.loading import LoadWholeImage
-from dwnet.data.user_data import images_below
+from dwnet.data.parts import images_below
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
 from dwnet.inspect.samples import draw, make_visualizer

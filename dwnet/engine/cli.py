@@ -1,7 +1,6 @@
 """What the command lines share: reading a config, finding mistakes before work starts, reporting them."""
 import argparse
 import difflib
-import importlib
 import inspect
 import re
 import sys
@@ -16,7 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
-from dwnet.registry import TOOLBOXES, toolbox_of
+from dwnet.toolboxes import TOOLBOXES, toolbox_of
 
 from .distributed.process_group import started_by
 from .hooks.preemption import EXIT_CODE, Preempted
@@ -188,11 +187,10 @@ def load_config(args: argparse.Namespace) -> Config:
         toolbox = toolbox_of(cfg)
     except ImportError as error:  # a pure-Python config imports its classes when they are asked for
         raise _toolbox_error('packages', one_line(error)) from error
-    if toolbox in TOOLBOXES:
-        try:
-            importlib.import_module(f'{toolbox}.models')
-        except Exception as error:  # their version checks are assertions
-            raise _toolbox_error(toolbox, one_line(error)) from error
+    try:
+        toolbox.load()
+    except Exception as error:  # their version checks are assertions
+        raise _toolbox_error(toolbox.name, one_line(error)) from error
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -207,7 +205,7 @@ def _address_error(what: str) -> UserError:
 
 
 def _toolbox_error(toolbox: str, reason: str = 'it is not installed') -> UserError:
-    extra = TOOLBOXES.get(toolbox, 'all')
+    extra = TOOLBOXES[toolbox].extra if toolbox in TOOLBOXES else 'all'
     return UserError(f"this config needs {toolbox}, which cannot be imported ({reason}): "
                      f"pip install 'dwnet[{extra}]'; `python -m dwnet doctor` tells more")
 

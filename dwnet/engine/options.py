@@ -7,7 +7,6 @@ import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -18,12 +17,10 @@ from mmengine.optim.scheduler.param_scheduler import ConstantParamScheduler, Lin
 from mmengine.registry import (
     DATASETS,
     HOOKS,
-    METRICS,
     MODELS,
     OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
-    TRANSFORMS,
     VISBACKENDS,
     WEIGHT_INITIALIZERS,
     Registry,
@@ -31,11 +28,13 @@ from mmengine.registry import (
 from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
 from dwnet.config_names import script
-from dwnet.data.loading import with_checks
-from dwnet.data.user_data import use_own_data
 from dwnet.errors import UserError, some
 from dwnet.models import DWNet
-from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of, type_name
+from dwnet.registry import class_of, is_a, type_name
+from dwnet.toolboxes import enter_scope, main_metric, toolbox_of
+from dwnet.toolboxes.base import as_list
+from dwnet.toolboxes.checked import with_checks
+from dwnet.toolboxes.own_data import use_own_data
 from dwnet.weights.loading import read_checkpoint
 
 from .checkpoints import checkpoints_in, pointed_at
@@ -94,7 +93,7 @@ def start_with_new_heads(cfg: Config, checkpoint: str) -> None:
     parts = {name.split('.')[0] for name in weights}
     # those of a classifier, or of a model whose heads this one does not have at all
     of_backbone = 'backbone' not in parts or not (parts - {'backbone', 'neck', 'head'}) & set(cfg.model)
-    if of_backbone and toolbox_of(cfg) != 'mmpretrain':
+    if of_backbone and toolbox_of(cfg).task != 'classification':
         cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
         if 'backbone' in parts and not _is_dwnet(cfg):  # mmengine's would load nothing, and not say so
             cfg.model.backbone.init_cfg.prefix = 'backbone.'
@@ -128,7 +127,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     optimizer = cfg.optim_wrapper.optimizer
     if args.lr is None and not args.auto_scale_lr:
         factor = batch * processes * cfg.optim_wrapper.get('accumulative_counts', 1) / base
-        factor = factor if _is_kind_of(optimizer, torch.optim.SGD, OPTIMIZERS, cfg) else math.sqrt(factor)
+        factor = factor if is_a(optimizer, torch.optim.SGD, OPTIMIZERS, cfg.get('default_scope')) else math.sqrt(factor)
         set_lr(cfg, float(f'{optimizer.lr * factor:.2g}'))
     if args.epochs is None:
         args.epochs = min(cfg.train_cfg.get('max_epochs', _OWN_EPOCHS), _OWN_EPOCHS)
@@ -185,12 +184,12 @@ def enable_fsdp(cfg: Config, args: Namespace) -> None:
     if args.launcher == 'none':
         raise UserError('--strategy fsdp is for several processes, which '
                         f"`bash {script('dist_train.sh')} CONFIG NUMBER --strategy fsdp` starts")
-    if is_of(cfg.optim_wrapper, AmpOptimWrapper, OPTIM_WRAPPERS, cfg.get('default_scope')):
+    if class_of(cfg.optim_wrapper, OPTIM_WRAPPERS, cfg.get('default_scope')) is AmpOptimWrapper:
         raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
                         '--cfg-options optim_wrapper.type=OptimWrapper for float32')
     if args.compile or cfg.get('channels_last'):  # of the option, or of the config of an earlier training
         raise UserError('--strategy fsdp cannot be combined with --compile or --channels-last')
-    if any(_is_kind_of(hook, EMAHook, HOOKS, cfg) for hook in cfg.get('custom_hooks') or []):
+    if any(is_a(hook, EMAHook, HOOKS, cfg.get('default_scope')) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
     cfg.strategy = 'fsdp'
 
@@ -284,8 +283,8 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
     schedule = cfg.get('param_scheduler') or []
     for scheduler in schedule if isinstance(schedule, list) else [schedule]:
         share = factor
-        if by_epoch and not scheduler.get('by_epoch', True) and _is_kind_of(
-                scheduler, (LinearParamScheduler, ConstantParamScheduler), PARAM_SCHEDULERS, cfg):
+        if by_epoch and not scheduler.get('by_epoch', True) and is_a(
+                scheduler, (LinearParamScheduler, ConstantParamScheduler), PARAM_SCHEDULERS, cfg.get('default_scope')):
             share = min(1., .1 * epochs * steps / max(1, scheduler.get('end', 1)))
         for key in ('begin', 'end', 'T_max', 'warmup', 'step_size', 'milestones'):
             value = scheduler.get(key)
@@ -313,7 +312,7 @@ def enable_freeze(cfg: Config, stages: int, resume: str | None = None) -> None:
         raise UserError(f'--freeze needs a backbone with frozen_stages, and {name} has none; --layer-decay, or --lr, '
                         'keeps it near to where it starts')
     pretrained = any(part.get('pretrained') or any(
-        init and is_of(init, PretrainedInit, WEIGHT_INITIALIZERS) for init in _listed(part.get('init_cfg')))
+        init and class_of(init, WEIGHT_INITIALIZERS) is PretrainedInit for init in as_list(part.get('init_cfg')))
                      for part in (cfg.model, backbone))
     resumes = resume not in (None, 'auto') or resume == 'auto' and (
         pointed_at(cfg.work_dir) or checkpoints_in(cfg.work_dir))
@@ -343,7 +342,7 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
 
 def enable_ema(cfg: Config) -> None:
     """``--ema``: the weights that are validated and kept are averages over about the last tenth of the steps."""
-    if any(_is_kind_of(hook, EMAHook, HOOKS, cfg) for hook in cfg.get('custom_hooks') or []):
+    if any(is_a(hook, EMAHook, HOOKS, cfg.get('default_scope')) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--ema: this config averages the weights already (custom_hooks)')
     # mmengine's fixed momentum of 0.0002 would keep, over the few steps of a small data set, where it started from
     _add_hook(cfg, 'EMAHook', ema_type='MomentumAnnealingEMA', gamma=10, update_buffers=True)
@@ -354,8 +353,8 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
     if patience < 1:
         raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
     keep_best(cfg)
-    _add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule='greater', min_delta=1e-6,
-              patience=patience)
+    _add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule='greater',
+              min_delta=1e-6, patience=patience)
 
 
 def keep_best(cfg: Config) -> None:
@@ -363,29 +362,6 @@ def keep_best(cfg: Config) -> None:
     checkpoint = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if not checkpoint.get('save_best'):
         checkpoint.update(save_best=main_metric(cfg), rule='greater')
-
-
-def main_metric(cfg: Config) -> str:
-    """What papers quote first, by the toolbox's name."""
-    for metric in _listed(cfg.get('val_evaluator') or []):
-        kinds = lineage(metric, METRICS, cfg.get('default_scope'))
-        if 'mmpretrain.Accuracy' in kinds:
-            return 'accuracy/top1'
-        if 'mmdet.CocoMetric' in kinds:
-            return _first_of(metric.get('metric', 'bbox'), {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'})
-        if 'mmseg.IoUMetric' in kinds:
-            scores = ('mIoU', 'mDice', 'mFscore')
-            return _first_of(metric.get('iou_metrics', 'mIoU'), dict(zip(scores, scores)))
-    raise UserError('val_evaluator of this config has none of Accuracy, CocoMetric and IoUMetric: say by '
-                    '--cfg-options default_hooks.checkpoint.save_best=… which score counts')
-
-
-def _first_of(measured: str | list, scores: dict[str, str]) -> str:
-    for kind, score in scores.items():
-        if kind in _listed(measured):
-            return score
-    raise UserError(f'val_evaluator measures {measured}, and none of {some(scores)}: say by --cfg-options '
-                    'default_hooks.checkpoint.save_best=… which score counts')
 
 
 def enable_log_to(cfg: Config, places: list[str]) -> None:
@@ -396,7 +372,7 @@ def enable_log_to(cfg: Config, places: list[str]) -> None:
     for place in places:
         if importlib.util.find_spec(place) is None:
             raise UserError(f'--log-to {place}: the package {place} is missing: pip install {place}')
-        if not any(_is_kind_of(backend, backends[place], VISBACKENDS, cfg) for backend in kept):
+        if not any(is_a(backend, backends[place], VISBACKENDS, cfg.get('default_scope')) for backend in kept):
             kept.append(dict(type=backends[place].__name__))
     visualizer.vis_backends = kept
 
@@ -412,69 +388,23 @@ def enable_auto_scale_lr(cfg: Config) -> None:
 def enable_show_dir(cfg: Config, folder: str) -> None:
     """``--show-dir``: the toolbox's own hook draws every prediction, truth beside it."""
     folder = str(Path(folder).resolve())
-    hook = cfg.default_hooks.get('visualization')
-    if hook is None:
+    if cfg.default_hooks.get('visualization') is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config')
-    toolbox = toolbox_of(cfg)
-    if toolbox == 'mmpretrain':
-        hook.update(enable=True, out_dir=folder, interval=1)
-    elif toolbox == 'mmdet':
-        hook.update(draw=True, test_out_dir=folder, interval=1)
-    else:
-        hook.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = folder
+    toolbox_of(cfg).save_pictures(cfg, folder)
 
 
 def enable_out(cfg: Config, out: str) -> None:
     """``--out``: predictions in a file (classification, detection) or a folder (segmentation)."""
-    toolbox = toolbox_of(cfg)
-    if toolbox == 'mmseg':
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
-        return
-    if not out.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {out}: the predictions are written as .pkl')
-    dump = 'mmdet.DumpDetResults' if toolbox == 'mmdet' else 'DumpResults'
-    cfg.test_evaluator = [*_listed(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
-
-
-def _listed(evaluator: Any) -> list:
-    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+    toolbox_of(cfg).save_predictions(cfg, out)
 
 
 def enable_tta(cfg: Config) -> None:
     """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``; by default each image and
-    its mirror image, and of detections the boxes alone, since mmdet merges no masks."""
+    its mirror image, and of detections the boxes alone."""
     if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
-        _add_mirrored_view(cfg)
+        toolbox_of(cfg).add_mirrored_view(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=copy.deepcopy(cfg.model))
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-
-
-def _add_mirrored_view(cfg: Config) -> None:
-    toolbox = toolbox_of(cfg)
-    model = dict(mmpretrain='mmpretrain.AverageClsScoreTTA', mmdet='BoxTTAModel',
-                 mmseg='mmseg.SegTTAModel').get(toolbox)
-    pipeline = cfg.test_dataloader.dataset.get('pipeline')
-    if model is None or not pipeline:
-        raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
-    cfg.tta_model = dict(type=model)
-    # the truth stays as it is: it is loaded behind the mirror, and the predictions are mirrored back
-    # and padding, which lies at the right and below of a mirror image, too
-    behind = {'mmcv.LoadAnnotations', 'mmcv.Pad'}
-    here = next((i for i, step in enumerate(pipeline[:-1])
-                 if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
-    packing = copy.deepcopy(pipeline[-1])
-    if 'meta_keys' in packing:
-        packing.meta_keys = [*packing.meta_keys, *{'flip', 'flip_direction'}.difference(packing.meta_keys)]
-    views = [dict(type=f'{toolbox}.RandomFlip', prob=prob) for prob in (0., 1.)]
-    if toolbox == 'mmdet':
-        importlib.import_module('dwnet.engine.tta')
-        cfg.tta_model.tta_cfg = dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100)
-        for metric in _listed(cfg.test_evaluator):
-            if 'mmdet.CocoMetric' in lineage(metric, METRICS, cfg.get('default_scope')):
-                metric.metric = 'bbox'
-    cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
-        views, *([step] for step in pipeline[here:-1]), [packing]])]
 
 
 def enable_deploy(cfg: Config) -> None:
@@ -490,14 +420,8 @@ def _takes(registry: Registry, config: dict, argument: str, cfg: Config) -> bool
     return any(argument in inspect.signature(base.__init__).parameters for base in getattr(kind, '__mro__', ()))
 
 
-def _is_kind_of(config: dict, classes: type | tuple[type, ...], registry: Registry, cfg: Config) -> bool:
-    """Whether the class of a part of ``cfg`` is, or inherits from, one of these."""
-    kind = class_of(config, registry, cfg.get('default_scope'))
-    return isinstance(kind, type) and issubclass(kind, classes)
-
-
 def _is_dwnet(cfg: Config) -> bool:
-    return _is_kind_of(cfg.model.get('backbone') or {}, DWNet, MODELS, cfg)
+    return is_a(cfg.model.get('backbone') or {}, DWNet, MODELS, cfg.get('default_scope'))
 
 
 def _must_exist(checkpoint: str) -> None:

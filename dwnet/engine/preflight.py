@@ -29,15 +29,15 @@ from dwnet.data.checks import (
     classes_of,
     find_heads,
     leaves,
-    watch_coco,
 )
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
-from dwnet.registry import is_of, lineage, type_name
+from dwnet.registry import class_of, lineage, type_name
+from dwnet.toolboxes import TOOLBOXES, toolbox_of
 from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
 # Data sets that download themselves; derived classes count, too.
-_SELF_FETCHED = {'mmpretrain.CIFAR10', 'mmpretrain.MNIST'}
+_DOWNLOADS = frozenset().union(*(toolbox.downloads for toolbox in TOOLBOXES.values()))
 
 
 def preflight(runner: MMEngineRunner) -> None:
@@ -51,7 +51,7 @@ def preflight(runner: MMEngineRunner) -> None:
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     _judge(runner, lambda: [*_check_weights(runner, model)])
-    with watch_coco() as files:
+    with toolbox_of(runner.cfg).watch_annotations() as files:
         try:
             loops = dict(train=runner.train_loop, val=runner.val_loop)
         except (UserError, AssertionError, OSError, RuntimeError, ValueError) as error:  # toolboxes raise all of these
@@ -134,7 +134,7 @@ def _dataset_paths(dataset: dict | None, scope: str | None, setting: str = 'data
             name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
             yield from _dataset_paths(part, scope, name)
     root = dataset.get('data_root') or ''
-    if '://' in root or _SELF_FETCHED.intersection(lineage(dataset, DATASETS, scope)):  # on a server
+    if '://' in root or _DOWNLOADS.intersection(lineage(dataset, DATASETS, scope)):  # on a server, or downloaded
         return
     if root:
         yield f'{setting}.data_root', Path(root)
@@ -158,7 +158,7 @@ def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding
     for module in model.modules():
         steps = getattr(module, 'init_cfg', None) or []
         for step in [steps] if isinstance(steps, dict) else steps:
-            if is_of(step, PretrainedInit, WEIGHT_INITIALIZERS):
+            if class_of(step, WEIGHT_INITIALIZERS) is PretrainedInit:
                 source = step['checkpoint']
                 if isinstance(module, DWNet):
                     load_backbone(module, read_checkpoint(source)['state_dict'], source, dry_run=True)
@@ -227,7 +227,7 @@ def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: b
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = runner.cfg.get('optim_wrapper', {}).get('optimizer', {})
-    if is_of(optimizer, torch.optim.SGD, OPTIMIZERS):
+    if class_of(optimizer, OPTIMIZERS) is torch.optim.SGD:
         states = int(bool(optimizer.get('momentum')))
     else:
         states = 2 if any(part in type_name(optimizer) for part in ('Adam', 'Lamb')) else 1

@@ -15,14 +15,15 @@ from mmengine.registry import METRICS
 from PIL import Image
 from pycocotools.coco import COCO
 
+from dwnet.data.coco import read_coco
 from dwnet.engine import Runner
-from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
 from dwnet.inspect import coco_errors, confusion, precision_recall
 from dwnet.inspect.figure import contact_sheet, save
 from dwnet.inspect.page import write_page
 from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
-from dwnet.registry import lineage, toolbox_of
+from dwnet.registry import is_a
+from dwnet.toolboxes import SCORE_NAMES, known_toolbox_of, toolbox_of
 
 Picture = tuple[str, str, Path]  # headline, explanation, file
 
@@ -56,20 +57,18 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
-    kinds = dict(mmpretrain=_Classes, mmdet=_Objects, mmseg=_Segments)
-    toolbox = toolbox_of(cfg)
-    if toolbox not in kinds:
-        raise UserError(f"this config is not one of {', '.join(kinds)}")
+    task = known_toolbox_of(cfg, 'analyze').task
     cfg = copy.deepcopy(cfg)
     out.mkdir(parents=True, exist_ok=True)
-    task = kinds[toolbox](cfg, out, number, threshold)
+    pictures_of = dict(classification=_Classes, detection=_Objects, segmentation=_Segments)[task]
+    task = pictures_of(cfg, out, number, threshold)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CollectHook(task.collect))
     task.begin(runner.test_dataloader.dataset)
     scores = runner.test()
     pictures = task.finish()
     hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
-    scores = {name: scores[key] for key, name in NAMES.items() if key in scores}
+    scores = {name: scores[key] for key, name in SCORE_NAMES.items() if key in scores}
     return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, scores, pictures)
 
 
@@ -187,7 +186,7 @@ class _Objects(_Task):
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         super().__init__(cfg, out, number, threshold)
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        metric = next((m for m in metrics if 'mmdet.CocoMetric' in lineage(m, METRICS, cfg.get('default_scope'))
+        metric = next((m for m in metrics if is_a(m, toolbox_of(cfg).metric, METRICS, cfg.get('default_scope'))
                        and m.get('ann_file')), None)
         if metric is None:
             raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')
@@ -200,8 +199,10 @@ class _Objects(_Task):
         pass  # the metric writes the detections
 
     def finish(self) -> list[Picture]:
-        from dwnet.data.coco import CheckedCOCO  # needs mmdet
-        truth = CheckedCOCO(self._ann_file)
+        truth = COCO()
+        truth.dataset = read_coco(self._ann_file)
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth.createIndex()
         pictures: list[Picture] = []
         for kind in self._kinds:
             what = dict(bbox='boxes', segm='masks')[kind]

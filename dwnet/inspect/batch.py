@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 from dwnet.engine import Runner
 from dwnet.errors import UserError
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import enter_scope, toolbox_of
 
 from .figure import contact_sheet
 from .samples import draw, make_visualizer, to_picture
@@ -36,7 +36,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     batch = next(iter(loader), None)
     if batch is None:
         raise UserError(f'the {split} data are empty')
-    preprocessor = MODELS.build({**_settings(cfg), 'type': _kind(cfg)})
+    preprocessor = MODELS.build(toolbox_of(cfg).preprocessor(cfg))
     data = preprocessor(batch, training=split == 'train')
     visualizer = make_visualizer(cfg, loader.dataset.metainfo, 'browse')
     pictures, captions = [], []
@@ -44,15 +44,6 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
         pictures.append(draw(visualizer, to_picture(inputs, preprocessor), _with_mixed_labels(sample), truth=True))
         captions.append(f"{Path(sample.get('img_path', '')).name[-20:]}, {inputs.shape[-1]}×{inputs.shape[-2]}")
     return contact_sheet(pictures, captions, title=f'{split}: {len(pictures)} of {len(loader.dataset)} images')
-
-
-def _settings(cfg: Config) -> dict:
-    return cfg.model.get('data_preprocessor') or cfg.data_preprocessor  # mmpretrain's stock configs use the latter
-
-
-def _kind(cfg: Config) -> str:
-    """The preprocessor's type, which configs of mmpretrain's classifiers leave out."""
-    return _settings(cfg).get('type', 'mmpretrain.ClsDataPreprocessor')
 
 
 def _with_mixed_labels(sample: Any) -> Any:

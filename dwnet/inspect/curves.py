@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
+from dwnet.toolboxes import SCORE_NAMES
 
 from .figure import COLOURS, new_figure, verbatim
 
@@ -108,7 +108,8 @@ def plot(runs: Sequence[Run], keys: Sequence[str] = ()) -> Figure:
     known = sorted({key for run in runs for key in (*run.training, *run.validation)})
     if missing := [key for key in keys if key not in known]:
         raise UserError(f"no log has {', '.join(missing)}; they have {', '.join(known)}")
-    panels = list(keys) or ['loss', 'lr', *(key for key in NAMES if key in known and key != 'accuracy/top5'), 'time']
+    scores = [score for score in SCORE_NAMES if score != 'accuracy/top5']
+    panels = list(keys) or ['loss', 'lr', *(score for score in scores if score in known), 'time']
     panels = [key for key in panels if key in known] or known
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = -(-len(panels) // columns)
@@ -136,7 +137,7 @@ def _panel(axes, runs: Sequence[Run], key: str) -> None:
             axes.fill_between(list(waiting), list(waiting.values()), color=colour, alpha=.35, linewidth=0)
     by_epoch = validated and any(run.by_epoch for run in runs)
     titles = dict(loss='training loss', lr='learning rate', time='time of an iteration (filled: waiting for data)')
-    axes.set_title(NAMES.get(key) or titles.get(key, verbatim(key)), fontsize=10)
+    axes.set_title(SCORE_NAMES.get(key) or titles.get(key, verbatim(key)), fontsize=10)
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
     axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))
     if key in ('loss', 'lr', 'time'):

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dwnet.models import DWNet
-from dwnet.registry import enter_scope, toolbox_of
+from dwnet.toolboxes import enter_scope, toolbox_of
 
 # The published figures run box heads on 1000 proposals and mask heads on the 100 detections that remain.
 PROPOSALS, DETECTIONS = 1000, 100
-# (height, width) of the published figures, by toolbox
-SHAPES = {'mmpretrain': (224, 224), 'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 
 
 @dataclass
@@ -43,7 +41,7 @@ def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
     enter_scope(cfg)
     with torch.device('meta'):
         model = MODELS.build(copy.deepcopy(cfg.model)).eval()
-        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or SHAPES[toolbox_of(cfg)]))
+        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or toolbox_of(cfg).image_shape))
         with torch.no_grad():
             parts, x = _backbone(model.backbone, image)
             if getattr(model, 'neck', None) is not None:

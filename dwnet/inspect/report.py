@@ -17,14 +17,12 @@ from mmengine.runner import Runner
 from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
-from dwnet.engine.options import main_metric
-from dwnet.engine.scores import NAMES
 from dwnet.errors import one_line
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.figure import COLOURS, new_figure
 from dwnet.inspect.page import STYLE, embed
 from dwnet.inspect.samples import draw, make_visualizer
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_metric
 
 
 def plot_curves(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
@@ -94,7 +92,7 @@ def _test_command() -> str:
 def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
     work_dir, metric = Path(runner.work_dir), main_metric(runner.cfg)
     curve = read_curve(work_dir, metric)
-    name, best = NAMES.get(metric, metric), max(curve[1], default=float('nan'))
+    name, best = SCORE_NAMES.get(metric, metric), max(curve[1], default=float('nan'))
     print(f'best {name}: {best:g}')
     cfg = copy.deepcopy(runner.cfg)
     cfg.new_heads = False  # the checkpoint has this training's heads

@@ -12,7 +12,8 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 from torch import Tensor
 
-from dwnet.registry import enter_scope, toolbox_of
+from dwnet.toolboxes import enter_scope, toolbox_of
+from dwnet.toolboxes.graphs import converts_to_rgb
 
 MIN_SIDE = 256  # smaller images are enlarged, because texts would cover them
 MAX_SIDE = 2048  # enlarging ends here for the longer side
@@ -28,10 +29,9 @@ def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
     """
     enter_scope(cfg)
     toolbox = toolbox_of(cfg)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox}', 'vis_backends': None})
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox.name}', 'vis_backends': None})
     visualizer.dataset_meta = dataset_meta
-    if toolbox == 'mmseg':
-        visualizer.alpha = .6  # keeps the image visible
+    toolbox.prepare_visualizer(visualizer)
     return visualizer
 
 
@@ -98,7 +98,4 @@ def to_picture(inputs: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
     if getattr(preprocessor, '_enable_normalize', False):
         inputs = inputs * preprocessor.std + preprocessor.mean
     picture = inputs.round().clamp(0, 255).byte().cpu().permute(1, 2, 0).numpy()
-    # images are read as BGR; the switches are those of mmpretrain, mmdet and mmseg
-    names = 'to_rgb', '_channel_conversion', 'channel_conversion'
-    swapped = any(getattr(preprocessor, name, False) for name in names)
-    return picture if swapped else picture[..., ::-1].copy()
+    return picture if converts_to_rgb(preprocessor) else picture[..., ::-1].copy()

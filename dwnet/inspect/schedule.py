@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import enter_scope
 
 from .figure import COLOURS, MAP, new_figure
 

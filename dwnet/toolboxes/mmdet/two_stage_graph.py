@@ -4,13 +4,17 @@ mmdet's functions between the heads cannot be traced: they branch on the number 
 a graph would freeze. This module computes the same for one image, in operators that ONNX has.
 """
 import torch
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from dwnet.errors import UserError
 
-from .graphs import Normalise
+from ..graphs import Normalise
 
 
 class TwoStageDetector(nn.Module):
@@ -20,8 +24,6 @@ class TwoStageDetector(nn.Module):
     batch = 1
 
     def __init__(self, model: nn.Module) -> None:
-        from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
-        from mmdet.models.task_modules import DeltaXYWHBBoxCoder
         super().__init__()
         self.normalise, self.model = Normalise(model.data_preprocessor), model
         head = model.roi_head
@@ -98,8 +100,6 @@ class TwoStageDetector(nn.Module):
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
         """mmdet's predictions for one picture; masks are those before pasting."""
-        from mmdet.structures import DetDataSample
-        from mmdet.structures.bbox import bbox2roi
         shape = tuple(pictures[0].shape[1:])
         sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
         found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances
