@@ -1,4 +1,4 @@
-"""The page of the demo: scores, curves, and predictions beside the truth, of all tasks."""
+"""Writes the demo's page: scores, loss curves, and predictions beside the ground truth, for all tasks."""
 import html
 from pathlib import Path
 
