@@ -30,7 +30,7 @@ def test_what_is_missing_is_named_with_its_remedy(tmp_path, hidden, expected):
 def test_a_whole_machine():
     done = run_python('-m', 'dwnet', 'doctor', check=False)
     said = ' '.join(done.stdout.split())
-    for words in ('classification ready (mmpretrain)', 'detection ready (mmdet)', 'segmentation ready (mmseg)',
+    for words in ('classification ready (mmpretrain 1.', 'detection ready (mmdet 3.', 'segmentation ready (mmseg 1.',
                   'mmcv operators', 'start-up hook'):
         assert words in said
 

@@ -452,7 +452,7 @@ def test_truth_of_another_data_set(data, tmp_path, find):
     assert f"{both.format(tmp_path / 'less.json')}: it lacks 1 of their 9 images; name the same file in both" in error
     edit(Path(shutil.copy(own, tmp_path / 'named.json')), lambda c: c['categories'][0].update(name='zero'))
     error, _ = find(DETECTION, {'val_evaluator.ann_file': str(tmp_path / 'named.json')})
-    assert f"{both.format(tmp_path / 'named.json')}: its categories are others" in error
+    assert f"{both.format(tmp_path / 'named.json')}: its categories differ" in error
     error, warnings = find(DETECTION, {'val_dataloader.dataset.indices': 5})
     assert error == '' and warnings == [
         f'{both.format(own)}: it has 4 more images, whose objects count as missed; name the same file in both']

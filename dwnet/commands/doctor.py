@@ -90,7 +90,6 @@ def examine() -> Iterator[Finding]:
         return
     from dwnet.compat import mmcv_ops
     from dwnet.compat.mmcv_ops.ext import COVERED
-    from dwnet.toolboxes import TOOLBOXES, timm_registration
     if mmcv_ops.in_use():
         yield Finding('mmcv operators', f"dwnet's stand-in, {len(COVERED)} functions "
                       '(docs/mmcv_operators.md)')
@@ -102,16 +101,15 @@ def examine() -> Iterator[Finding]:
 
     yield from _capabilities('cuda' if devices else 'cpu')
 
+    from dwnet.toolboxes import TOOLBOXES, timm_registration
     for toolbox in TOOLBOXES.values():
-        if version := _version(toolbox.distribution):
-            yield Finding(toolbox.distribution, version)
         # the toolboxes' packages hold little by themselves; .models brings in everything
-        yield _readiness(toolbox.task, toolbox.name, f'{toolbox.name}.models', toolbox.extra)
-    timm = _readiness('timm', 'timm', 'timm', 'timm')
-    if not timm.remedy and not timm_registration.timm_is_safe():
-        timm = Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
-                       f"pip install 'timm>={timm_registration.TIMM}'")
-    yield timm
+        yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.extra)
+    if _version('timm') and not timm_registration.timm_is_safe():
+        yield Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
+                      f"pip install 'timm>={timm_registration.TIMM}'")
+    else:
+        yield _usable('timm', 'timm', 'timm', 'timm')
 
     from dwnet.demo import digits
     root = digits.ROOT
@@ -121,11 +119,12 @@ def examine() -> Iterator[Finding]:
                       '' if whole else 'python -m dwnet.demo.digits')
 
 
-def _readiness(task: str, package: str, module: str, extra: str) -> Finding:
-    """Whether a task can be worked on: ``module``, of ``package``, can be imported, which ``extra`` installs."""
+def _usable(task: str, module: str, distribution: str, extra: str) -> Finding:
+    """Whether the package that does ``task`` is there and can be imported."""
+    package = module.partition('.')[0]
     error = _import_error(module)
     if not error:
-        return Finding(task, f'ready ({package})')
+        return Finding(task, f'ready ({package} {_version(distribution)})')
     if f"No module named '{package}'" in error:
         return Finding(task, f'{package} is not installed', f"only if you need it: pip install 'dwnet[{extra}]'")
     return Finding(task, error, f"pip install 'dwnet[{extra}]'{CONSTRAINTS}")
@@ -152,9 +151,9 @@ def _capabilities(device: str) -> Iterator[Finding]:
 
 def _version_remedy(name: str, version: str) -> str:
     if name == 'opencv-python' and _major(version) >= 5:
-        return "pip install 'opencv-python<5': mmdet's mask code expects OpenCV 4's contours"
+        return "pip install 'opencv-python<5': masks are made of contours, which OpenCV 5 changed"
     if name in ('mmcv', 'mmcv-lite') and not version.startswith('2.1.'):
-        return f'pip install {name}==2.1.0: mmdet and mmseg refuse every other minor version'
+        return f'pip install {name}==2.1.0: the toolboxes refuse every other minor version'
     if name == 'torch' and tuple(int(n) for n in re.findall(r'\d+', version)[:2]) < (2, 6):
         return "pip install 'torch>=2.6': older ones run code from the files that they load"
     return ''

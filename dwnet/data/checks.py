@@ -184,9 +184,8 @@ def _labels(info: dict) -> list[int]:
 def _check_label_images(part: str, dataset: BaseDataset, infos: list[dict],
                         heads: dict[str, int]) -> Iterator[Finding]:
     """Labels of pixels, read as the training reads them: with what it ignores, and without a label 0."""
-    loaders = [step for step in getattr(dataset.pipeline, 'transforms', ())
-               if type(step).__name__ == 'LoadAnnotations' and hasattr(step, 'reduce_zero_label')]
-    if not loaders or not heads:
+    loaders = [step for step in getattr(dataset.pipeline, 'transforms', ()) if type(step).__name__ == 'LoadAnnotations']
+    if not loaders or not heads or not hasattr(dataset, 'ignore_index'):  # which data sets of label images have
         return
     fewest, wrong = min(heads.values()), []
     for info in infos:

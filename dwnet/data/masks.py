@@ -55,8 +55,8 @@ def _pairs(images: Path, masks: Path) -> tuple[list[str], str, str]:
     names = images_below(images)
     suffixes = sorted({Path(name).suffix for name in names})
     if len(suffixes) > 1:
-        raise UserError(f'the images in {images} end in {some(suffixes)}: mmseg takes one ending, so rename or convert '
-                        'them')
+        raise UserError(f'the images in {images} end in {some(suffixes)}: a data set has one ending, so rename or '
+                        'convert them')
     if not masks.is_dir():
         raise UserError(f'{masks} is missing: the label images of {images}')
     stems = [name.removesuffix(suffixes[0]) for name in names]

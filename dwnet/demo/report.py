@@ -1,4 +1,4 @@
-"""The page of the demo: scores, curves, and predictions beside the truth, of all tasks."""
+"""Writes the demo's page: scores, loss curves, and predictions beside the ground truth, for all tasks."""
 import html
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
     path.write_text(f"""<!doctype html><meta charset=utf-8><title>DWNet demo</title>
 <style>{STYLE}</style><h1>DWNet: three tasks, one backbone</h1>
 <p>DWNet-nano on handwritten digits over photographs. Detection and segmentation start from the
-classification weights. Scores are those of mmpretrain, mmdet and mmseg on the test set, whose digits
+classification weights. Scores are those of the toolboxes' own metrics on the test set, whose digits
 occur nowhere in training.</p>
 <table><tr><th>task<th>metric<th>score<th>seconds{''.join(rows)}</table>
 <h2>Training</h2>{embed(_plot_losses(work_dir, results))}{''.join(pictures)}

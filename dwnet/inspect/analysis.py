@@ -1,4 +1,4 @@
-"""What a checkpoint gets wrong, on the test data of its config, in pictures; which ones depends on the task."""
+"""Pictures of a checkpoint's errors on the test data of a config; the task decides which pictures are drawn."""
 import contextlib
 import copy
 import io
@@ -29,7 +29,7 @@ Picture = tuple[str, str, Path]  # headline, explanation, file
 
 
 class CollectHook(Hook):
-    """Hands each predicted sample of a test to ``collect``."""
+    """Passes each predicted sample of a test to ``collect``."""
 
     def __init__(self, collect: Callable[[Any], None]) -> None:
         self._collect = collect
@@ -43,17 +43,17 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     """Tests the checkpoint of ``cfg.load_from`` and writes pictures and a page with all of them.
 
     Args:
-        cfg: A config of mmpretrain, mmdet or mmseg; it stays as it is.
-        out: The folder; it is made.
-        number: Images that are shown.
+        cfg: A config of mmpretrain, mmdet or mmseg; the config is not changed.
+        out: The output folder, which is made.
+        number: Number of images on the page.
         threshold: Detections of a lower score are not drawn, and do not count in the confusion matrix.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        UserError: If the config is of another toolbox, its data have no such annotations or other classes than the
-            model, or no image is asked for.
+        UserError: If the config is of another toolbox, the data lack the annotations or have other classes than the
+            model, or ``number`` is below 1.
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
@@ -73,7 +73,7 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
 
 
 class _Task:
-    """What is collected from the samples, and drawn in the end."""
+    """Collects samples during a test, and draws pictures at the end."""
 
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         self.cfg, self.out, self.number, self.threshold = cfg, out, number, threshold
@@ -85,7 +85,7 @@ class _Task:
             raise UserError('the test data are empty')
         self.names = list(dataset.metainfo.get('classes') or ())
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
-        # evenly over the set
+        # spread evenly over the set
         self._shown = set(np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int).tolist())
 
     def collect(self, sample: Any) -> None:
@@ -117,21 +117,21 @@ class _Classes(_Task):
 
     def count(self, sample: Any) -> None:
         if len(sample.gt_label) != 1:
-            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; this is for one label an image')
+            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; an image must have one label')
         label, scores = int(sample.gt_label), sample.pred_score.numpy()
         if not 0 <= label < len(scores):
             raise UserError(f'{sample.img_path} is of class {label}, and the model has {len(scores)}, 0 to '
                             f'{len(scores) - 1}; take the config that it was trained with')
         if not np.isfinite(scores).all():
-            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite: an '
-                            'earlier checkpoint may be whole')
+            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite; try an '
+                            'earlier checkpoint')
         self.labels.append(label)
         self.scores.append(scores)
         self.paths.append(sample.img_path)
 
     def finish(self) -> list[Picture]:
         labels, scores = np.array(self.labels), np.stack(self.scores)
-        classes = scores.shape[1]  # of the model, which may have more than the data name
+        classes = scores.shape[1]  # the model may have more classes than the data name
         names = [*self.names, *map(str, range(len(self.names), classes))][:classes]
         predicted = scores.argmax(1)
         matrix = confusion.count(labels, predicted, scores.shape[1])
@@ -240,7 +240,7 @@ class _Objects(_Task):
 
 
 def _read(path: str) -> np.ndarray:
-    """RGB, uint8, turned as the loaders do."""
+    """Reads an image as RGB, uint8; like the loaders, turns it by its EXIF orientation."""
     return mmcv.imread(path, channel_order='rgb')
 
 

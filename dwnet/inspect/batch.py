@@ -1,4 +1,4 @@
-"""Training images as the network gets them: augmented, mixed, padded, and normalised back."""
+"""Draws training images as the network gets them: augmented, mixed and padded, with the normalisation undone."""
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     Args:
         cfg: A config of mmpretrain, mmdet or mmseg.
         split: ``'train'``, ``'val'`` or ``'test'``.
-        number: Images; fewer if the set has fewer.
-        seed: Of the order, where the config shuffles.
+        number: Number of images; fewer if the set has fewer.
+        seed: Seed of the order, if the config shuffles.
 
     Raises:
-        UserError: If the set is empty, or no image is asked for.
+        UserError: If the set is empty, or ``number`` is below 1.
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
@@ -47,7 +47,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
 
 
 def _with_mixed_labels(sample: Any) -> Any:
-    """Mixup and CutMix leave one label, and give scores to all that are in the image."""
+    """Sets all labels of a mixed image: Mixup and CutMix keep one label, but scores for all."""
     if 'gt_score' in sample:
         sample.set_gt_label(np.flatnonzero(sample.gt_score.numpy()).tolist())
     return sample

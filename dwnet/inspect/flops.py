@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of a model, part by part, as papers count them.
+"""Counts parameters and multiply-adds of a model, part by part, as papers count them.
 
 Convolutions and matrix products count, one multiply-add each (not two operations); norms, activations and
-sums do not. The model lies on PyTorch's meta device, so nothing is computed and any size takes seconds.
+sums do not count. The model is on PyTorch's meta device, so nothing is computed and any size takes seconds.
 """
 import copy
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
         shape: Height and width of the image; by default those of the published figures.
 
     Returns:
-        The parts in the order in which the data passes them; their sums are the model's.
+        The parts in the order of the forward pass; their sums are the figures of the model.
     """
     enter_scope(cfg)
     with torch.device('meta'):

@@ -161,6 +161,10 @@ class Toolbox:
 
     # --- Inference -----------------------------------------------------------------------------------------
 
+    def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
+        """A training batch of ``number`` random images of ``shape``, (height, width), with ground truth."""
+        raise NotImplementedError
+
     def graph(self, model: nn.Module) -> nn.Module:
         """What a file of ``model`` computes, in the form that :mod:`dwnet.toolboxes.graphs` describes.
 

@@ -1,25 +1,25 @@
-"""What an exported file computes: the toolbox's preprocessing, and a backbone or a classifier.
+"""The modules that are exported: the toolbox's preprocessing and a backbone or a classifier.
 
-A graph is a module with ``axes``, output → the names of its dimensions that vary, and ``reference``, what the model
-itself gives for the same images. ``batch`` is the number of images that it takes, if it takes no other.
+A graph is a module with ``axes``, which maps each output to the names of its dynamic dimensions, and ``reference``,
+the original model's outputs for the same images. ``batch`` is the number of images, if the graph supports only one.
 """
 import torch
 from torch import Tensor, nn
 
 from dwnet.models.layers import pad_to_multiple
 
-SIDE = 256  # of the image on which the strides of a backbone are measured
+SIDE = 256  # side of the image on which a backbone's strides are measured
 
 
 def converts_to_rgb(preprocessor: nn.Module) -> bool:
     """Whether a data preprocessor makes RGB of the BGR that the toolboxes read."""
-    # mmdet and mmengine name the switch one way, mmseg and mmpretrain two others
+    # mmdet and mmengine, mmseg, and mmpretrain each name the switch differently
     switches = ('_channel_conversion', 'channel_conversion', 'to_rgb')
     return any(getattr(preprocessor, switch, False) for switch in switches)
 
 
 class Normalise(nn.Module):
-    """What a toolbox's data preprocessor does to pictures: RGB of 0 to 255 → what the network was trained on."""
+    """A toolbox's data preprocessor as a module: RGB of 0 to 255 → input of the network."""
 
     def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Normalise(nn.Module):
 
 
 class Backbone(nn.Module):
-    """The feature maps, one an output."""
+    """The feature maps, one for each output of the graph."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

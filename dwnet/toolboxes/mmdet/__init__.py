@@ -103,6 +103,11 @@ class MMDet(Toolbox):
 
     # --- Inference -----------------------------------------------------------------------------------------
 
+    def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
+        """Each image has 8 boxes and masks, of 80 classes."""
+        from mmdet.testing import demo_mm_inputs
+        return demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=80, with_mask=True)
+
     def graph(self, model: nn.Module) -> nn.Module:
         if not (hasattr(model, 'roi_head') and model.with_rpn):
             return super().graph(model)

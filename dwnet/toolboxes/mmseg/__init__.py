@@ -1,7 +1,9 @@
 """What mmseg answers: semantic segmentation; ``lean`` keeps a validation's memory small."""
 from typing import Any
 
+import torch
 from mmengine.config import Config
+from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -52,6 +54,15 @@ class MMSeg(Toolbox):
 
     def save_predictions(self, cfg: Config, out: str, dump: str = '') -> None:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)  # a folder of label images
+
+    def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
+        """Each pixel is of one of 150 classes."""
+        from mmseg.structures import SegDataSample
+        meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape)
+        samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=torch.randint(0, 150, (1, *shape))))
+                   for _ in range(number)]
+        images = [torch.randint(0, 256, (3, *shape), dtype=torch.uint8) for _ in range(number)]
+        return dict(inputs=images, data_samples=samples)
 
     def graph(self, model: nn.Module) -> nn.Module:
         if not hasattr(model, 'decode_head'):

@@ -1,4 +1,4 @@
-"""What an exported segmentor computes; imports mmseg."""
+"""The module that is exported for segmentors; imports mmseg."""
 from collections.abc import Sequence
 
 import torch
@@ -27,7 +27,7 @@ class Segmentor(nn.Module):
         return F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """The logits that mmseg gives for whole pictures (3, H, W), BGR, uint8."""
+        """mmseg's logits for whole pictures (3, H, W), BGR, uint8."""
         shape = tuple(pictures[0].shape[1:])
         samples = [SegDataSample(metainfo=dict(ori_shape=shape, img_shape=shape)) for _ in pictures]
         model.test_cfg = ConfigDict(mode='whole')
@@ -36,7 +36,7 @@ class Segmentor(nn.Module):
 
 
 class AdaptiveAvgPool(nn.Module):
-    """``nn.AdaptiveAvgPool2d`` as two matrix products, since ONNX has none for maps of any size."""
+    """``nn.AdaptiveAvgPool2d`` as two matrix products: ONNX has no such operator for maps of any size."""
 
     def __init__(self, size: int | Sequence[int]) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class AdaptiveAvgPool(nn.Module):
 
     @staticmethod
     def _shares(cells: int, length: int) -> Tensor:
-        """(cells, length): what each position adds to each mean."""
+        """(cells, length): the weight of each position in the mean of each cell."""
         cell, position = torch.arange(cells)[:, None], torch.arange(length)
         first, last = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
         return ((position >= first) & (position < last)).float() / (last - first).float()
