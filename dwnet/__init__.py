@@ -10,8 +10,8 @@ from .version import __version__
 
 __all__ = ['DWNet', 'TOKEN_MIXERS', '__version__']
 
-# While `python -m dwnet` starts, argv[0] is '-m'. Its help and `doctor` have to run where nothing else does, so
-# dwnet/__main__.py imports the rest once it knows the command.
+# While Python imports this package for `python -m dwnet`, argv[0] is '-m'. The list of commands and `doctor` have to
+# run where PyTorch does not, so dwnet/__main__.py reloads this module in full once it knows the command.
 if sys.argv[0] != '-m' or ' '.join(sys.orig_argv).partition(' -m ')[2].split(' ')[0] != 'dwnet':
     try:
         from . import compat

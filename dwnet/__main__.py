@@ -20,7 +20,7 @@ def main() -> None:
     sys.argv = [f'python -m dwnet {args.command}', *args.arguments]
     try:
         if not hasattr(dwnet, 'DWNet'):
-            importlib.reload(dwnet)  # which has left out the rest until here
+            importlib.reload(dwnet)  # in full: argv[0] is no longer -m
     except ImportError as error:
         if args.command != 'doctor':
             commands.fail(error)

@@ -1,8 +1,8 @@
-"""The command lines: ``python -m dwnet NAME`` and ``tools/NAME.py`` run the module NAME.
+"""The command lines: ``python -m dwnet NAME`` and ``tools/NAME.py`` run the module NAME of this folder.
 
-A command has a docstring, which is its description; ``EXAMPLE``, the arguments of the example in its help;
-``add_arguments(parser)`` and ``run(args)``. ``options/`` and the modules whose names begin with an underscore hold what
-several commands share.
+A command's module has a docstring, which ``--help`` shows; ``EXAMPLE``, the arguments of the example below the help;
+``add_arguments(parser)``; and ``run(args)``. What several commands share stands in ``options/`` and in the modules
+whose names begin with an underscore.
 """
 import argparse
 import ast
@@ -29,7 +29,7 @@ def summary(name: str) -> str:
 
 
 def start(name: str) -> None:
-    """Runs a command with the arguments of this process; an import that fails ends it in one line."""
+    """Runs a command with the arguments of this process. A failed import ends the process with one line."""
     try:
         command = importlib.import_module(f'{__name__}.{name}')
         if name != 'doctor':  # it runs where PyTorch cannot be imported

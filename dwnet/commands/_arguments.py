@@ -9,10 +9,10 @@ from dwnet.errors import UserError, one_line
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False) -> None:
-    """Those that the commands for a config have in common; ``load_config`` takes what they parse.
+    """Adds the arguments of the commands that take a config; ``load_config`` reads them.
 
     Args:
-        parser: What they are added to.
+        parser: The command's parser.
         launched: Whether several processes can work together, and a launcher may start them.
     """
     parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; it says which task and which data')
@@ -37,10 +37,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
-    """Those of the commands that show a model images; ``load_config`` takes what they parse.
+    """Adds the arguments of the commands that show images to a model; ``load_config`` reads them.
 
     Args:
-        parser: What they are added to.
+        parser: The command's parser.
         number: How many images, as argparse's ``nargs``.
     """
     parser.add_argument(
@@ -57,10 +57,10 @@ def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> N
 
 
 def chosen_device(name: str | None) -> str:
-    """``--device``; by default a GPU if there is one.
+    """The device of ``--device``; by default a GPU if there is one.
 
     Raises:
-        UserError: If it is not there.
+        UserError: If PyTorch cannot use the device.
     """
     name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -71,7 +71,7 @@ def chosen_device(name: str | None) -> str:
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those of train and test alike."""
+    """Adds the arguments for precision and speed that train and test share."""
     parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
     parser.add_argument('--channels-last', action='store_true', help='lay out neck and head channels-last, too')
     parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')

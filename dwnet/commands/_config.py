@@ -1,4 +1,4 @@
-"""The config of a command line: read, its options merged, its toolbox imported; each mistake in one line."""
+"""Reads the config that a command line names; a mistake in the config ends in one line."""
 import argparse
 import difflib
 import inspect

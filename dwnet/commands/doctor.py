@@ -184,7 +184,7 @@ def lacks_display_library(error: str) -> bool:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """None: it looks at everything."""
+    """Adds none: the doctor looks at everything."""
 
 
 def run(args: Namespace) -> None:

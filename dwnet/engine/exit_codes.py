@@ -1,4 +1,4 @@
-"""How a process ends: exit code and last words, whatever stops its command."""
+"""Exit codes and last words of a command, whatever stops the command."""
 import sys
 import warnings
 from collections.abc import Callable

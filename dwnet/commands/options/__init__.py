@@ -1,13 +1,13 @@
-"""Options as changes of a config.
+"""Command-line options as changes of a config.
 
-A command has a table of :class:`Option` s, in the order in which they change the config; :func:`apply_options` goes
-through it. After that the config alone says what happens.
+A command has a table of options, in the order in which they change the config; :func:`apply_options` applies those that
+the user has given. After that the config alone says what happens.
 
-===============  ==================================================================
-``weights``      what a training or test starts from
-``fine_tuning``  a user's own data; length, learning rate and what else is trained how
-``running``      precision, speed, processes, and what is written
-===============  ==================================================================
+===============  ================================================================================
+``weights``      the weights with which a training or a test starts
+``fine_tuning``  a user's own data; length and learning rate of a training, frozen and averaged weights
+``running``      precision, speed and processes; what a training or a test writes
+===============  ================================================================================
 """
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -27,11 +27,12 @@ class Option:
     """A row of a command's table.
 
     Attributes:
-        flag: As it is typed: ``'--freeze'``, or, of several choices, the one with an effect: ``'--strategy fsdp'``.
-        change: The function that changes the config. It gets the config, the value of the flag unless the flag is a
-            switch, and the values of ``with_values_of``.
-        conflicts: Flags that cannot be given as well.
-        with_values_of: Flags whose values ``change`` needs, too, given or not.
+        flag: The flag as a user types it: ``'--freeze'``. A flag with choices stands with the choice that has an
+            effect: ``'--strategy fsdp'``.
+        change: Changes the config. Its arguments are the config; the flag's value, unless the flag is a switch or
+            stands with a choice; and the values of ``with_values_of``.
+        conflicts: Flags that cannot be combined with this one.
+        with_values_of: Other flags whose values ``change`` needs, given or not.
     """
     flag: str
     change: Callable[..., None]
@@ -40,10 +41,10 @@ class Option:
 
 
 def apply_options(options: Sequence[Option], cfg: Config, args: Namespace) -> None:
-    """Changes ``cfg`` by every option of the table that ``args`` has, from the first to the last.
+    """Applies the given options to ``cfg``, in the order of the table.
 
     Raises:
-        UserError: If two of them conflict; then none has changed ``cfg``.
+        UserError: If two given options conflict; ``cfg`` is unchanged then.
     """
     given = [option for option in options if _is_given(option.flag, args)]
     for option in given:
@@ -66,7 +67,7 @@ def _value(flag: str, args: Namespace) -> Any:
 
 
 def add_hook(cfg: Config, name: str, **arguments: Any) -> None:
-    """Adds a hook behind those of the config."""
+    """Appends a hook to the config's ``custom_hooks``."""
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=name, **arguments)]
 
 

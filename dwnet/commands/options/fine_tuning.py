@@ -1,4 +1,4 @@
-"""A user's own data; how long, how fast and which parts of a model are trained."""
+"""Options of a fine-tuning: a user's own data, length, learning rate, frozen and averaged weights."""
 import copy
 import inspect
 import math
@@ -95,7 +95,7 @@ def _take_length(cfg: Config, args: Namespace, given: dict) -> None:
 
 
 def enable_epochs(cfg: Config, epochs: int, data_root: str | None) -> None:
-    """``--epochs N``; with own data :func:`enable_own_data` has set them."""
+    """``--epochs N``. With own data :func:`enable_own_data` has set the epochs already."""
     if not data_root:
         set_epochs(cfg, epochs, _count_samples(cfg))
 

@@ -1,4 +1,4 @@
-"""Precision, speed and processes of a training or a test, and what it writes."""
+"""Options for precision, speed and processes, and for what a training or a test writes."""
 import copy
 import importlib.util
 import os

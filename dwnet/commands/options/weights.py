@@ -1,4 +1,4 @@
-"""What a training or a test starts from."""
+"""Options for the weights with which a training or a test starts."""
 import os
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def set_checkpoint(cfg: Config, checkpoint: str) -> None:
 
 
 def enable_load_from(cfg: Config, checkpoint: str, data_root: str | None) -> None:
-    """``--load-from FILE``; with own data the heads may be for other classes."""
+    """``--load-from FILE``. With own data the heads of FILE may be for other classes."""
     (start_with_new_heads if data_root else start_from)(cfg, checkpoint)
 
 
