@@ -69,8 +69,8 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     scores = runner.test()
     pictures = task.finish()
     hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
-    scores = {name: scores[key] for key, name in NAMES.items() if key in scores}
-    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, scores, pictures)
+    rows = [(name, scores[key]) for key, name in NAMES.items() if key in scores]
+    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, pictures, ('metric', 'score'), rows)
 
 
 class _Task:
