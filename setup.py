@@ -38,7 +38,7 @@ setup(
     install_requires=[
         'torch>=2.6',  # the first that loads files without running them by default
         'torchvision',
-        'mmengine>=0.10.6',
+        'mmengine>=0.10.6,<0.11',  # dwnet/compat/private_names.py: what the next may take away
         'numpy',
         'packaging',
         'pillow',
