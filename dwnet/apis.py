@@ -140,7 +140,7 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         >>> classify(numpy.zeros((64, 64, 3), 'uint8'))[0]['pred_class'] in '0123456789'
         True
     """
-    model = init_model(config, checkpoint, device)
+    model: Any = init_model(config, checkpoint, device)
     toolbox = toolbox_of(model.cfg)
     _name_transforms(model.cfg, toolbox)
     if toolbox == 'mmpretrain':
@@ -164,12 +164,12 @@ def _name_transforms(cfg: Config, toolbox: str | None) -> None:
             step['type'] = name
 
 
-def _around(kind: type, model: nn.Module, **arguments) -> Any:
+def _around(kind: Any, model: Any, **arguments: Any) -> Any:
     """An inferencer whose model is built; else these two load files that could run code, and refuse official ones."""
 
     class Inferencer(kind):
 
-        def _init_model(self, *_) -> nn.Module:
+        def _init_model(self, *_: Any) -> nn.Module:
             return model
 
     Inferencer.__name__ = kind.__name__

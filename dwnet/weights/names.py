@@ -121,10 +121,10 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = our_names(state_dict)
     if unknown := [key for key, name in names.items() if name is None]:
         raise KeyError(f"{len(unknown)} of {len(names)} keys are not DWNet's: {', '.join(unknown)}")
-    return {names[key]: tensor for key, tensor in state_dict.items()}
+    return {name: state_dict[key] for key, name in names.items() if name is not None}
 
 
-def rename_on_load(state_dict: dict[str, Any], prefix: str, *_) -> None:
+def rename_on_load(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Pre-hook of the backbone's ``load_state_dict``: official names below ``prefix`` become ours, in place.
 
     So any loader, be it a toolbox's own Runner, takes an official detector or segmentor. It cannot help with an
