@@ -10,23 +10,21 @@ from .version import __version__
 
 __all__ = ['DWNet', 'TOKEN_MIXERS', '__version__']
 
-import_error: ImportError | None = None  # which `python -m dwnet` shows
-
-try:
-    from . import compat
-    compat.install()
-    from . import config_names, schedules  # noqa: F401  registers them
-    from .toolboxes import timm_registration
-    from .weights import safety
-    safety.serve_mmengine()
-    timm_registration.register_when_imported()
-    from .models import DWNet  # imports mmcv, so it comes after compat
-    from .registry import TOKEN_MIXERS
-except Exception as error:  # a broken package may raise anything
-    from .doctor import HEADLESS, lacks_display_library
-    remedy = HEADLESS + '; ' if lacks_display_library(str(error)) else ''
-    import_error = ImportError(f'dwnet cannot be imported: {error}; {remedy}`python -m dwnet doctor` says what is '
-                               'missing and what to do')
-    # the start of `python -m dwnet doctor`, which has to run where nothing else does
-    if not (sys.argv[0] == '-m' and 'dwnet' in sys.orig_argv):
-        raise import_error from error
+# While `python -m dwnet` starts, argv[0] is '-m'. Its help and `doctor` have to run where nothing else does, so
+# dwnet/__main__.py imports the rest once it knows the command.
+if sys.argv[0] != '-m' or ' '.join(sys.orig_argv).partition(' -m ')[2].split(' ')[0] != 'dwnet':
+    try:
+        from . import compat
+        compat.install()
+        from . import config_names, schedules  # noqa: F401  registers them
+        from .toolboxes import timm_registration
+        from .weights import safety
+        safety.serve_mmengine()
+        timm_registration.register_when_imported()
+        from .models import DWNet  # imports mmcv, so it comes after compat
+        from .registry import TOKEN_MIXERS
+    except Exception as error:  # a broken package may raise anything
+        from .commands.doctor import HEADLESS, lacks_display_library
+        remedy = HEADLESS + '; ' if lacks_display_library(str(error)) else ''
+        raise ImportError(f'dwnet cannot be imported: {error}; {remedy}`python -m dwnet doctor` says what is missing '
+                          'and what to do') from error

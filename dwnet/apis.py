@@ -14,9 +14,9 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 
 from dwnet.config_names import config_path
-from dwnet.errors import UserError
 from dwnet.models.deploy import switch_to_deploy
-from dwnet.registry import class_of, enter_scope, toolbox_of
+from dwnet.registry import class_of
+from dwnet.toolboxes import enter_scope, known_toolbox_of
 from dwnet.toolboxes.swap import swap_backbone
 from dwnet.weights.loading import load_weights, read_checkpoint
 
@@ -62,7 +62,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
-                'ignore', category=UserWarning, module=r'(importlib|mm(engine|cv|pretrain|det|seg))\b')
+                'ignore', category=UserWarning, module=r'(importlib|mm\w+)\b')
             yield
     finally:
         logger.removeFilter(is_wanted)
@@ -141,37 +141,15 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         True
     """
     model: Any = init_model(config, checkpoint, device)
-    toolbox = toolbox_of(model.cfg)
-    _name_transforms(model.cfg, toolbox)
-    if toolbox == 'mmpretrain':
-        from mmpretrain import ImageClassificationInferencer
-        return ImageClassificationInferencer(model)
-    if toolbox == 'mmdet':
-        from mmdet.apis import DetInferencer
-        return _around(DetInferencer, model)
-    if toolbox == 'mmseg':
-        from mmseg.apis import MMSegInferencer
-        return _around(MMSegInferencer, model, **model.dataset_meta)
-    raise UserError(f'a config of {toolbox!r} has no inferencer here, only those of mmpretrain, mmdet and mmseg')
+    toolbox = known_toolbox_of(model.cfg, 'inferencer')
+    _name_transforms(model.cfg, toolbox.name)
+    return toolbox.inferencer(model)
 
 
-def _name_transforms(cfg: Config, toolbox: str | None) -> None:
+def _name_transforms(cfg: Config, scope: str | None) -> None:
     """Types of the test pipeline that are classes or their paths become names: the inferencers look for names."""
     for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
-        kind = class_of(step, TRANSFORMS, toolbox)
+        kind = class_of(step, TRANSFORMS, scope)
         name = getattr(kind, '__name__', None)
-        if name and class_of(dict(type=name), TRANSFORMS, toolbox) is kind:
+        if name and class_of(dict(type=name), TRANSFORMS, scope) is kind:
             step['type'] = name
-
-
-def _around(kind: Any, model: Any, **arguments: Any) -> Any:
-    """An inferencer whose model is built; else these two load files that could run code, and refuse official ones."""
-
-    class Inferencer(kind):
-
-        def _init_model(self, *_: Any) -> nn.Module:
-            return model
-
-    Inferencer.__name__ = kind.__name__
-    device = str(next(model.parameters()).device)
-    return Inferencer(model.cfg, device=device, **arguments)

@@ -3,16 +3,13 @@
 mmengine imports ``<scope>.registry`` when it meets a scope that it does not know, so the name alone,
 in any config, brings this package in.
 """
-import time
 from typing import Any
 
 import mmengine.registry
 from mmengine.registry import DefaultScope, Registry
 
-# Toolbox → the extra of ours that installs it
-TOOLBOXES = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg'}
 # What is imported before a type is looked for in the scope dwnet
-LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.data.coco', 'transform': 'dwnet.data.loading'}
+LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.toolboxes.datasets', 'transform': 'dwnet.data.loading'}
 
 
 class InToolbox(Registry):
@@ -59,50 +56,30 @@ def class_of(config: dict, registry: Registry, scope: str | None = None) -> Any:
 
 
 def lineage(config: dict, registry: Registry, scope: str | None = None) -> list[str]:
-    """The class of :func:`class_of` and what it inherits from, by package and name: ``'mmdet.CocoMetric'`` and so on.
+    """The class of :func:`class_of` and the classes it inherits from, by package and name: ``'mmcv.Pad'`` and so on.
 
-    So a class of a toolbox is recognised, and its subclasses, without importing the toolbox.
+    So a class of a toolbox is recognised without an import of the toolbox.
     """
     return [f"{base.__module__.partition('.')[0]}.{base.__name__}"
             for base in getattr(class_of(config, registry, scope), '__mro__', ())]
 
 
-def is_of(config: dict, cls: type, registry: Registry, scope: str | None = None) -> bool:
-    """Whether a config's ``type`` is this class, and no subclass of it."""
-    return class_of(config, registry, scope) is cls
+def is_a(config: dict, kind: type | tuple[type, ...] | str, registry: Registry, scope: str | None = None) -> bool:
+    """Whether the class of a config's ``type`` is ``kind`` or inherits from it.
+
+    Args:
+        config: A part of a config.
+        kind: A class, several of which one suffices, or package and name of a class: ``'mmcv.Pad'``.
+        registry: mmengine's root registry of such parts.
+        scope: The config's default scope; by default that of this process.
+    """
+    if isinstance(kind, str):
+        return kind in lineage(config, registry, scope)
+    found = class_of(config, registry, scope)
+    return isinstance(found, type) and issubclass(found, kind)
 
 
 def type_name(config: dict) -> str:
     """A config's ``type`` in a message."""
     kind = config.get('type')
     return getattr(kind, '__name__', str(kind))
-
-
-def toolbox_of(config: dict) -> str | None:
-    """The toolbox that a whole config is for, 'mmpretrain', 'mmdet' or 'mmseg'.
-
-    It is the ``default_scope``, or, where this is None, as in pure-Python configs, or a package of the user's, the
-    package of the model's class, or of one that it inherits from. A scope of any other kind is returned as it is.
-    """
-    scope = config.get('default_scope')
-    if scope in TOOLBOXES:
-        return scope
-    model = config.get('model')
-    if not isinstance(model, dict):  # built already, or missing
-        return scope
-    named = [str(model.get('type'))] if isinstance(model.get('type'), str) else []
-    for name in (*named, *lineage(model, mmengine.registry.MODELS, scope)):
-        if (package := name.partition('.')[0]) in TOOLBOXES:
-            return package
-    return scope
-
-
-def enter_scope(config: dict) -> None:
-    """From here on types are looked for in the toolbox of this config, as in its training.
-
-    mmengine's ``init_default_scope`` warns whenever the toolbox is another one than before, and takes no None.
-    """
-    scope = config.get('default_scope') or toolbox_of(config) or 'mmengine'
-    current = DefaultScope.get_current_instance()
-    if current is None or current.scope_name != scope:
-        DefaultScope.get_instance(f'{scope}-{time.time_ns()}', scope_name=scope)

@@ -146,7 +146,7 @@ def test_a_flipped_bit_is_found(tmp_path):
         content[place] ^= 1
         clean.write_bytes(content)
         for name in (clean.name, 'own-name.safetensors'):  # which it is called does not matter
-            with pytest.raises(UserError, match='its SHA-256 is not the one that it holds of itself'):
+            with pytest.raises(UserError, match='its SHA-256 differs from the one in its header'):
                 read_state_dict(str(clean.rename(tmp_path / name)))
             clean = tmp_path / name
 
@@ -178,7 +178,7 @@ def test_files_from_before_zip_are_read(tmp_path):
 
 
 @pytest.mark.parametrize('tensor, message', [
-    (torch.ones(1).expand(2**40), 'patch_embed.proj.bias are larger than what the file holds of them'),
+    (torch.ones(1).expand(2**40), 'the file holds less data than these tensors need: patch_embed.proj.bias'),
     (torch.ones(8, device='meta'), 'it calls torch._utils._rebuild_meta_tensor_no_storage'),
     (torch.ones(8).to_sparse(), 'it calls torch._utils._rebuild_sparse_tensor'),
     (torch.ones(8, dtype=torch.int64), r'another kind: patch_embed.proj.bias torch.int64 for torch.float32'),
@@ -204,7 +204,7 @@ def test_messages_stay_one_line(tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
-    ([1, 2], 'holds a list, not weights by name'), ({'a': 1}, 'a are no names of tensors'),
+    ([1, 2], 'holds a list, not a mapping of names to weights'), ({'a': 1}, 'a are no names of tensors'),
     ({3: torch.ones(1)}, '3 are no names of tensors')])
 def test_what_is_no_weights_is_said_so(tmp_path, content, message):
     with pytest.raises(UserError, match=message):

@@ -30,13 +30,13 @@ def test_what_is_missing_is_named_with_its_remedy(tmp_path, hidden, expected):
 def test_a_whole_machine():
     done = run_python('-m', 'dwnet', 'doctor', check=False)
     said = ' '.join(done.stdout.split())
-    for words in ('classification ready (mmpretrain)', 'detection ready (mmdet)', 'segmentation ready (mmseg)',
+    for words in ('classification ready (mmpretrain 1.', 'detection ready (mmdet 3.', 'segmentation ready (mmseg 1.',
                   'mmcv operators', 'start-up hook'):
         assert words in said
 
 
 def test_a_timm_that_runs_code(monkeypatch):
-    from dwnet import doctor
+    from dwnet.commands import doctor
     from dwnet.toolboxes import timm_registration
     monkeypatch.setattr(timm_registration, 'TIMM', '99.0')
     finding, = (f for f in doctor.examine() if f.subject == 'timm' and f.remedy)
@@ -48,7 +48,7 @@ def test_a_timm_that_runs_code(monkeypatch):
     ('4.14.0.94', '4.11.0.86', True, False), ('4.14.0.94', None, False, None), (None, '4.14.0.94', True, None)])
 def test_two_opencvs(monkeypatch, tmp_path, windowed, headless, last, mended):
     """Both write into cv2/; the one that was installed last tells by ``cv2/version.py`` which it is."""
-    from dwnet import doctor
+    from dwnet.commands import doctor
     installed = {'opencv-python': windowed, 'opencv-python-headless': headless}
     monkeypatch.setattr(doctor, '_version', installed.get)
     (tmp_path / 'cv2').mkdir()

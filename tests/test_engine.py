@@ -22,16 +22,16 @@ from torch.utils.data import Dataset
 
 from dwnet.apis import init_model
 from dwnet.checkpoint import read_checkpoint
-from dwnet.data.coco import CheckedCocoMetric
-from dwnet.doctor import Finding, _version_remedy, examine
+from dwnet.commands.doctor import Finding, _version_remedy, examine
 from dwnet.engine import Runner
 from dwnet.engine.distributed.process_group import set_environment
 from dwnet.engine.hooks.progress import ProgressHook
-from dwnet.engine.runner import _with_metric
 from dwnet.engine.scores import report_scores
 from dwnet.errors import UserError
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.report import report_training
+from dwnet.toolboxes.base import with_metric
+from dwnet.toolboxes.mmdet.coco import CheckedCocoMetric
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
 
@@ -247,11 +247,11 @@ def test_metrics_of_ours_in_the_place_of_the_toolboxes(form):
     theirs, own = CheckedCocoMetric.__base__, CheckedCocoMetric
     metric = theirs if form == 'a class' else form
     other = dict(type='Accuracy')
-    assert _with_metric([dict(type=metric, ann_file='a'), other], theirs, own) == [
+    assert with_metric([dict(type=metric, ann_file='a'), other], theirs, own) == [
         dict(type=own, ann_file='a'), other]
-    assert _with_metric(dict(type='Evaluator', metrics=[dict(type=metric)]), theirs, own) == dict(
+    assert with_metric(dict(type='Evaluator', metrics=[dict(type=metric)]), theirs, own) == dict(
         type='Evaluator', metrics=[dict(type=own)])
-    assert _with_metric(other, theirs, own) is other
+    assert with_metric(other, theirs, own) is other
 
 
 def test_scores_that_are_no_single_numbers_are_written(tmp_path, capsys):

@@ -14,10 +14,10 @@ from torch.export import Dim
 from dwnet import TOKEN_MIXERS, DWNet
 from dwnet.apis import init_model
 from dwnet.deploy import export
-from dwnet.deploy.detection_graph import TwoStageDetector
 from dwnet.deploy.export import export_onnx
-from dwnet.deploy.graphs import AdaptiveAvgPool
 from dwnet.errors import UserError
+from dwnet.toolboxes.mmdet.two_stage_graph import TwoStageDetector
+from dwnet.toolboxes.mmseg.graph import AdaptiveAvgPool
 
 NANO = dict(embed_dims=32, depths=(1, 1, 2, 1))
 DENSE = dict(out_norm_cfg=dict(type='BN'), pad_to_window=True)
@@ -217,7 +217,8 @@ def test_a_head_of_the_same_name_is_another(tmp_path):
 
 def test_a_file_that_disagrees_is_not_left(tmp_path, monkeypatch):
     model = init_model(CLASSIFICATION)
-    monkeypatch.setattr('dwnet.deploy.graphs.Normalise.forward', lambda self, image: (image - self.mean - 1) / self.std)
+    monkeypatch.setattr('dwnet.toolboxes.graphs.Normalise.forward',
+                        lambda self, image: (image - self.mean - 1) / self.std)
     with pytest.raises(UserError, match='disagree on logits for images of .* no file was written'):
         export_onnx(model, tmp_path / 'wrong.onnx')
     assert not list(tmp_path.iterdir())

@@ -19,21 +19,22 @@ from test_resume import Noise, Stop, runner_for, same, state_of
 
 from dwnet import DWNet
 from dwnet.checkpoint import read_checkpoint
-from dwnet.data.checks import find_heads
-from dwnet.data.user_data import use_own_data
-from dwnet.engine import Runner
-from dwnet.engine.options import (
+from dwnet.commands.options.fine_tuning import (
     enable_early_stopping,
     enable_ema,
     enable_freeze,
     enable_layer_decay,
     enable_own_data,
-    enable_tta,
-    main_metric,
     set_epochs,
-    start_with_new_heads,
 )
+from dwnet.commands.options.running import enable_tta
+from dwnet.commands.options.weights import start_with_new_heads
+from dwnet.data.checks import find_heads
+from dwnet.engine import Runner
 from dwnet.errors import UserError
+from dwnet.toolboxes import main_metric
+from dwnet.toolboxes.base import innermost
+from dwnet.toolboxes.own_data import use_own_data
 
 NANO = dict(classification='configs/classification/dwnet-nano_digits.py',
             detection='configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
@@ -113,12 +114,12 @@ def test_folders_of_classes_are_split_alike_every_time(tmp_path):
     (root / '.hidden').mkdir()
     cfg, data = own('classification', root)
     assert data.classes == ['cat', 'dog', 'owl'] and data.sizes == dict(train=14, val=4)
-    lists = {part: Path(data.datasets[part]['ann_file']).read_text().splitlines() for part in ('train', 'val')}
+    lists = {part: Path(data.parts[part]['ann_file']).read_text().splitlines() for part in ('train', 'val')}
     assert not set(lists['train']) & set(lists['val'])
     assert sorted(line.split('/')[0] for line in lists['val']) == ['cat', 'cat', 'dog', 'owl']
     assert {line.split('/')[0]: line[-1] for line in lists['train']} == dict(cat='0', dog='1', owl='2')
     assert own('classification', root)[1] == data
-    assert {k: p.read_text().splitlines() for k in lists for p in [Path(data.datasets[k]['ann_file'])]} == lists
+    assert {k: p.read_text().splitlines() for k in lists for p in [Path(data.parts[k]['ann_file'])]} == lists
     assert cfg.test_dataloader.dataset.ann_file == cfg.val_dataloader.dataset.ann_file
     assert cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1, )
 
@@ -128,7 +129,7 @@ def test_folders_that_are_split_already(val, tmp_path, capsys):
     root = folders(tmp_path / 'my', train__b=3, train__a=2, **{f'{val}__a': 1})
     _, data = own('classification', root)
     assert data.classes == ['a', 'b'] and data.sizes == dict(train=5, val=1)
-    assert Path(data.datasets['val']['ann_file']).read_text() == f'{val}/a/0.jpg 0\n'
+    assert Path(data.parts['val']['ann_file']).read_text() == f'{val}/a/0.jpg 0\n'
     assert ('best checkpoint is chosen on it' in capsys.readouterr().out) == (val == 'test')
 
 
@@ -142,12 +143,12 @@ def test_a_test_set_beside_the_validation_set_is_tested(tmp_path):
 def test_one_coco_file_is_split(tmp_path):
     cfg, data = own('detection', coco_root(tmp_path / 'my', names=['none', 'dog'], used=2))
     assert data.classes == ['none', 'dog'] and data.sizes == dict(train=8, val=2) and data.with_masks
-    files = {part: json.loads(Path(data.datasets[part]['ann_file']).read_text()) for part in ('train', 'val')}
+    files = {part: json.loads(Path(data.parts[part]['ann_file']).read_text()) for part in ('train', 'val')}
     names = {part: {image['file_name'] for image in content['images']} for part, content in files.items()}
     assert not names['train'] & names['val'] and len(names['train'] | names['val']) == 10
     assert [len(content['annotations']) for content in files.values()] == [16, 4]
-    assert data.datasets['val']['data_prefix']['img'] == f"{tmp_path / 'my' / 'images'}/"
-    assert cfg.val_evaluator == dict(type='mmdet.CocoMetric', ann_file=data.datasets['val']['ann_file'],
+    assert cfg.val_dataloader.dataset.data_prefix.img == f"{tmp_path / 'my' / 'images'}/"
+    assert cfg.val_evaluator == dict(type='mmdet.CocoMetric', ann_file=data.parts['val']['ann_file'],
                                      metric=['bbox', 'segm'])
 
 
@@ -164,9 +165,9 @@ def test_coco_files_by_their_parts(train, val, folders, tmp_path):
     for folder in folders:  # the same names in both
         for i in range(3):
             picture(root / folder / f'{i}.jpg')
-    _, data = own('detection', root)
+    cfg, data = own('detection', root)
     assert data.sizes == dict(train=3, val=1) and data.classes == ['dog', 'cat']
-    assert [data.datasets[part]['data_prefix']['img'] for part in ('train', 'val')] == [
+    assert [innermost(cfg[f'{part}_dataloader'].dataset).data_prefix.img for part in ('train', 'val')] == [
         f'{root / folder}/' for folder in folders]
 
 
@@ -218,8 +219,8 @@ def test_masks_without_a_split_with_names_and_endings(listed, tmp_path):
     (root / listed).write_text('ground\nroad\n\ncar\nbus\n')
     _, data = own('segmentation', root)
     assert data.classes == ['ground', 'road', 'car', 'bus'] and data.sizes == dict(train=6, val=1)
-    assert data.datasets['train']['seg_map_suffix'] == '_mask.png'
-    stems = {part: Path(data.datasets[part]['ann_file']).read_text().split() for part in ('train', 'val')}
+    assert data.parts['train']['seg_map_suffix'] == '_mask.png'
+    stems = {part: Path(data.parts[part]['ann_file']).read_text().split() for part in ('train', 'val')}
     assert sorted(stems['train'] + stems['val']) == list('0123456')
 
 
@@ -318,7 +319,7 @@ def test_a_flat_test_folder_is_left_out(tmp_path, capsys):
     picture(root / 'test/1.jpg')
     _, data = own('classification', root)
     assert data.classes == ['cat', 'dog'] and data.sizes == dict(train=12, val=3)
-    assert Path(data.datasets['val']['ann_file']).read_text().startswith('train/cat/')
+    assert Path(data.parts['val']['ann_file']).read_text().startswith('train/cat/')
     assert 'test has no folders of classes and is left out; a fifth of ' in capsys.readouterr().out
     assert own('classification', folders(root, val__cat=1, val__dog=1))[1].sizes == dict(train=15, val=2)
 
@@ -332,7 +333,7 @@ def test_hidden_folders_are_no_data(tmp_path):
 def test_images_without_objects_are_trained_with(tmp_path):
     from mmengine.registry import DATASETS, init_default_scope
 
-    from dwnet.data.loading import with_checks
+    from dwnet.toolboxes.checked import with_checks
     root = coco_root(tmp_path / 'my')
     content = json.loads((root / 'annotations/all.json').read_text())
     content['annotations'] = [each for each in content['annotations'] if each['image_id'] < 5]
@@ -375,7 +376,7 @@ def test_every_head_of_the_published_models_gets_the_classes(task, tmp_path):
 
 
 def test_weights_of_classes_do_not_outlive_the_classes(tmp_path):
-    from dwnet.data.user_data import _set_num_classes
+    from dwnet.toolboxes.own_data import _set_num_classes
     cfg, _ = own('segmentation', masks_root(tmp_path / 'my'))
     assert cfg.model.decode_head.loss_decode.class_weight is None
     model = dict(panoptic_head=dict(num_things_classes=80, num_stuff_classes=0,
@@ -416,7 +417,7 @@ def test_the_main_metric_is_one_that_is_measured():
     assert of(type='mmseg.IoUMetric') == 'mIoU'
     assert of(scope='mmseg', type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
     assert of(type=type('MyMetric', (CocoMetric, ), {})) == 'coco/bbox_mAP'
-    with pytest.raises(UserError, match='has none of Accuracy, CocoMetric and IoUMetric'):
+    with pytest.raises(UserError, match='has none of Accuracy, CocoMetric, IoUMetric'):
         of(type=type('CocoMetric', (), {}))
     with pytest.raises(UserError, match="val_evaluator measures proposal, and none of bbox, segm: say by"):
         of(type='CocoMetric', metric='proposal')

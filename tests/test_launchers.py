@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from conftest import ROOT, run_command
 from test_tools import CLASSIFICATION, CPU, small
 
 from dwnet.checkpoint import read_checkpoint
-from dwnet.engine.cli import make_parser
+from dwnet.commands._arguments import add_config_arguments
 from dwnet.engine.distributed import peer_liveness, process_group
 from dwnet.engine.distributed.process_group import join, set_environment
 from dwnet.errors import UserError
@@ -150,10 +151,12 @@ def test_what_mpirun_is_asked_for(environment, master, tmp_path):
 def test_the_environment_tells_the_launcher(environment, launcher, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    parser = make_parser('', '', launched=True)
+    parser, alone = ArgumentParser(), ArgumentParser()
+    add_config_arguments(parser, launched=True)
     for old in ([], ['--local-rank=1'], ['--local_rank', '1']):
         assert parser.parse_args(['config.py', *old]).launcher == launcher
-    assert make_parser('', '').parse_args(['config.py']).launcher == 'none'  # tools that work alone
+    add_config_arguments(alone)  # of commands that work alone
+    assert alone.parse_args(['config.py']).launcher == 'none'
 
 
 @pytest.mark.parametrize('launcher, given', [

@@ -10,7 +10,7 @@ PACKAGE = ROOT / 'dwnet'
 # The rooms from top to bottom, each with the names, below dwnet, that its modules begin with. The empty name is the
 # package itself, whose import sets up what the toolboxes find by name.
 LAYERS = (
-    ('commands', ('', '__main__', 'doctor')),
+    ('commands', ('', '__main__', 'commands')),
     ('demo', ('demo', )),
     ('deploy', ('deploy', )),
     ('inspect', ('inspect', )),
@@ -105,7 +105,7 @@ def test_only_commands_import_the_demo():
 
 def test_the_imports_are_read():
     """The test would pass if it saw none."""
-    assert {'data.loading', 'weights.loading', 'registry', 'engine.hooks.non_finite'} <= IMPORTS['engine.runner']
-    assert 'data.coco' in IMPORTS['data.checks'], 'inside a function'
+    assert {'toolboxes.checked', 'weights.loading', 'registry', 'engine.hooks.non_finite'} <= IMPORTS['engine.runner']
+    assert 'toolboxes.mmdet.coco' in IMPORTS['toolboxes.mmdet'], 'inside a function'
     assert 'models.dwnet' in IMPORTS['models'] and 'ops' in IMPORTS['models.mixers']
     assert {'compat', 'toolboxes.timm_registration', 'weights.safety', 'models'} <= IMPORTS['']

@@ -12,10 +12,10 @@ from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from dwnet.data.coco import CheckedCocoMetric
-from dwnet.data.loading import with_checks
 from dwnet.engine import Runner
 from dwnet.errors import UserError
+from dwnet.toolboxes.checked import with_checks
+from dwnet.toolboxes.mmdet.coco import CheckedCocoMetric
 
 DETECTION = 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
 

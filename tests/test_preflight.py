@@ -452,7 +452,7 @@ def test_truth_of_another_data_set(data, tmp_path, find):
     assert f"{both.format(tmp_path / 'less.json')}: it lacks 1 of their 9 images; name the same file in both" in error
     edit(Path(shutil.copy(own, tmp_path / 'named.json')), lambda c: c['categories'][0].update(name='zero'))
     error, _ = find(DETECTION, {'val_evaluator.ann_file': str(tmp_path / 'named.json')})
-    assert f"{both.format(tmp_path / 'named.json')}: its categories are others" in error
+    assert f"{both.format(tmp_path / 'named.json')}: its categories differ" in error
     error, warnings = find(DETECTION, {'val_dataloader.dataset.indices': 5})
     assert error == '' and warnings == [
         f'{both.format(own)}: it has 4 more images, whose objects count as missed; name the same file in both']
@@ -539,7 +539,7 @@ def test_a_killed_worker_is_explained(tmp_path):
     (tmp_path / 'killed.py').write_text("""
 import os, signal
 from torch.utils.data import DataLoader, Dataset
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 
 class Killed(Dataset):
     def __len__(self):
@@ -559,7 +559,7 @@ if __name__ == '__main__':  # a worker that is not forked imports this file
 def test_an_error_inside_a_worker_is_no_killed_worker(tmp_path):
     (tmp_path / 'raising.py').write_text("""
 from torch.utils.data import DataLoader, Dataset
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 
 class Raising(Dataset):
     def __len__(self):

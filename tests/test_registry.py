@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from dwnet import DWNet
-from dwnet.data.loading import with_checks
-from dwnet.registry import class_of, enter_scope, is_of, lineage, toolbox_of
+from dwnet.registry import class_of, is_a, lineage
+from dwnet.toolboxes import enter_scope, toolbox_of
+from dwnet.toolboxes.checked import with_checks
 
 # Where mmcv is the lite package, one `import dwnet` comes before the toolbox; nothing else names the project
 # but the config's type.
@@ -108,7 +109,7 @@ def mypkg(monkeypatch):
     ('mypkg.CocoDataset', False), ('mypkg.MyDataset', False), ('mmdet.LVISDataset', False), ('Nowhere', False),
     (None, False)])
 def test_a_type_is_this_class_or_not(kind, expected, mypkg):
-    assert is_of(dict(type=kind), CocoDataset, DATASETS, 'mmdet') is expected
+    assert (class_of(dict(type=kind), DATASETS, 'mmdet') is CocoDataset) is expected
     with DefaultScope.overwrite_default_scope('mmdet'):
         checked = with_checks(dict(dataset=dict(type=kind)))['dataset']['type']
     assert (checked == 'dwnet.CheckedCocoDataset') is expected and (expected or checked == kind)
@@ -132,20 +133,29 @@ def test_lineage_names_packages_and_classes(mypkg):
     assert lineage(dict(), MODELS) == []
 
 
+def test_a_class_is_one_of_a_kind(mypkg):
+    mine = dict(type='mypkg.MyDataset')
+    assert is_a(mine, CocoDataset, DATASETS) and is_a(mine, (int, CocoDataset), DATASETS)
+    assert is_a(mine, 'mmdet.CocoDataset', DATASETS) and is_a(mine, 'mypkg.MyDataset', DATASETS)
+    assert not is_a(dict(type='mypkg.CocoDataset'), CocoDataset, DATASETS)
+    assert not is_a(dict(type='mypkg.CocoDataset'), 'mmdet.CocoDataset', DATASETS)
+    assert not is_a(dict(type='Nowhere'), CocoDataset, DATASETS) and not is_a(dict(), object, DATASETS)
+
+
 @pytest.mark.parametrize('scope, kind, expected', [
     ('mmseg', 'EncoderDecoder', 'mmseg'), ('mmdet', 'mmpretrain.ImageClassifier', 'mmdet'),
     (None, 'mmdet.RetinaNet', 'mmdet'), (None, 'mmseg.models.segmentors.EncoderDecoder', 'mmseg'),
     ('mypkg', 'mmdet.RetinaNet', 'mmdet'), ('mmpose', 'TopdownPoseEstimator', 'mmpose'), (None, 'Nothing', None)])
 def test_the_toolbox_of_a_config(scope, kind, expected):
-    assert toolbox_of(Config(dict(default_scope=scope, model=dict(type=kind)))) == expected
+    assert toolbox_of(Config(dict(default_scope=scope, model=dict(type=kind)))).name == expected
 
 
 def test_the_toolbox_of_a_users_subclass():
     from mmdet.models import RetinaNet
     mine = type('Mine', (RetinaNet, ), dict(__module__='mypkg'))
-    assert toolbox_of(Config(dict(default_scope=None, model=dict(type=mine)))) == 'mmdet'
-    assert toolbox_of(Config(dict(default_scope=None))) is None
-    assert toolbox_of(Config(dict(default_scope='mine', model=torch.nn.Linear(1, 1)))) == 'mine'
+    assert toolbox_of(Config(dict(default_scope=None, model=dict(type=mine)))).name == 'mmdet'
+    assert toolbox_of(Config(dict(default_scope=None))).name is None
+    assert toolbox_of(Config(dict(default_scope='mine', model=torch.nn.Linear(1, 1)))).name == 'mine'
 
 
 def test_entering_a_scope_says_nothing(capfd):

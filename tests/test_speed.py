@@ -14,9 +14,9 @@ from test_tools import ALL_TASKS, CLASSIFICATION, METRICS, small
 from torch import nn
 
 from dwnet import DWNet
+from dwnet.commands.options.running import enable_bf16_training, enable_channels_last, enable_compile
 from dwnet.engine import BFloat16OptimWrapper, CompileHook
 from dwnet.engine.hooks.speed import BFloat16Hook
-from dwnet.engine.options import enable_bf16_training, enable_compile, enable_speed
 from dwnet.errors import UserError
 from dwnet.models.layers import Mlp
 
@@ -48,7 +48,7 @@ def test_bf16_computes_in_bfloat16_and_keeps_the_weights_in_float32(device):
 
 def test_channels_last_reaches_the_neck(tmp_path):
     cfg = Config(dict())
-    enable_speed(cfg, SimpleNamespace(channels_last=True, compile=False))
+    enable_channels_last(cfg)
     model = toy_runner(tmp_path, model=Model(), cfg=cfg).model
     assert model.neck.weight.is_contiguous(memory_format=torch.channels_last)
 

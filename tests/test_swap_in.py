@@ -68,7 +68,7 @@ CANNOT = {
         'tokens instead of a map; mmpretrain does not train its head', 'and no feature maps'),
     'mmpretrain/mlp_mixer': ('tokens instead of a map; by hand it works', 'and no feature maps'),
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('dinov2', 'eva02', 'glip', 'sam')],
-                    (_HEADLESS, 'default_scope must say')),
+                    (_HEADLESS, 'needs a config of mmpretrain, mmdet, mmseg')),
     'mmpretrain/inception_v3': ('the backbone classifies', 'does not give feature maps alone'),
     'mmpretrain/lenet': ('takes images of one channel', 'channel'),
     'mmpretrain/levit': ('mmpretrain does not train it', "doesn't support training in distillation mode"),
@@ -176,7 +176,8 @@ def test_layer_decay_of_others_is_left_out():
     ('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', dict(arch='tinny'), "did you mean 'tiny'"),
     ('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py', {},
      'model.backbone is missing: a SoftTeacher keeps its network elsewhere'),
-    (Config(dict(model=dict(backbone=dict(type='ResNet', depth=50)))), {}, 'default_scope must say'),
+    (Config(dict(model=dict(backbone=dict(type='ResNet', depth=50)))), {},
+     'needs a config of mmpretrain, mmdet, mmseg'),
     (Config(dict(default_scope='mmdet')), {}, 'model.backbone is missing'),
 ])
 def test_mistakes(config, arguments, message):

@@ -122,8 +122,8 @@ def test_resume_continues_where_the_training_was(train_once, tmp_path):
     """Epoch, optimiser and schedule after --resume are those of the checkpoint, and the training ends as planned."""
     config = CLASSIFICATION
     options, work_dir = train_once(config)
+    from dwnet.commands.options.weights import enable_resume
     from dwnet.engine import Runner
-    from dwnet.engine.options import enable_resume
 
     class Look(Hook):
         def before_train(self, runner):

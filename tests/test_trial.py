@@ -1,7 +1,7 @@
 """The trial that decides between Triton's kernel and PyTorch's operator, with faked kernels, times and devices."""
 import json
-import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,7 +121,7 @@ def test_nowhere_to_write(obstacle, folder, monkeypatch):
         trial._file(trial._environment(None)).mkdir(parents=True)
     elif obstacle == 'no home':
         monkeypatch.delenv('XDG_CACHE_HOME')
-        monkeypatch.setattr(os.path, 'expanduser', lambda path: path)
+        monkeypatch.setattr(Path, 'expanduser', lambda path: (_ for _ in ()).throw(RuntimeError('no home directory')))
     else:
         monkeypatch.setattr(json, 'dump', lambda *_, **__: (_ for _ in ()).throw(OSError('no space left on device')))
     operator = Operator(monkeypatch)

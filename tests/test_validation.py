@@ -45,7 +45,7 @@ def samples_for(inputs, **meta) -> list:
     (dict(mode='whole'), False), (dict(mode='whole'), True),
     (dict(mode='slide', crop_size=(48, 48), stride=(32, 32)), False)], ids=['whole', 'corners aligned', 'slide'])
 def test_the_same_classes_and_no_logits(meta, how, align_corners):
-    from dwnet.engine.lean_segmentation import make_lean
+    from dwnet.toolboxes.mmseg.lean import make_lean
     model, inputs = small_segmentor(**how), torch.randn(2, 3, 64, 80)
     model.align_corners = model.decode_head.align_corners = align_corners
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_the_same_classes_and_no_logits(meta, how, align_corners):
 
 
 def test_without_samples_and_with_one_output():
-    from dwnet.engine.lean_segmentation import make_lean
+    from dwnet.toolboxes.mmseg.lean import make_lean
     model, inputs = small_segmentor(2), torch.randn(2, 3, 64, 64)
     model.decode_head.conv_seg = torch.nn.Conv2d(model.decode_head.channels, 1, 1)  # as out_channels=1 makes it
     model.decode_head.threshold = .5
@@ -77,7 +77,7 @@ def test_without_samples_and_with_one_output():
 def test_ties_go_to_the_first_class(classes, layout):
     from mmseg.models.utils import resize
 
-    from dwnet.engine.lean_segmentation import _best_class, _ToImage
+    from dwnet.toolboxes.mmseg.lean import _best_class, _ToImage
     logits = torch.randint(0, 3, (1, classes, 9, 13)).float().to(memory_format=layout)
     for size in ((9, 13), (36, 52), (50, 41)):
         whole = resize(logits, (36, 52), mode='bilinear', align_corners=False)
@@ -87,7 +87,7 @@ def test_ties_go_to_the_first_class(classes, layout):
 
 def test_few_classes_are_resized_at_a_time(monkeypatch):
     """150 maps of the image's size are what takes the memory."""
-    from dwnet.engine import lean_segmentation
+    from dwnet.toolboxes.mmseg import lean as lean_segmentation
     model, inputs, seen = small_segmentor(150), torch.randn(1, 3, 64, 64), []
     resize = lean_segmentation.resize
     monkeypatch.setattr(lean_segmentation, 'resize', lambda x, **kwargs: seen.append(x.shape[1]) or resize(x, **kwargs))
@@ -102,7 +102,7 @@ def test_few_classes_are_resized_at_a_time(monkeypatch):
 def test_a_model_with_its_own_results_stays_as_it_is():
     from mmseg.models import EncoderDecoder
 
-    from dwnet.engine.lean_segmentation import make_lean
+    from dwnet.toolboxes.mmseg.lean import make_lean
 
     class Own(EncoderDecoder):
         def postprocess_result(self, seg_logits, data_samples=None):
@@ -118,7 +118,7 @@ def test_a_model_with_its_own_results_stays_as_it_is():
 def test_scores_are_those_of_mmseg(number, tmp_path):
     from mmseg.evaluation.metrics import IoUMetric
 
-    from dwnet.engine.lean_segmentation import LeanIoUMetric
+    from dwnet.toolboxes.mmseg.lean import LeanIoUMetric
     metrics = [kind(iou_metrics=['mIoU', 'mDice', 'mFscore'], output_dir=str(tmp_path / kind.__name__))
                for kind in (IoUMetric, LeanIoUMetric)]
     generator = torch.Generator().manual_seed(number)
@@ -145,7 +145,7 @@ def test_scores_are_those_of_mmseg(number, tmp_path):
 def test_a_head_may_know_more_classes_than_the_data(guess):
     from mmseg.evaluation.metrics import IoUMetric
 
-    from dwnet.engine.lean_segmentation import LeanIoUMetric
+    from dwnet.toolboxes.mmseg.lean import LeanIoUMetric
     guess, truth = torch.tensor(guess), torch.tensor([0, 0, 0, 1, 2, 2])
     expected = IoUMetric.intersect_and_union(guess, truth, 3, 255)
     assert LeanIoUMetric.intersect_and_union(guess, truth, 3, 255).tolist() == torch.stack(expected).tolist()
@@ -153,7 +153,7 @@ def test_a_head_may_know_more_classes_than_the_data(guess):
 
 def test_counts_are_whole_numbers():
     """float32, in which mmseg counts, loses every second pixel from here on."""
-    from dwnet.engine.lean_segmentation import LeanIoUMetric
+    from dwnet.toolboxes.mmseg.lean import LeanIoUMetric
     metric = LeanIoUMetric()
     metric.dataset_meta = dict(classes=['a', 'b'])
     one = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]]).T

@@ -23,8 +23,8 @@ from torch import nn
 
 from dwnet import DWNet
 from dwnet.apis import init_model
+from dwnet.commands.options.running import enable_log_to
 from dwnet.engine import Runner
-from dwnet.engine.options import enable_log_to
 from dwnet.errors import UserError
 from dwnet.inspect import (
     analysis,
@@ -180,7 +180,7 @@ def test_confusion_matrix_is_that_of_scikit_learn():
 def test_a_prediction_beyond_the_classes_is_named(wrong):
     """Counted by arithmetic alone, it would be in another class's cell."""
     truth, predicted = np.array([[0, 1], [2, 255]]), np.array([[0, wrong], [2, 1]])
-    with pytest.raises(UserError, match=f'class {wrong} is predicted, and there are 3, 0 to 2'):
+    with pytest.raises(UserError, match=f'class {wrong} is predicted, but the data has 3 classes, 0 to 2'):
         confusion.count(truth, predicted, 3)
     matrix = confusion.count(truth, np.array([[0, 1], [2, wrong]]), 3)
     assert (matrix == np.eye(3)).all(), 'where the truth is no class, the prediction does not matter'
@@ -436,10 +436,10 @@ def test_receptive_field_ends_where_the_theory_says():
 
 def test_a_receptive_field_that_is_none_is_named():
     model = nn.ModuleDict(dict(backbone=DWNet(NANO).eval(), neck=nn.Conv2d(3, 3, 1)))
-    with pytest.raises(UserError, match='^neck: no gradient'):
+    with pytest.raises(UserError, match='^neck: no finite gradient'):
         receptive_field.effective_receptive_field(model, [torch.randn(1, 3, 64, 64)], ['backbone.stages.0', 'neck'])
     nn.init.constant_(model['backbone'].patch_embed.proj.weight, torch.nan)
-    with pytest.raises(UserError, match=r'backbone.stages.0: no gradient, or none that is finite'):
+    with pytest.raises(UserError, match=r'backbone.stages.0: no finite gradient reaches the image'):
         receptive_field.effective_receptive_field(model, [torch.randn(1, 3, 64, 64)], ['backbone.stages.0'])
 
 

@@ -1,38 +1,6 @@
 #!/usr/bin/env python
-"""Shows what a checkpoint gets wrong on the test data of its config: one page of pictures, whatever the task.
-
-classification   confusion matrix, recall and precision, precision-recall curves, the most confident mistakes
-detection        precision-recall curves, what is lost where (COCO's parts), confusion matrix, AP of each class
-segmentation     confusion matrix of the pixels, IoU and recall of each class
-all              predictions beside the truth
-"""
-from pathlib import Path
-
-import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
-from dwnet.demo.digits import prepare_if_missing
-from dwnet.engine.cli import load_config, make_parser, run_command
-from dwnet.engine.options import set_checkpoint
-from dwnet.engine.preflight import check_data
-from dwnet.inspect.analysis import analyze
-
-
-def main() -> None:
-    parser = make_parser(
-        __doc__, 'python tools/analyze.py configs/classification/dwnet-nano_digits.py '
-        'work_dirs/dwnet-nano_digits/epoch_10.pth')
-    parser.add_argument('checkpoint', help='.pth file')
-    parser.add_argument('--out', help='folder of the pictures (default: analysis in the work dir)')
-    parser.add_argument('--number', type=int, default=12, help='images that are shown (default: 12)')
-    parser.add_argument(
-        '--threshold', type=float, default=.3,
-        help='detections of a lower score are not drawn, and not in the confusion matrix (default: 0.3)')
-    args = parser.parse_args()
-    cfg = load_config(args)
-    check_data(cfg, 'test', prepare=prepare_if_missing)
-    set_checkpoint(cfg, args.checkpoint)
-    out = Path(args.out or Path(cfg.work_dir, 'analysis'))
-    print(f'analysis: {analyze(cfg, out, args.number, args.threshold)}')
-
+"""Runs dwnet/commands/analyze.py."""
+from dwnet.commands import start
 
 if __name__ == '__main__':
-    run_command(main)
+    start('analyze')

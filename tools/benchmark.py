@@ -29,7 +29,6 @@ import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import PixelData
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -38,11 +37,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dwnet  # noqa: F401  registers the timm models
 from dwnet.config_names import config_path
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 from dwnet.errors import UserError
 from dwnet.models import DWNet
 from dwnet.ops import choose_backend, depthwise_conv2d, dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 from dwnet.ops import reference as plain
+from dwnet.toolboxes import toolbox_of
 
 BASELINES = {'swin_tiny': 'swin_tiny_patch4_window7_224', 'swin_base': 'swin_base_patch4_window7_224',
              'convnext_tiny': 'convnext_tiny', 'convnext_base': 'convnext_base'}
@@ -207,29 +207,16 @@ def dense_step_of(variant: Variant, args: argparse.Namespace) -> Callable[[], No
     config, size = TASKS[args.mode]
     size = (args.size, args.size) if args.size else size
     cfg = Config.fromfile(config_path(config))
-    __import__(f'{cfg.default_scope}.models')
+    toolbox_of(cfg).load()
     init_default_scope(cfg.default_scope)
     backbone = DENSE[variant.model]
     cfg.model.backbone = backbone if 'type' in backbone else {**cfg.model.backbone, **backbone, 'init_cfg': None}
     cfg.model.data_preprocessor.pop('batch_augments', None)
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).to(args.device).train()
     torch.manual_seed(0)  # the same images and boxes for every backbone
-    data = model.data_preprocessor(dense_batch(args.mode, args.batch, size), True)
+    data = model.data_preprocessor(toolbox_of(cfg).random_batch(args.batch, size), True)
     return training_step(model, lambda: model.parse_losses(model(**data, mode='loss'))[0],
                          getattr(torch, variant.dtype), args)
-
-
-def dense_batch(task: str, batch: int, size: tuple[int, int]) -> dict:
-    """Random images, each with 8 boxes and masks, or with a class at every pixel."""
-    if task == 'detection':
-        from mmdet.testing import demo_mm_inputs
-        return demo_mm_inputs(batch, (3, *size), num_items=[8] * batch, num_classes=80, with_mask=True)
-    from mmseg.structures import SegDataSample
-    meta = dict(img_shape=size, ori_shape=size, pad_shape=size)
-    samples = [SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=torch.randint(0, 150, (1, *size))))
-               for _ in range(batch)]
-    return dict(inputs=[torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(batch)],
-                data_samples=samples)
 
 
 def multiply_adds(variant: Variant, args: argparse.Namespace) -> float:

@@ -1,45 +1,6 @@
 #!/usr/bin/env python
-"""Counts the parameters and multiply-adds of a config's model, stage by stage, without computing anything."""
-from rich.console import Console
-from rich.table import Table
-
-import dwnet  # noqa: F401  before the toolboxes, for mmcv's operators
-from dwnet.engine.cli import load_config, make_parser, run_command
-from dwnet.errors import UserError
-from dwnet.inspect.flops import DETECTIONS, PROPOSALS, SHAPES, count
-from dwnet.registry import toolbox_of, type_name
-
-
-def main() -> None:
-    parser = make_parser(__doc__, 'python tools/get_flops.py configs/classification/dwnet-tiny_in1k.py --shape 224 224')
-    parser.add_argument(
-        '--shape', nargs=2, type=int, metavar=('H', 'W'),
-        help='size of the image (default: that of the published figures, 224 224 for classification, 800 1280 for '
-        'detection, 512 2048 for segmentation)')
-    cfg = load_config(args := parser.parse_args())
-    toolbox = toolbox_of(cfg)
-    if toolbox not in SHAPES:
-        raise UserError(f"{args.config} is not a config of {', '.join(SHAPES)}")
-    height, width = args.shape or SHAPES[toolbox]
-    try:
-        parts = count(cfg, (height, width))
-    except Exception as error:  # heads that want more than features
-        raise UserError(f'a {type_name(cfg.model)} cannot be counted part by part: {type(error).__name__}: '
-                        f"{' '.join(str(error).split())[:200]}") from error
-    macs = sum(part.macs for part in parts)
-    print(f'{args.config}, one image of {height}×{width}')
-    table = Table('part')
-    for column in ('parameters', 'G multiply-adds', 'share'):
-        table.add_column(column, justify='right')
-    for part in parts:
-        table.add_row(part.name, f'{part.parameters:,}', f'{part.macs / 1e9:.3f}', f'{part.macs / macs:.1%}')
-    table.add_section()
-    table.add_row('all', f'{sum(part.parameters for part in parts):,}', f'{macs / 1e9:.3f}', '')
-    Console().print(table)
-    print('Counted: convolutions and matrix products, and the prediction and application of dynamic kernels.')
-    if any(part.name.startswith('roi_head') for part in parts):
-        print(f'As published: each box head on {PROPOSALS} proposals, each mask head on {DETECTIONS} detections.')
-
+"""Runs dwnet/commands/get_flops.py."""
+from dwnet.commands import start
 
 if __name__ == '__main__':
-    run_command(main)
+    start('get_flops')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from dwnet.engine.cli import run_command
+from dwnet.engine.exit_codes import run_command
 from dwnet.errors import UserError
 
 BEGIN, END = '<!-- zoo: written by tools/write_model_zoo.py -->', '<!-- end of zoo -->'

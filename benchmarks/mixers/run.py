@@ -30,8 +30,8 @@ from torch.utils.benchmark import Timer  # noqa: E402
 import dwnet  # noqa: E402, F401
 from benchmarks.mixers.report import write_report  # noqa: E402
 from dwnet.demo.three_tasks import read_json, write_json  # noqa: E402
-from dwnet.engine.cli import run_command  # noqa: E402
 from dwnet.engine.distributed.process_group import end_with_parent  # noqa: E402
+from dwnet.engine.exit_codes import run_command  # noqa: E402
 from dwnet.engine.hooks.progress import ProgressLine  # noqa: E402
 from dwnet.errors import UserError  # noqa: E402
 from dwnet.inspect.curves import read_curve, read_run  # noqa: E402

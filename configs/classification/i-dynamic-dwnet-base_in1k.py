@@ -1,7 +1,7 @@
 """Inhomogeneous dynamic DWNet-B on ImageNet-1K: no published figure.
 
-16 GPUs × 64 images on two machines, fp32 (fp16 did not train for the authors; for
-bf16 add `--bf16`), on each with its NODE_RANK:
+16 GPUs × 64 images on two machines, fp32 (fp16 failed for the authors; `--bf16` trains in bf16).
+Run this on each machine, with its NODE_RANK:
 
     NNODES=2 NODE_RANK=0 MASTER_ADDR=HOST bash tools/dist_train.sh configs/classification/i-dynamic-dwnet-base_in1k.py 8
 """

@@ -42,6 +42,6 @@ def fixup_namespace_packages(path: str, parent: object = None) -> None:
 
 def __getattr__(name: str):
     """Other packages fall back on an ImportError, as if there were no ``pkg_resources``."""
-    if name.startswith('__'):  # Python itself asks for some of these
+    if name.startswith('_'):  # Python itself and pytest ask for some of these
         raise AttributeError(name)
     raise ImportError(f"dwnet's stand-in for pkg_resources has no {name}: pip install 'setuptools<82' for the real one")

@@ -1,9 +1,13 @@
 """Data: where they lie, how they are read, and what is wrong with them, by name.
 
-=============  ====================================================================
-``user_data``  a user's own data, found and put into a config
-``loading``    images, and which parts of a config are replaced for the checks
-``coco``       COCO annotations; imports mmdet
-``checks``     what does not fit the model, the other data, or itself
-=============  ====================================================================
+===========  ==============================================================================
+``parts``    what the forms below share: a result, the names of parts, a split
+``folders``  a user's images in folders of their classes
+``coco``     a user's COCO annotations, and reading them with what is broken left out
+``masks``    a user's images with label images
+``loading``  images that are whole, and an error that names the file for all others
+``checks``   what does not fit the model, the other data, or itself
+===========  ==============================================================================
+
+A form of data is a module with ``find(root, split) -> OwnData``.
 """

@@ -1,8 +1,6 @@
 """Data that do not fit the model, each other, or themselves: what the preflight looks for in built data sets."""
-import contextlib
 import copy
 import os
-import sys
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -36,37 +34,7 @@ class CocoFile:
     findings: list[Finding] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def watch_coco() -> Iterator[list[CocoFile]]:
-    """Every COCO file that a data set reads within it is examined then: mmdet forgets what it leaves out.
-
-    The data sets read through their class attribute ``COCOAPI``, so no file is read twice.
-    """
-    files: list[CocoFile] = []
-    if 'mmdet' not in sys.modules:
-        yield files
-        return
-    from dwnet.data.coco import CheckedCocoDataset
-    api = CheckedCocoDataset.COCOAPI
-
-    class Watched(api):
-
-        def __init__(self, annotation_file: str) -> None:
-            self.file = annotation_file
-            super().__init__(annotation_file)
-
-        def get_cat_ids(self, cat_names: Collection[str] = (), *args, **kwargs) -> list[int]:
-            files.append(_examine(self.file, self.dataset, cat_names))
-            return super().get_cat_ids(list(cat_names), *args, **kwargs)
-
-    CheckedCocoDataset.COCOAPI = Watched
-    try:
-        yield files
-    finally:
-        CheckedCocoDataset.COCOAPI = api
-
-
-def _examine(path: str, content: dict, classes: Collection[str]) -> CocoFile:
+def examine_coco(path: str, content: dict, classes: Collection[str]) -> CocoFile:
     """Compares the categories of a file with the classes of the data set."""
     names = {category['id']: category['name'] for category in content.get('categories', ())}
     used = Counter(annotation['category_id'] for annotation in content['annotations'])
@@ -216,9 +184,8 @@ def _labels(info: dict) -> list[int]:
 def _check_label_images(part: str, dataset: BaseDataset, infos: list[dict],
                         heads: dict[str, int]) -> Iterator[Finding]:
     """Labels of pixels, read as the training reads them: with what it ignores, and without a label 0."""
-    loaders = [step for step in getattr(dataset.pipeline, 'transforms', ())
-               if type(step).__module__.startswith('mmseg.') and type(step).__name__ == 'LoadAnnotations']
-    if not loaders or not heads:
+    loaders = [step for step in getattr(dataset.pipeline, 'transforms', ()) if type(step).__name__ == 'LoadAnnotations']
+    if not loaders or not heads or not hasattr(dataset, 'ignore_index'):  # which data sets of label images have
         return
     fewest, wrong = min(heads.values()), []
     for info in infos:

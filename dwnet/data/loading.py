@@ -3,17 +3,14 @@ import io
 import os
 import struct
 import zlib
-from typing import Any
 
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
-from mmengine.registry import DATASETS, Registry
-from mmengine.registry import TRANSFORMS as ALL_TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
-from dwnet.registry import TRANSFORMS, is_of, lineage
+from dwnet.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
@@ -54,31 +51,6 @@ class LoadWholeImage(LoadImageFromFile):
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = height, width
         return results
-
-
-def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
-    """A copy of a data set's config, in which ours reads what mmcv or mmdet would read and pass over damage.
-
-    The configs keep the usual names, since the toolboxes' inferencers look for them. Subclasses, which may read in
-    another way, stay.
-
-    Args:
-        config: A data set's config, or a part of it.
-        registry: Where its ``type`` is looked for.
-    """
-    if isinstance(config, (list, tuple)):
-        return [with_checks(part, registry) for part in config]
-    if not isinstance(config, dict):
-        return config
-    inner = dict(dataset=DATASETS, datasets=DATASETS, pipeline=ALL_TRANSFORMS, transforms=ALL_TRANSFORMS)
-    config = {key: with_checks(value, inner[key]) if key in inner else value for key, value in config.items()}
-    if registry is DATASETS:
-        if lineage(config, DATASETS)[:1] == ['mmdet.CocoDataset']:
-            config['type'] = 'dwnet.CheckedCocoDataset'
-    elif (is_of(config, LoadImageFromFile, ALL_TRANSFORMS)
-          and not {'ignore_empty', 'file_client_args'} & config.keys()):
-        config['type'] = 'dwnet.LoadWholeImage'
-    return config
 
 
 def check_whole(content: bytes) -> None:

@@ -1,9 +1,9 @@
-"""The demo and its data. Only commands import them; no other part of the package does.
+"""The demo and its data. Only commands import this folder.
 
-===============  ==========================================================
-``digits``       the embedded data
-``tasks``        what is trained: a config, its scores, how briefly it can be
-``three_tasks``  all tasks, trained and scored
-``report``       the page of the demo
-===============  ==========================================================
+===============  ==================================================
+``digits``       makes the embedded data
+``tasks``        the three tasks: config, scores, shortened training
+``three_tasks``  trains and scores all tasks
+``report``       writes the demo's HTML page
+===============  ==================================================
 """

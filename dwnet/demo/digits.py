@@ -1,16 +1,16 @@
-"""Real handwriting on real photographs, made from what scikit-learn ships: nothing is downloaded.
+"""Makes the digits data: handwriting on photographs, from data that scikit-learn ships. Nothing is downloaded.
 
-The handwriting is the UCI digits data (1,797 digits of 8×8 pixels), the ground two photographs. Both come
-with scikit-learn, so the three tasks can be trained and scored on any machine. One folder serves all::
+The handwriting is the UCI digits data (1,797 digits of 8×8 pixels); the background is two photographs. Both come
+with scikit-learn, so the three tasks can be trained and scored on any machine. One folder serves all tasks::
 
     digits/
       classification/{train,test}/{0…9}/00000.jpg    one digit each, 64×64
       scenes/{train,test}/00000.jpg                  several digits, 128×128
       annotations/{train,test}.json                  the scenes as COCO, with instance masks (RLE)
       labels/{train,test}/00000.png                  the scenes' pixels: 0 ground, 1 + digit
-      manifest.json                                  what was asked for, and each file's checksum
+      manifest.json                                  the settings, and each file's checksum
 
-A digit of the test part never occurs in the training part, nor in its scenes.
+A digit of the test part never occurs in the training part, nor in the training scenes.
 """
 import colorsys
 import json
@@ -28,21 +28,21 @@ from PIL import Image
 from dwnet.errors import UserError
 
 CLASSES = tuple('0123456789')
-ROOT = Path('data/digits')  # where the project's configs look for them, below the current folder
+ROOT = Path('data/digits')  # the configs expect the data here, below the current folder
 _PARTS = ('classification', 'scenes', 'annotations', 'labels')
 
 
 @dataclass(frozen=True)
 class DigitsConfig:
-    """What to make; the same values make the same files.
+    """Settings of the data; equal settings give equal files.
 
     Attributes:
-        seed: Of all that is drawn at random.
-        renderings: Pictures of each training digit for classification; a test digit has one, or none if
-            this is 0.
-        train_scenes: Scenes in the training part.
-        test_scenes: Scenes in the test part.
-        version: Raised when this file draws otherwise than before.
+        seed: Seed of all random choices.
+        renderings: Pictures of each training digit for classification; each test digit has one picture, or none if
+            ``renderings`` is 0.
+        train_scenes: Number of training scenes.
+        test_scenes: Number of test scenes.
+        version: Version of the drawing code; to be raised with every change that alters the files.
     """
     seed: int = 0
     renderings: int = 4
@@ -56,10 +56,10 @@ class DigitsConfig:
 
 @dataclass(frozen=True)
 class Glyph:
-    """A digit of any size, ready to be put on a ground."""
+    """A digit in some size, to be drawn on a background."""
     label: int
     source: int  # index into scikit-learn's digits
-    opacity: np.ndarray  # (h, w) float in [0, 1], cropped to what is visible
+    opacity: np.ndarray  # (h, w) float in [0, 1], cropped to the visible part
 
 
 def _draw_glyph(pixels: np.ndarray, label: int, source: int, size: int, degrees: float) -> Glyph:
@@ -78,7 +78,7 @@ def _ink(rng: np.random.Generator) -> np.ndarray:
 
 
 def _put(image: np.ndarray, glyph: Glyph, top: int, left: int, rng: np.random.Generator) -> np.ndarray:
-    """Draws onto ``image``, (H, W, 3) float, in place. Returns the covered pixels, (H, W) bool."""
+    """Draws a glyph onto ``image``, (H, W, 3) float, in place. Returns the covered pixels, (H, W) bool."""
     height, width = glyph.opacity.shape
     window = image[top:top + height, left:left + width]
     opacity = glyph.opacity[..., None]
@@ -114,7 +114,7 @@ class _Artist:
                            int(self.rng.integers(smallest, largest + 1)), self.rng.uniform(-15, 15))
 
     def portrait(self, index: int, size: int = 64) -> Image.Image:
-        """One digit about in the middle."""
+        """One digit near the middle."""
         glyph = self.glyph(index, 28, 52)
         image = _ground(self.photos, size, self.rng)
         top, left = (
@@ -124,12 +124,12 @@ class _Artist:
         return _to_image(image)
 
     def scene(self, size: int = 128) -> tuple[Image.Image, list[tuple[Glyph, np.ndarray]]]:
-        """Three to five digits that may overlap; with each its visible pixels, (size, size) bool."""
+        """Three to five digits that may overlap, and the visible pixels of each, (size, size) bool."""
         image = _ground(self.photos, size, self.rng)
         placed: list[tuple[Glyph, np.ndarray]] = []
         for _ in range(self.rng.integers(3, 6)):
             glyph = self.glyph(self.rng.choice(self.indices), 28, 56)
-            for _ in range(20):  # tries to find room
+            for _ in range(20):  # attempts to find room
                 top, left = (int(self.rng.integers(size - length + 1)) for length in glyph.opacity.shape)
                 footprint = np.zeros((size, size), bool)
                 footprint[top:top + glyph.opacity.shape[0], left:left + glyph.opacity.shape[1]] = (
@@ -178,7 +178,7 @@ def _write_part(root: Path, part: str, artist: _Artist, renderings: int, scenes:
                 id=len(coco['annotations']) + 1, image_id=number, category_id=glyph.label + 1, iscrowd=0,
                 area=int(mask.sum()), bbox=coco_mask.toBbox(rle).tolist(),
                 segmentation=dict(size=rle['size'], counts=rle['counts'].decode()),
-                digit=glyph.source))  # which of scikit-learn's digits it is
+                digit=glyph.source))  # index into scikit-learn's digits
         png = Image.fromarray(labels, mode='P')
         png.putpalette(palette)
         png.save(root / f'labels/{part}/{number:05d}.png')
@@ -209,7 +209,7 @@ def _checksums(root: Path) -> dict[str, int]:
 
 
 def is_complete(root: str | os.PathLike, config: DigitsConfig = DigitsConfig()) -> bool:
-    """Whether ``root`` holds the data of ``config``, every file of it undamaged."""
+    """Whether ``root`` holds the data of ``config``, with every file undamaged."""
     root = Path(root)
     try:
         manifest = json.loads((root / 'manifest.json').read_text())
@@ -225,20 +225,20 @@ def _refuse_foreign_folder(root: Path) -> None:
 
 def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
             show_progress: bool = True) -> bool:
-    """Makes sure that ``root`` holds the data; makes it when anything is missing or damaged.
+    """Makes the data in ``root``, unless the folder holds complete and undamaged data.
 
-    The files are written beside ``root`` and moved there when all are complete.
+    The files are written to a folder beside ``root``, which replaces ``root`` when all files are complete.
 
     Args:
         root: The folder, ``data/digits`` in the project's configs.
-        config: What to make.
+        config: Settings of the data.
         show_progress: Draw a progress bar.
 
     Returns:
-        Whether it had to be made.
+        Whether the data had to be made.
 
     Raises:
-        UserError: If ``root`` holds files that are not of this data; nothing is touched then.
+        UserError: If ``root`` holds other files; nothing is changed then.
     """
     from filelock import FileLock
     from rich.progress import track
@@ -253,7 +253,7 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
         try:
             pictures: Iterable[None] = _draw(made, config)
             if show_progress:
-                # 1,347 digits to train with and 450 to test with are three quarters of 1,797 and the rest
+                # 1,347 training digits, three quarters of 1,797, and 450 test digits
                 total = (1347 * config.renderings + 450 * min(1, config.renderings)
                          + config.train_scenes + config.test_scenes)
                 pictures = track(pictures, f'Drawing {root}', total=total)
@@ -271,9 +271,9 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
 
 
 def prepare_if_missing(*paths: str | os.PathLike) -> Path:
-    """Makes the data at ``data/digits`` if one of ``paths`` is a part of them and that folder is not there.
+    """Makes the data in ``data/digits`` if one of ``paths`` is below that folder and the folder does not exist.
 
-    A folder that is there stays as it is: it may be the user's.
+    An existing folder is left alone, because it may be the user's.
 
     Returns:
         ``data/digits``.
@@ -298,5 +298,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    from dwnet.engine.cli import run_command
+    from dwnet.engine.exit_codes import run_command
     run_command(main)

@@ -1,4 +1,4 @@
-"""The page of the demo: scores, curves, and predictions beside the truth, of all tasks."""
+"""Writes the demo's page: scores, loss curves, and predictions beside the ground truth, for all tasks."""
 import html
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from dwnet.config_names import config_path
-from dwnet.engine.scores import NAMES
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.page import STYLE, embed
 from dwnet.inspect.report import draw_predictions, plot_curves
+from dwnet.toolboxes import SCORE_NAMES
 
 from .tasks import TASKS
 
@@ -34,7 +34,7 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
     for task in TASKS:
         result = results[task.name]
         for key in task.scores:
-            rows.append(f'<tr><td>{task.name}<td>{NAMES[key]}<td class=number>{result["scores"][key]:g}'
+            rows.append(f'<tr><td>{task.name}<td>{SCORE_NAMES[key]}<td class=number>{result["scores"][key]:g}'
                         f'<td class=number>{result["seconds"]:.0f}')
         picture = draw_predictions(Config.fromfile(config_path(task.config)), Path(result['checkpoint']), number)
         picture.save(work_dir / f'{task.name}.png')
@@ -44,7 +44,7 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
     path.write_text(f"""<!doctype html><meta charset=utf-8><title>DWNet demo</title>
 <style>{STYLE}</style><h1>DWNet: three tasks, one backbone</h1>
 <p>DWNet-nano on handwritten digits over photographs. Detection and segmentation start from the
-classification weights. Scores are those of mmpretrain, mmdet and mmseg on the test set, whose digits
+classification weights. Scores are those of the toolboxes' own metrics on the test set, whose digits
 occur nowhere in training.</p>
 <table><tr><th>task<th>metric<th>score<th>seconds{''.join(rows)}</table>
 <h2>Training</h2>{embed(_plot_losses(work_dir, results))}{''.join(pictures)}

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the demo.
+    """One task of the demo.
 
     Attributes:
-        name: Also the name of its folder.
+        name: Name of the task, and of its folder.
         config: Name of the config.
         scores: The metrics for the table.
-        quick_epochs: Epochs of the shortened form.
-        pretrained: Starts from the classification weights.
+        quick_epochs: Epochs of the shortened training.
+        pretrained: Whether the training starts from the classification weights.
     """
     name: str
     config: str

@@ -1,7 +1,7 @@
-"""The demo: all three tasks, trained and scored on the embedded digits.
+"""The demo: trains and scores all three tasks on the embedded digits.
 
-Detection and segmentation start from the classification weights just trained, as they would start from
-ImageNet weights in earnest; on a CPU both train at the same time. Each step is the command that a user would type.
+Detection and segmentation start from the demo's classification weights, as real trainings start from ImageNet
+weights; on a CPU both train at the same time. Each step runs the command that a user would type.
 """
 import json
 import os
@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dwnet.config_names import config_path
-from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
+from dwnet.toolboxes import SCORE_NAMES
 
 from . import digits
 from .report import write_report
@@ -35,11 +35,11 @@ def last_checkpoint(folder: Path) -> Path:
 
 
 _children: set[subprocess.Popen] = set()
-_reading = threading.Lock()  # configs are read with pkg_resources, which fails in two threads at once
+_reading = threading.Lock()  # reading a config uses pkg_resources, which is not thread-safe
 
 
 def _run(tool: str, *arguments: str | Path, beside: str = '') -> None:
-    """Runs a command; ``beside`` another one it has half of the cores, and its lines begin with this name."""
+    """Runs a command. With ``beside`` the command uses half of the cores, and its lines begin with that name."""
     command = [sys.executable, '-W', 'ignore', '-m', 'dwnet', tool, *map(str, arguments)]
     if beside:
         environment = {'OMP_NUM_THREADS': str(_cores() // 2), **os.environ, 'PYTHONUNBUFFERED': '1'}
@@ -66,7 +66,7 @@ def _checksum(path: Path | None) -> int:
 
 
 def read_json(path: Path) -> Any:
-    """What is in the file; None if it is missing or damaged."""
+    """The file's content; None if the file is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -81,22 +81,22 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool, beside: bool = False) -> dict:
-    """Trains and tests one task in ``folder``, or takes what an earlier run left there.
+    """Trains and tests one task in ``folder``, and reuses the results of an earlier run.
 
     Args:
         task: The task.
-        folder: Its folder.
-        pretrained: Weights that its backbone starts from.
+        folder: The task's folder.
+        pretrained: Weights for the backbone to start from.
         quick: Train briefly.
         beside: Another task is running at the same time.
 
     Returns:
-        ``scores``, all metrics by the toolbox's names, and ``seconds``, spent in all runs together.
+        ``scores``, all metrics by the toolbox's names, and ``seconds``, the time of all runs together.
     """
-    # Such small images are read in no time, and on a CPU data workers would take the cores from the network.
+    # Reading such small images is fast, and on a CPU data workers would take cores from the network.
     options = ['log_level=ERROR', *(f'{part}_dataloader.{setting}' for part in ('train', 'test')
                                     for setting in ('num_workers=0', 'persistent_workers=False'))]
-    test_options, options = options, [*options, 'train_cfg.val_begin=1000']  # it is tested at the end
+    test_options, options = options, [*options, 'train_cfg.val_begin=1000']  # no validation: the test follows
     if quick:
         options.append(f'train_cfg.max_epochs={task.quick_epochs}')
     if task.pretrained:
@@ -109,14 +109,14 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool, bes
         options=options,
         data=_checksum(digits.ROOT / 'manifest.json'),
         pretrained=_checksum(pretrained))
-    if read_json(folder / 'signature.json') != signature:  # of another config or other data
+    if read_json(folder / 'signature.json') != signature:  # the folder is of another config or other data
         shutil.rmtree(folder, ignore_errors=True)
         write_json(folder / 'signature.json', signature)
     if result := read_json(folder / 'result.json'):
         return result
 
     start = time.monotonic()
-    spent = read_json(folder / 'seconds.json') or 0  # by interrupted runs
+    spent = read_json(folder / 'seconds.json') or 0  # in interrupted runs
     try:
         resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
         name = task.name if beside else ''
@@ -134,11 +134,11 @@ def run_task(task: Task, folder: Path, pretrained: Path | None, quick: bool, bes
 
 
 def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> dict[str, dict]:
-    """Runs the demo; what is finished is not done again.
+    """Runs the demo, and skips tasks that an earlier run finished.
 
     Args:
-        work_dir: Where everything goes.
-        quick: Train so briefly that the scores say nothing; it shows that all parts work.
+        work_dir: Folder for all outputs.
+        quick: Train too briefly for meaningful scores, only to show that all parts work.
 
     Returns:
         The result of each task, see :func:`run_task`.
@@ -154,16 +154,16 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
     first, *others = TASKS
     results = {first.name: train(first)}
     pretrained = Path(results[first.name]['checkpoint'])
-    # Networks this small gain little from a second thread, so on a CPU the other two tasks share the cores.
+    # Such small networks gain little from a second thread, so on a CPU the other two tasks share the cores.
     at_once = 1 if torch.cuda.is_available() or _cores() < 2 else len(others)
     with ThreadPoolExecutor(at_once) as pool:
         running = {task.name: pool.submit(train, task, pretrained, at_once > 1) for task in others}
         try:
             wait(running.values())
-        except BaseException:  # Ctrl-C; a terminal has sent it to the trainings, too
+        except BaseException:  # Ctrl-C, which a terminal also sends to the trainings
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(_children):
-                process.terminate()  # a training saves itself
+                process.terminate()  # a training saves a checkpoint at SIGTERM
             raise
     results |= {name: result.result() for name, result in running.items()}
 
@@ -172,7 +172,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
     for task in TASKS:
         result = results[task.name]
         for i, key in enumerate(task.scores):
-            table.add_row(task.name if i == 0 else '', NAMES[key], f"{result['scores'][key]:g}",
+            table.add_row(task.name if i == 0 else '', SCORE_NAMES[key], f"{result['scores'][key]:g}",
                           f"{result['seconds']:.0f}" if i == 0 else '')
     console.print(table)
     console.print(f'report: {report}', soft_wrap=True)

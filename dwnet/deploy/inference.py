@@ -1,4 +1,4 @@
-"""Images and videos through a trained model: predictions as JSON, and pictures of them."""
+"""Runs a trained model on images and videos; writes predictions as JSON, and pictures."""
 import glob
 import json
 import os
@@ -17,22 +17,22 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from dwnet.data.loading import LoadWholeImage
-from dwnet.data.user_data import images_below
+from dwnet.data.parts import images_below
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
 from dwnet.inspect.samples import draw, make_visualizer
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
-BEST = 5  # classes that are listed for an image
+BEST = 5  # number of classes that are listed for an image
 
-Frame = tuple[Any, np.ndarray]  # what it is called, and its pixels (H, W, 3), uint8, BGR
+Frame = tuple[Any, np.ndarray]  # name, and pixels (H, W, 3), uint8, BGR
 
 
 def find_files(arguments: Sequence[str]) -> list[Path]:
-    """The files that are meant, each once: files, all images below folders, and what matches patterns.
+    """The files that the arguments name, each once: files, all images below folders, and matches of patterns.
 
     Raises:
-        UserError: If there is nothing of that name.
+        UserError: If an argument names nothing.
     """
     found: dict[str, Path] = {}
     for argument in arguments:
@@ -53,7 +53,7 @@ def predict(inferencer: Any, images: Sequence[np.ndarray]) -> list:
     """The data samples of images that share a batch.
 
     Args:
-        inferencer: That of :func:`dwnet.apis.inferencer`.
+        inferencer: From :func:`dwnet.apis.inferencer`.
         images: Arrays (H, W, 3), uint8, BGR.
     """
     return [sample.cpu() for sample in inferencer.forward(_collated(inferencer, images))]
@@ -61,7 +61,7 @@ def predict(inferencer: Any, images: Sequence[np.ndarray]) -> list:
 
 def _collated(inferencer: Any, images: Sequence[np.ndarray]) -> dict:
     batch, = inferencer.preprocess(list(images), batch_size=len(images))
-    return batch if isinstance(batch, dict) else batch[1]  # mmdet's has the images in front
+    return batch if isinstance(batch, dict) else batch[1]  # mmdet's batch has the images in front
 
 
 def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1, threshold: float = .3,
@@ -69,18 +69,19 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
     """Predicts files, and writes ``predictions.json``, pictures and, for segmentation, label images below ``out``.
 
     Args:
-        inferencer: That of :func:`dwnet.apis.inferencer`.
-        files: Images and videos; videos are told by their suffix.
-        out: The folder; it is made. Below it, files keep their place in the folder that they have in common.
-        batch_size: Images that are computed at once, where they come to the network in one size.
-        threshold: Detections of a lower score are not drawn. The JSON has them all.
+        inferencer: From :func:`dwnet.apis.inferencer`.
+        files: Images and videos; the suffix tells videos.
+        out: The output folder, which is made. Outputs keep the files' places below the files' common folder.
+        batch_size: Images in a batch; only images that reach the network in one size share a batch.
+        threshold: Detections of a lower score are not drawn. The JSON has all detections.
         pictures: Draw pictures.
 
     Returns:
-        What could not be read, or not as a whole, and why. The rest is complete, also where this is interrupted.
+        The files that could not be read, or not completely, and why. The outputs of all other files are complete, even
+        if the work is interrupted.
 
     Raises:
-        UserError: If ``out`` is a file, or predictions are of a kind that has no form here.
+        UserError: If ``out`` is a file, or this kind of prediction cannot be written.
     """
     writer = _Writer(inferencer, files, out, threshold, pictures)
     any_size = _has_one_size(inferencer)
@@ -99,7 +100,7 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
                 if _is_video(file):
                     entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
     finally:
-        lines = ',\n'.join(json.dumps(entry) for entry in entries)  # a file a line
+        lines = ',\n'.join(json.dumps(entry) for entry in entries)  # one line for each file
         (out / 'predictions.json').write_text(
             f'{{"classes": {json.dumps(writer.names)},\n"predictions": [\n{lines}\n],\n'
             f'"left_out": {json.dumps(left_out)}}}\n')
@@ -107,7 +108,7 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
 
 
 def _predict_stills(inferencer: Any, batch: list[Frame], left_out: dict[str, str]) -> Iterator[tuple[Frame, Any]]:
-    """Images with their data samples; those of which resizing leaves nothing, a strip say, go to ``left_out``."""
+    """Yields images with their data samples; images that resizing reduces to nothing, as strips, go to ``left_out``."""
     try:
         yield from zip(batch, predict(inferencer, [image for _, image in batch]))
     except cv2.error:
@@ -121,8 +122,8 @@ def _predict_stills(inferencer: Any, batch: list[Frame], left_out: dict[str, str
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does, so that what is written is complete."""
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other one
+    """Makes SIGTERM end the work as Ctrl-C does, so that written files are complete."""
+    if threading.current_thread() is not threading.main_thread():  # other threads cannot set handlers
         yield
         return
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -137,12 +138,12 @@ def _is_video(file: Path) -> bool:
 
 
 def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
-    """An image, (H, W, 3), uint8, BGR, as the network gets it: (1, 3, H', W'), float32, normalised."""
+    """Prepares an image, (H, W, 3), uint8, BGR, for the network: (1, 3, H', W'), float32, normalised."""
     return inferencer.model.data_preprocessor(_collated(inferencer, [image]), False)['inputs']
 
 
 def read_images(files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
-    """The whole images among files; the others are put into ``left_out``, with the reason."""
+    """Yields the complete images among the files; puts the other files into ``left_out``, with the reason."""
     load = LoadWholeImage()
     for file in files:
         try:
@@ -153,7 +154,7 @@ def read_images(files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Fra
 
 def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int, progress: ProgressLine,
                  left_out: dict[str, str]) -> list[dict]:
-    """Its frames go to JSON lines as they come, drawn ones into a video."""
+    """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video."""
     video = cv2.VideoCapture(str(file))
     rate, expected = video.get(cv2.CAP_PROP_FPS) or 25., max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     progress.add(file.name, expected)
@@ -173,7 +174,7 @@ def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int
                     stream.write(json.dumps(dict(frame=index, seconds=round(index / rate, 3), **entry)) + '\n')
                 number += len(batch)
                 progress.advance(file.name, len(batch))
-    finally:  # without it an interrupted video lacks its index, and cannot be opened
+    finally:  # without release() an interrupted video has no index, and players cannot open it
         video.release()
         if drawn is not None:
             drawn.release()
@@ -197,21 +198,21 @@ def _read_frames(video: cv2.VideoCapture) -> Iterator[Frame]:
 
 
 def _has_one_size(inferencer: Any) -> bool:
-    """Whether images of any size come to the network in one, as classifiers crop them."""
+    """Whether images of different sizes reach the network in one size, as cropping for classifiers does."""
     shapes = {_collated(inferencer, [np.zeros((*size, 3), np.uint8)])['inputs'][0].shape
               for size in ((300, 400), (400, 300), (500, 500))}
     return len(shapes) == 1
 
 
 def _batches(frames: Iterable[Frame], size: int, any_size: bool) -> Iterator[list[Frame]]:
-    """Images in a row that fit into a batch without padding, so that none changes what is predicted for another."""
+    """Batches of consecutive images that need no padding, so that predictions do not depend on the batch."""
     for _, group in groupby(frames, key=lambda frame: any_size or frame[1].shape):
         while batch := list(islice(group, size)):
             yield batch
 
 
 class _Writer:
-    """Describes and draws predictions, below a folder."""
+    """Writes predictions and pictures below a folder."""
 
     def __init__(self, inferencer: Any, files: Sequence[Path], out: Path, threshold: float, pictures: bool) -> None:
         self.out, self.pictures, self.threshold = out, pictures, threshold
@@ -227,7 +228,7 @@ class _Writer:
             raise UserError(f'{out} cannot be a folder: there is a file of this name; take another') from error
 
     def write(self, file: Path, image: np.ndarray, sample: Any) -> dict:
-        """Draws an image, and returns what is predicted for it."""
+        """Draws an image, and returns its predictions for the JSON."""
         entry = dict(width=image.shape[1], height=image.shape[0], **self.describe(sample, self.relative(file)))
         if self.pictures:
             path = self.place('pictures', file, '.png')
@@ -239,7 +240,7 @@ class _Writer:
         return draw(self.visualizer, np.ascontiguousarray(image[..., ::-1]), sample, False, self.threshold)
 
     def describe(self, sample: Any, name: Path) -> dict:
-        """A data sample as JSON can hold it; ``name`` is that of a label image."""
+        """Converts a data sample for JSON; ``name`` names the label image of a segmentor."""
         if 'pred_instances' in sample:
             return dict(objects=self._objects(sample.pred_instances))
         if 'pred_sem_seg' in sample:
@@ -253,7 +254,7 @@ class _Writer:
                              for score, label in zip(best.values.tolist(), best.indices.tolist())])
 
     def _objects(self, instances: Any) -> list[dict]:
-        """Box: left, top, right, bottom, in pixels. Mask: COCO's run lengths."""
+        """Boxes are left, top, right, bottom, in pixels; masks are COCO's run lengths."""
         masks = instances.get('masks')
         objects = []
         for i, (label, score) in enumerate(zip(instances.labels.tolist(), instances.scores.tolist())):
@@ -267,8 +268,8 @@ class _Writer:
         return objects
 
     def _segments(self, labels: np.ndarray, name: Path) -> dict:
-        """The label image has the class of each pixel as its value, and the classes' colours as its palette."""
-        labels = labels.astype(np.int64)  # heads of one channel say 0. and 1.
+        """Writes a label image: pixel values are classes, the palette has the classes' colours."""
+        labels = labels.astype(np.int64)  # heads of one channel give 0. and 1.
         path = self.place('labels', Path(self._root, name), '.png')
         image = Image.fromarray(labels.astype(np.uint16 if labels.max() > 255 else np.uint8))
         if image.mode == 'L':
@@ -286,7 +287,7 @@ class _Writer:
         return Path(os.path.relpath(os.path.abspath(file), self._root))
 
     def place(self, folder: str, file: Path, suffix: str) -> Path:
-        """Where a file's output goes; two that differ only in their suffix both have their place."""
+        """The path for a file's output; two files that differ only in their suffix get different paths."""
         relative = self.relative(file)
         path = self.out / folder / relative.with_suffix(suffix)
         if path in self._taken:

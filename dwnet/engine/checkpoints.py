@@ -1,4 +1,4 @@
-"""Checkpoints that no kill and no full disk can tear, and the newest whole one to go on from."""
+"""Writes checkpoints that stay whole when a process is killed or the disk is full; finds the newest whole one."""
 import logging
 import os
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from dwnet.errors import UserError
 from dwnet.weights.loading import read_checkpoint
 
-PREEMPTED = 'preempted.pth'  # what a training writes when it is asked to stop
+PREEMPTED = 'preempted.pth'  # the checkpoint that a training writes at SIGTERM
 
 
 def replace_durably(unfinished: Path, path: Path) -> None:
-    """Renames a file that is complete, when its content and then its name are sure to be on the disk."""
+    """Renames a complete file; flushes the content before and the name after, so that a crash loses neither."""
     _sync(unfinished)
     os.replace(unfinished, path)
     _sync(path.parent)
@@ -39,7 +39,7 @@ def _sync(path: Path) -> None:
 
 
 def point_to(checkpoint: str, work_dir: str) -> None:
-    """Makes ``last_checkpoint`` name a checkpoint that is whole."""
+    """Makes ``last_checkpoint`` name ``checkpoint``, which must be complete."""
     pointer = Path(work_dir, 'last_checkpoint')
     unfinished = pointer.with_name('.last_checkpoint.unfinished')
     unfinished.write_text(checkpoint)
@@ -48,7 +48,7 @@ def point_to(checkpoint: str, work_dir: str) -> None:
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's hook, in another order: the checkpoint, then the pointer to it, then the removal of the oldest."""
+    """mmengine's hook in a safe order: writes the checkpoint, then the pointer to it, then removes the oldest."""
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -71,7 +71,7 @@ class SafeCheckpointHook(CheckpointHook):
                                backend_args=self.backend_args, **self.args)
         if is_main_process():
             point_to(self.last_ckpt, runner.work_dir)
-            Path(runner.work_dir, PREEMPTED).unlink(missing_ok=True)  # older than this one
+            Path(runner.work_dir, PREEMPTED).unlink(missing_ok=True)  # older than the new checkpoint
             if outdated is not None:
                 old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
                 if self.file_backend.isfile(old):
@@ -79,7 +79,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def is_gathering(wrapper: OptimWrapper | OptimWrapperDict) -> bool:
-    """Whether gradients wait for more passes before they move the weights (``accumulative_counts``)."""
+    """Whether gradients are being accumulated over several passes (``accumulative_counts``)."""
     return not isinstance(wrapper, OptimWrapperDict) and not wrapper.should_update()
 
 
@@ -110,37 +110,37 @@ class GatheredGradientsHook(Hook):
 
 
 def pointed_at(work_dir: str) -> str:
-    """What ``last_checkpoint`` names; empty if there is none."""
+    """The checkpoint that ``last_checkpoint`` names; empty without such a file."""
     pointer = Path(work_dir, 'last_checkpoint')
     return pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
 
 
 def checkpoints_in(work_dir: str) -> list[Path]:
-    """Checkpoints of a training, the one to try first in front: what ``last_checkpoint`` names, then by age."""
+    """Checkpoints of a training in the order to try: first the one that ``last_checkpoint`` names, then by age."""
     folder = Path(work_dir)
     files = sorted((f for f in folder.glob('*.pth')
                     if f.is_file() and not f.name.startswith(('best_', 'not_finite_'))),
                    key=lambda f: f.stat().st_mtime_ns, reverse=True)
     if named := pointed_at(work_dir):
-        # a work dir that was moved still holds the file
+        # after the work dir was moved, only the file's name is right
         named = next((f for f in (folder / Path(named).name, Path(named)) if f.is_file()), None)
         files = [named, *(f for f in files if f != named)] if named else files
     return files
 
 
 def check_training_state(checkpoint: dict[str, Any], source: str, runner: Runner) -> None:
-    """Finds what mmengine would take over in silence, or stumble upon steps later.
+    """Finds faults in a training's state that mmengine would load in silence, or fail on steps later.
 
-    The best checkpoint, which mmengine removes when there is a better one, becomes a file of this work dir: a
-    checkpoint could name any other path to have that removed.
+    Also moves the recorded path of the best checkpoint into this work dir: mmengine removes that file when a better
+    checkpoint comes, and a hostile file could name any path.
 
     Args:
         checkpoint: Content of the file.
-        source: Its name, for the message.
-        runner: With its optimiser and schedulers built.
+        source: Name of the file, for the message.
+        runner: The Runner, with optimiser and schedulers built.
 
     Raises:
-        UserError: If the state of the training is not all there, or not that of such a training.
+        UserError: If the training's state is incomplete, or belongs to another kind of training.
     """
     parts = [('optimizer', runner.optim_wrapper.state_dict())]
     if runner.param_schedulers:
@@ -167,15 +167,15 @@ def check_training_state(checkpoint: dict[str, Any], source: str, runner: Runner
         for key, value in info.items():
             if key.startswith('best_ckpt'):
                 info[key] = os.path.join(runner.work_dir, f"best_{Path(value).name.removeprefix('best_')}")
-    except Exception as error:  # whatever an altered state leads to
+    except Exception as error:  # an altered state may raise anything
         raise UserError(f'{source} holds no state of this training ({error}), so nothing can be resumed from it; to '
                         'start from its weights, set load_from') from error
 
 
 def _alike(ours: Any, theirs: Any) -> bool:
-    """Whether a state can take the place of ours.
+    """Whether the state ``theirs`` can replace ``ours``.
 
-    Flags may be missing, which younger versions have added, or be None, as ``fused`` is where PyTorch chooses.
+    Flags may be missing, if newer versions added them, or be None, as ``fused`` is if PyTorch chooses.
     """
     if isinstance(ours, Mapping):
         return isinstance(theirs, Mapping) and all(
@@ -194,12 +194,12 @@ def _check_moments(state: Mapping[int, Mapping[str, Any]], groups: list[dict]) -
     for index, moments in state.items():
         for name in names:
             value = moments.get(name)
-            if name == 'momentum_buffer' and value is None:  # before its first step
+            if name == 'momentum_buffer' and value is None:  # before the parameter's first step
                 continue
             if not isinstance(value, (Tensor, int, float)):
                 raise ValueError(f'{name} of parameter {index} missing')
             value = torch.as_tensor(value)
-            # what the optimisers of PyTorch have for each parameter
+            # PyTorch's optimisers keep a scalar step, and moments in the parameter's shape
             shape = {'step': ()}.get(name, parameters[index].shape)
             if name in ('step', 'exp_avg', 'exp_avg_sq', 'momentum_buffer') and (
                     value.shape != shape or value.dtype.itemsize < 2 or value.is_complex()):
@@ -207,10 +207,10 @@ def _check_moments(state: Mapping[int, Mapping[str, Any]], groups: list[dict]) -
 
 
 def newest_whole_checkpoint(work_dir: str) -> Path | None:
-    """The checkpoint to resume from, None if there is none; damaged ones are passed over and named.
+    """The checkpoint to resume from, or None. Damaged checkpoints are skipped, and the log names them.
 
     Raises:
-        UserError: If all are damaged.
+        UserError: If all checkpoints are damaged.
     """
     files = checkpoints_in(work_dir)
     for file in files:
@@ -219,7 +219,7 @@ def newest_whole_checkpoint(work_dir: str) -> Path | None:
             if missing := {'meta', 'optimizer', 'message_hub'} - checkpoint.keys():
                 raise UserError(f"{file} holds no state of a training ({', '.join(sorted(missing))} is missing)")
         except UserError as error:
-            print_log(f'passed over: {error}', logger='current', level=logging.WARNING)
+            print_log(f'skipped: {error}', logger='current', level=logging.WARNING)
         else:
             return file
     if files:

@@ -1,7 +1,7 @@
-"""Layer-wise learning-rate decay in all three tasks, for every backbone that tells the depth of its parameters.
+"""Layer-wise learning-rate decay in all three tasks, for every backbone with ``get_layer_depth``.
 
-mmdet's and mmseg's own refuse any backbone but ConvNeXt and BEiT (mmsegmentation#1623), and mmpretrain's asks the whole
-model for the depths.
+The constructors of mmdet and mmseg refuse any backbone but ConvNeXt and BEiT (mmsegmentation#1623), and mmpretrain's
+constructor asks the whole model for the depths.
 """
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -13,15 +13,15 @@ from dwnet.errors import UserError
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayConstructor(DefaultOptimWrapperConstructor):
-    """The nearer a layer of the backbone is to the image, the slower it learns.
+    """Gives layers of the backbone a lower learning rate the nearer they are to the image.
 
-    A parameter at depth d of n has the rate that it would have otherwise, × ``layer_decay_rate ** (n - 1 - d)``. The
-    depths are those of the backbone's ``get_layer_depth(name, prefix)``, which DWNet has, and mmpretrain's ViT, Swin,
-    BEiT and others; heads and necks learn at the whole rate. All other keys of ``paramwise_cfg`` mean what they mean
-    to mmengine. The idea is that of ELECTRA (https://arxiv.org/abs/2003.10555).
+    The rate of a parameter at depth d of n is multiplied by ``layer_decay_rate ** (n - 1 - d)``. The depths come from
+    the backbone's ``get_layer_depth(name, prefix)``, which DWNet has, and mmpretrain's ViT, Swin, BEiT and others.
+    Heads and necks keep the whole rate. The other keys of ``paramwise_cfg`` mean the same as in mmengine. The method is
+    from ELECTRA (https://arxiv.org/abs/2003.10555).
 
     Raises:
-        UserError: If the backbone cannot tell the depths.
+        UserError: If the backbone has no ``get_layer_depth``.
 
     Example:
         >>> optim_wrapper = dict(
@@ -31,7 +31,7 @@ class LayerDecayConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         super().add_params(params, module, prefix, **kwargs)
-        if prefix:  # a part, on which the model as a whole has called it
+        if prefix:  # a submodule: add_params recurses, and the call for the whole model does the work
             return
         backbone = getattr(module, 'backbone', None)
         if not hasattr(backbone, 'get_layer_depth'):

@@ -1,4 +1,4 @@
-"""mmengine's two training loops, able to begin in the middle of an epoch; see :mod:`dwnet.engine.reproducible`."""
+"""mmengine's two training loops, which here can begin inside an epoch; see :mod:`dwnet.engine.reproducible`."""
 from mmengine.dist import get_world_size
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
@@ -12,7 +12,7 @@ from .reproducible import begin_at, build_train_loader
 
 
 def validate_when_due(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int, last: int) -> None:
-    """Validates behind every ``val_interval``-th of its epochs or steps, and behind the last one."""
+    """Validates after every ``val_interval``-th epoch or step, and after the last one."""
     loop._decide_current_val_interval()
     if loop.runner.val_loop is not None and done >= loop.val_begin and (done % loop.val_interval == 0 or done == last):
         loop.runner.val_loop.run()
@@ -20,11 +20,11 @@ def validate_when_due(loop: EpochBasedTrainLoop | IterBasedTrainLoop, done: int,
 
 @LOOPS.register_module()
 class EpochLoop(EpochBasedTrainLoop):
-    """Epoch by epoch. A checkpoint at the end of one may have come before its validation, which is then run first."""
+    """Trains by epochs. A checkpoint of an epoch's end may be older than its validation, which then runs first."""
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, *args, **kwargs) -> None:
         super().__init__(runner, build_train_loader(runner, dataloader, endless=False), *args, **kwargs)
-        self._first = 0  # batch to begin with
+        self._first = 0  # first batch of the next epoch
         self.waiting = Waiting()
 
     def go_on(self, meta: dict) -> None:
@@ -35,7 +35,7 @@ class EpochLoop(EpochBasedTrainLoop):
         else:
             self.runner.logger.warning(
                 f"an epoch had {meta['steps_an_epoch']} steps and has {steps} now (other data, batches, processes): "
-                'the training goes on with a whole epoch, and not exactly')
+                'the training begins a whole epoch, so the resume is not exact')
 
     def run(self) -> nn.Module:
         self.runner.call_hook('before_train')
@@ -60,13 +60,13 @@ class EpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class IterLoop(IterBasedTrainLoop):
-    """Step by step over endless data, else as above; mmengine's starts its workers before it knows where to begin."""
+    """Trains by steps over endless data; the data workers start when the first step is known, unlike in mmengine."""
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, max_iters: int, val_begin: int = 1,
                  val_interval: int = 1000, dynamic_intervals: list[tuple[int, int]] | None = None) -> None:
         BaseLoop.__init__(self, runner, build_train_loader(runner, dataloader, endless=True))
         self._max_iters, self._iter = int(max_iters), 0
-        self._max_epochs, self._epoch = 1, 0  # one great epoch, to mmengine
+        self._max_epochs, self._epoch = 1, 0  # to mmengine the training is one epoch
         self.val_begin, self.val_interval = val_begin, val_interval
         self.dynamic_milestones, self.dynamic_intervals = calc_dynamic_intervals(val_interval, dynamic_intervals)
         self.stop_training = False
@@ -74,12 +74,12 @@ class IterLoop(IterBasedTrainLoop):
         runner.visualizer.dataset_meta = getattr(self.dataloader.dataset, 'metainfo', None)
 
     def go_on(self, meta: dict) -> None:
-        """Compares the steps of a checkpoint's ``meta`` with its own: the data go on behind as many of them."""
+        """Warns if a checkpoint's ``meta`` has other steps or processes: the data resume after as many batches."""
         own = dict(steps_an_epoch=len(self.dataloader), processes=get_world_size())
         if begun := {key: meta[key] for key, value in own.items() if meta.get(key, value) != value}:
             self.runner.logger.warning(
                 f'the training began with {begun} and has {({key: own[key] for key in begun})} now (other data, '
-                'batches, processes): it goes on with other images than if it had not been interrupted')
+                'batches, processes): the next images differ from those of an uninterrupted training')
 
     def run(self) -> nn.Module:
         begin_at(self.dataloader, 0, self._iter)

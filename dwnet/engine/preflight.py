@@ -1,4 +1,4 @@
-"""What would stop a training after hours, or spoil it unseen, found before its first step."""
+"""Checks before the first step for faults that would stop a training after hours, or spoil the result unnoticed."""
 import contextlib
 import copy
 import random
@@ -29,32 +29,32 @@ from dwnet.data.checks import (
     classes_of,
     find_heads,
     leaves,
-    watch_coco,
 )
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
-from dwnet.registry import is_of, lineage, type_name
+from dwnet.registry import class_of, lineage, type_name
+from dwnet.toolboxes import TOOLBOXES, toolbox_of
 from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
-# Data sets that download themselves, and what is made from them.
-_SELF_FETCHED = {'mmpretrain.CIFAR10', 'mmpretrain.MNIST'}
+# Data sets that download themselves; derived classes count, too.
+_DOWNLOADS = frozenset().union(*(toolbox.downloads for toolbox in TOOLBOXES.values()))
 
 
 def preflight(runner: MMEngineRunner) -> None:
-    """Looks for what would stop or spoil ``runner.train()``: weights, data, heads, disk, batches.
+    """Checks for faults that would stop or spoil ``runner.train()``: weights, data, heads, disk, batches.
 
-    The first process looks, and all end together. The data sets are built on the way, as the training would
-    build them, and it goes on with them. What may be meant is a warning in the log.
+    Rank 0 checks, and all processes end together. The check builds the data sets, and the training then uses these.
+    A finding that may be intended is a warning in the log.
 
     Raises:
         UserError: With every finding that would stop the training.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     _judge(runner, lambda: [*_check_weights(runner, model)])
-    with watch_coco() as files:
+    with toolbox_of(runner.cfg).watch_annotations() as files:
         try:
             loops = dict(train=runner.train_loop, val=runner.val_loop)
-        except (UserError, AssertionError, OSError, RuntimeError, ValueError) as error:  # as the toolboxes complain
+        except (UserError, AssertionError, OSError, RuntimeError, ValueError) as error:  # toolboxes raise all of these
             stops = [finding for file in files for finding in file.findings if finding.stops]
             if isinstance(error, UserError) and not stops:
                 raise
@@ -73,7 +73,7 @@ def preflight(runner: MMEngineRunner) -> None:
 
 
 def _judge(runner: MMEngineRunner, check: Callable[[], list[Finding]]) -> None:
-    """Lets the first process check, and ends all of them with what it finds."""
+    """Runs the check on rank 0; all processes raise the findings that stop the training."""
     findings: list[Any] = [None]
     if is_main_process():
         try:
@@ -99,12 +99,12 @@ def _as_error(findings: list[Finding]) -> UserError:
 
 
 def check_data(cfg: Config, *parts: str, prepare: Callable[..., Path] | None = None) -> None:
-    """Looks whether the data of ``parts``, of 'train', 'val', 'test', is where the config says.
+    """Checks that the data of ``parts`` exists where the config says.
 
     Args:
         cfg: The config.
-        parts: Those that are needed.
-        prepare: Called with the paths, before anybody looks; makes what it can make, and returns the folder of that.
+        parts: The needed parts, of 'train', 'val' and 'test'.
+        prepare: Called with the paths before the check; makes data that can be made, and returns the folder of these.
 
     Raises:
         UserError: If a file or folder is missing.
@@ -125,7 +125,7 @@ def check_data(cfg: Config, *parts: str, prepare: Callable[..., Path] | None = N
 
 
 def _dataset_paths(dataset: dict | None, scope: str | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
-    """The setting and the path of everything on disk that a dataset config, however nested, names."""
+    """Yields setting and path of every file and folder that a dataset config, nested or not, names."""
     if not dataset:
         return
     for key in ('dataset', 'datasets'):
@@ -134,7 +134,7 @@ def _dataset_paths(dataset: dict | None, scope: str | None, setting: str = 'data
             name = f'{setting}.{key}.{i}' if isinstance(inner, (list, tuple)) else f'{setting}.{key}'
             yield from _dataset_paths(part, scope, name)
     root = dataset.get('data_root') or ''
-    if '://' in root or _SELF_FETCHED.intersection(lineage(dataset, DATASETS, scope)):  # on a server, or on its way
+    if '://' in root or _DOWNLOADS.intersection(lineage(dataset, DATASETS, scope)):  # on a server, or downloaded
         return
     if root:
         yield f'{setting}.data_root', Path(root)
@@ -148,9 +148,9 @@ def _dataset_paths(dataset: dict | None, scope: str | None, setting: str = 'data
 
 
 def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
-    """Weights to start from that are missing, damaged, or another model's; they are read and not loaded."""
+    """Finds weights to start from that are missing, damaged, or another model's; reads, but does not load them."""
     if runner.cfg.get('strategy') == 'fsdp':
-        return  # all processes together can tell what weights there are; loading checks them
+        return  # only all processes together know the model's tensors; loading checks the weights
     if source := runner.cfg.get('load_from'):
         weights = read_checkpoint(source)['state_dict']
         load_weights(model, weights, source, runner.cfg.get('new_heads', False), dry_run=True)
@@ -158,7 +158,7 @@ def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding
     for module in model.modules():
         steps = getattr(module, 'init_cfg', None) or []
         for step in [steps] if isinstance(steps, dict) else steps:
-            if is_of(step, PretrainedInit, WEIGHT_INITIALIZERS):
+            if class_of(step, WEIGHT_INITIALIZERS) is PretrainedInit:
                 source = step['checkpoint']
                 if isinstance(module, DWNet):
                     load_backbone(module, read_checkpoint(source)['state_dict'], source, dry_run=True)
@@ -170,7 +170,7 @@ def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding
 
 
 def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:
-    """A validation that never comes, or whose truth is another data set's."""
+    """Finds a validation that never runs, or whose ground truth belongs to another data set."""
     train, val = runner.train_loop, runner.val_loop
     if val is None:
         return
@@ -188,32 +188,32 @@ def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:
     configs = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     for metric, cfg in zip(val.evaluator.metrics, configs):
         truth = getattr(metric, '_coco_api', None)
-        if truth is None:  # it takes the truth from the data set
+        if truth is None:  # the metric takes the ground truth from the data set
             continue
         both = f"val_evaluator.ann_file={cfg['ann_file']} does not fit the val data of {dataset.ann_file}"
         known = set(truth.get_img_ids())
         if lost := images - known:
             yield Finding(f'{both}: it lacks {len(lost)} of their {len(images)} images; name the same file in both')
         elif truth.get_cat_ids(cat_names=classes_of(dataset)) != dataset.cat_ids:
-            yield Finding(f'{both}: its categories are others; name the same file in both')
+            yield Finding(f'{both}: its categories differ; name the same file in both')
         elif len(known) > len(images):
             yield Finding(f'{both}: it has {len(known) - len(images)} more images, whose objects count as missed; name '
                           'the same file in both', False)
 
 
 def _check_disk(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
-    """Room for the checkpoints that the training keeps, and for the one that it is writing."""
+    """Checks the disk for room for the checkpoints that the training keeps, and for the one being written."""
     for hook in runner.hooks:
         if not isinstance(hook, CheckpointHook) or hook.interval <= 0 or '://' in str(hook.out_dir or ''):
             continue
         folder = Path(hook.out_dir, Path(runner.work_dir).name) if hook.out_dir else Path(runner.work_dir)
         size = _checkpoint_size(runner, model, hook.save_optimizer)
         most = max(1, (runner.max_epochs if hook.by_epoch else runner.max_iters) // hook.interval)
-        if hook.max_keep_ckpts > 0:  # the oldest goes when the next is whole
+        if hook.max_keep_ckpts > 0:  # the oldest is removed after the next is written
             most = min(most, hook.max_keep_ckpts + 1)
         most += len(hook.save_best or ())
         there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-        # those of an earlier run are overwritten or removed in their turn
+        # checkpoints of an earlier run will be overwritten or removed
         free = shutil.disk_usage(there).free + sum(path.stat().st_size for path in folder.glob('*.pth'))
         if free < most * size:
             yield Finding(
@@ -223,11 +223,11 @@ def _check_disk(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:
 
 
 def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: bool) -> int:
-    """Bytes of the weights, of a moving average, and of what the optimiser keeps of each parameter."""
+    """Bytes of the weights, of a moving average, and of the optimiser's state."""
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     optimizer = runner.cfg.get('optim_wrapper', {}).get('optimizer', {})
-    if is_of(optimizer, torch.optim.SGD, OPTIMIZERS):
+    if class_of(optimizer, OPTIMIZERS) is torch.optim.SGD:
         states = int(bool(optimizer.get('momentum')))
     else:
         states = 2 if any(part in type_name(optimizer) for part in ('Adam', 'Lamb')) else 1
@@ -236,7 +236,7 @@ def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: b
 
 
 def _check_single_images(loader: DataLoader, model: nn.Module) -> Iterator[Finding]:
-    """A batch of one image, under a BatchNorm that would then have a single value: one is tried."""
+    """Finds batches of one image that a BatchNorm cannot train on, by trying one."""
     batches = loader.batch_sampler
     size, drop_last, sampler = (getattr(batches, name, None) for name in ('batch_size', 'drop_last', 'sampler'))
     if size == 1:
@@ -250,16 +250,16 @@ def _check_single_images(loader: DataLoader, model: nn.Module) -> Iterator[Findi
 
 
 def _reason_against_a_single_image(loader: DataLoader, model: nn.Module) -> str:
-    """What a BatchNorm says to the first image alone; empty if nothing. The model stays as it is."""
+    """The error of a BatchNorm for the first image alone; empty if none. The model stays as it is."""
     model = copy.deepcopy(model).train()
-    if get_world_size() > 1:  # SyncBN sees the other processes' images, and would wait for them here
+    if get_world_size() > 1:  # SyncBN would wait for the other processes' images
         _remove_sync_norms(model)
     try:
-        # mmdet's heads average over the processes (its reduce_mean), which do not take part in this
+        # mmdet's heads average over the processes (reduce_mean), and the other processes do not take part here
         with _randomness_kept(), mock.patch('torch.distributed.is_initialized', return_value=False):
             batch = model.data_preprocessor(loader.collate_fn([loader.dataset[0]]), True)
             model(**batch, mode='loss')
-    except Exception as error:  # any other is not the batch's fault, and the training will say it
+    except Exception as error:  # the training itself reports any other error
         if 'more than 1 value per channel' in str(error) or 'needs 2 or more images' in str(error):
             return one_line(error)
     return ''
@@ -275,7 +275,7 @@ def _remove_sync_norms(model: nn.Module) -> None:
 
 @contextlib.contextmanager
 def _randomness_kept() -> Iterator[None]:
-    """What is drawn within it does not change what the training will draw."""
+    """Restores the random number generators after the block."""
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):

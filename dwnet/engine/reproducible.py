@@ -1,10 +1,9 @@
-"""Exact resumption: every random number of a training follows from its seed and its place in the training.
+"""Exact resumption: every random number of a training follows from the seed and the place in the training.
 
-mmengine's generators run on from the first step to the last, in the main process and in each data worker, so a
-training that is taken up again draws other numbers. Here they are seeded anew, from (seed, step, rank) before each
-step and from (seed, epoch, place in the epoch) before each sample. So there is no state to save, whatever the
-number of workers, and a sample is augmented alike however many processes share an epoch. The seeds are derived as
-NumPy's ``SeedSequence`` does it.
+In mmengine the generators run on from the first step to the last, in the main process and in each data worker, so a
+resumed training draws other numbers. Here the generators are seeded again from (seed, step, rank) before each step, and
+from (seed, epoch, place in the epoch) before each sample. So no state has to be saved, for any number of workers, and
+the augmentation of a sample does not depend on the number of processes. NumPy's ``SeedSequence`` derives the seeds.
 """
 import itertools
 import logging
@@ -23,7 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
 from dwnet.errors import UserError, one_line
 
-_STEPS, _SAMPLES = 0, 1  # streams of random numbers, apart from each other
+_STEPS, _SAMPLES = 0, 1  # two independent streams of random numbers
 
 
 def seed_generators(seed: int, *place: int) -> None:
@@ -38,7 +37,7 @@ def seed_generators(seed: int, *place: int) -> None:
 
 @HOOKS.register_module()
 class SeedHook(Hook):
-    """Seeds what the model draws in a step: dropped paths, mixed images, sampled boxes."""
+    """Seeds the random numbers of a step: dropped paths, mixed images, sampled boxes."""
     priority = 'VERY_HIGH'
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
@@ -49,23 +48,23 @@ class SeedHook(Hook):
 
 
 class PlacedBatchSampler(Sampler):
-    """Batches that can begin at any place; each index comes with the place of its sample.
+    """A batch sampler that can begin at any batch; each index comes with its epoch and place.
 
     Args:
         sampler: Gives the indices of this process.
-        batch_size: Samples a batch.
-        batches: Config of a batch sampler, such as mmdet's by aspect ratio; plain batches if there is none.
-        drop_last: For plain batches: leave out the last one if it is not full.
-        endless: Epoch follows epoch, as iteration-based training wants it.
+        batch_size: Samples in a batch.
+        batches: Config of a batch sampler, such as mmdet's by aspect ratio; None for plain batches.
+        drop_last: For plain batches: leave out the last batch if it is incomplete.
+        endless: Repeat epochs for ever, for iteration-based training.
 
     Attributes:
         epoch: The epoch of the next pass.
-        first: The batch that the next pass begins with.
+        first: The first batch of the next pass.
     """
 
     def __init__(self, sampler: Sampler, batch_size: int, batches: dict | None = None, drop_last: bool = False,
                  endless: bool = False) -> None:
-        self.sampler = sampler  # mmengine's DistSamplerSeedHook looks for it
+        self.sampler = sampler  # mmengine's DistSamplerSeedHook reads this attribute
         self.batches = BatchSampler(sampler, batch_size, drop_last) if batches is None else DATA_SAMPLERS.build(
             batches, default_args=dict(sampler=sampler, batch_size=batch_size))
         self.batch_size, self.drop_last = batch_size, getattr(self.batches, 'drop_last', False)
@@ -84,23 +83,23 @@ class PlacedBatchSampler(Sampler):
             for batch in self.batches:
                 if first:
                     first -= 1
-                else:  # a sample's place among those of all processes: samplers deal them out in turn
+                else:  # samplers deal samples to the processes in turn, which gives the place among all samples
                     yield [(index, epoch, (seen + i) * world_size + rank) for i, index in enumerate(batch)]
                 seen += len(batch)
             if not seen:
-                raise UserError('the training data make no single batch: there are none, or fewer than a batch and '
-                                'drop_last=True leaves them out')
+                raise UserError('the training data make no single batch: there are no samples, or fewer than a batch '
+                                'and drop_last=True')
 
 
 class SampleReader:
-    """Reads the samples of a batch; PyTorch's data workers call it in place of ``dataset[index]``.
+    """Reads the samples of a batch; PyTorch's data workers call the reader in place of ``dataset[index]``.
 
-    A sample that cannot be read is named in the log, once a worker, and another one takes its place.
+    If a sample cannot be read, the log names it, once for each worker, and a random sample takes its place.
 
     Args:
         dataset: Any data set with a length.
         seed: Seed of the training.
-        share: More of the samples than this, and more than ten, end the training.
+        share: The training ends if a larger share of the samples, and more than ten, cannot be read.
     """
 
     def __init__(self, dataset: Dataset, seed: int, share: float = 0.01) -> None:
@@ -112,7 +111,7 @@ class SampleReader:
         return [self.read(*place) for place in places]
 
     def read(self, index: int, epoch: int, place: int) -> Any:
-        """The sample, its augmentation drawn from its place in the training.
+        """The sample, with the augmentation that its place in the training determines.
 
         Raises:
             UserError: If too many samples cannot be read.
@@ -123,11 +122,11 @@ class SampleReader:
                 return self.dataset[index]
             except (MemoryError, UserError):
                 raise
-            except Exception as error:  # whatever a broken file leads to
+            except Exception as error:  # a broken file may raise anything
                 self._report(index, error)
                 if attempt == 9:
-                    raise UserError('ten training samples, one behind the other, cannot be read: is the pipeline at '
-                                    f'fault? The last one: {one_line(error)}') from error
+                    raise UserError('ten training samples in a row cannot be read: is the pipeline at fault? '
+                                    f'Last error: {one_line(error)}') from error
             index = random.randrange(len(self.dataset))
 
     def _report(self, index: int, error: Exception) -> None:
@@ -143,7 +142,7 @@ class SampleReader:
 
 
 def _name_of(dataset: Sized, index: int) -> str:
-    """The path of a sample, where the data set tells it."""
+    """The path of a sample, if the data set has one."""
     try:
         info = dataset.get_data_info(index)
         return str(info.get('img_path') or info['filename'])
@@ -152,27 +151,28 @@ def _name_of(dataset: Sized, index: int) -> str:
 
 
 def build_train_loader(runner: Runner, loader: DataLoader | dict, endless: bool) -> DataLoader:
-    """A loader of training data whose batches can begin anywhere and whose samples are seeded by their place.
+    """A loader of training data that can begin at any batch and seeds samples by their place.
 
-    A loader that is built already stays as it is, and training on it cannot be taken up exactly.
+    A loader that is built already is returned unchanged; training with such a loader cannot be resumed exactly.
     """
     if not isinstance(loader, dict):
         return loader
     cfg = dict(loader)
-    if isinstance(cfg['dataset'], (list, tuple)):  # takes no attributes
+    if isinstance(cfg['dataset'], (list, tuple)):  # a list takes no attribute __getitems__, which is set below
         cfg['dataset'] = Subset(cfg['dataset'], range(len(cfg['dataset'])))
-    drop_last = cfg.get('batch_sampler') is None and cfg.pop('drop_last', False)  # else PyTorch refuses it
+    # pop: PyTorch refuses drop_last beside a batch sampler
+    drop_last = cfg.get('batch_sampler') is None and cfg.pop('drop_last', False)
     cfg['batch_sampler'] = dict(type=PlacedBatchSampler, batches=cfg.get('batch_sampler'),
                                 drop_last=drop_last, endless=endless)
     built = runner.build_dataloader(cfg, runner.seed, runner._randomness_cfg.get('diff_rank_seed', False))
-    built.dataset.__getitems__ = SampleReader(built.dataset, runner.seed)  # PyTorch asks for it by this name
+    built.dataset.__getitems__ = SampleReader(built.dataset, runner.seed)  # PyTorch's fetcher calls this method
     return built
 
 
 def begin_at(loader: DataLoader, epoch: int, batch: int) -> None:
-    """The next pass over ``loader`` begins at this batch of this epoch."""
+    """Makes the next pass over ``loader`` begin at this batch of this epoch."""
     if isinstance(loader.batch_sampler, PlacedBatchSampler):
         loader.batch_sampler.epoch, loader.batch_sampler.first = epoch, batch
     elif batch:
-        print_log('the data loader was built before the Runner and begins its epoch anew', logger='current',
+        print_log('the data loader was built before the Runner, so the epoch begins again', logger='current',
                   level=logging.WARNING)

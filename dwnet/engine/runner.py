@@ -23,7 +23,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.registry import DATASETS, HOOKS, LOOPS, METRICS, MODEL_WRAPPERS, OPTIM_WRAPPERS, OPTIMIZERS, RUNNERS
+from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, OPTIM_WRAPPERS, OPTIMIZERS, RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
@@ -31,10 +31,11 @@ from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.data.loading import with_checks
 from dwnet.errors import UserError
 from dwnet.models.layers import turn_on_recomputation
-from dwnet.registry import class_of, is_of, toolbox_of
+from dwnet.registry import class_of
+from dwnet.toolboxes import toolbox_of
+from dwnet.toolboxes.checked import with_checks
 from dwnet.weights.loading import load_weights, read_checkpoint
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
@@ -76,7 +77,7 @@ class Runner(MMEngineRunner):
     * ``activation_checkpointing`` is of the non-reentrant form; mmengine's leaves modules without a gradient whose
       input needs none (mmengine#1425).
     * ``strategy='fsdp'`` spreads the parameters over the processes.
-    * Segmentors are validated without logits of all pixels and classes: :mod:`dwnet.engine.lean_segmentation`.
+    * Segmentors are validated without logits of all pixels and classes: :mod:`dwnet.toolboxes.mmseg.lean`.
       ``keep_seg_logits=True`` in the config keeps them, for a metric that wants them.
     * A second run of the same process logs to its own folder.
     * A progress bar shows the time left, and a line tells when the training waits for its data.
@@ -136,29 +137,14 @@ class Runner(MMEngineRunner):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         built = super().build_model(model)
-        if self._is_lean:
-            from .lean_segmentation import make_lean
-            make_lean(built)
+        toolbox_of(self.cfg).prepare_model(built, self.cfg)
         return built
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
-        if self._is_lean:
-            from .lean_segmentation import IoUMetric, LeanIoUMetric
-            evaluator = _with_metric(evaluator, IoUMetric, LeanIoUMetric)
-        elif toolbox_of(self.cfg) == 'mmdet':
-            from dwnet.data.coco import CheckedCocoMetric, CocoDataset, CocoMetric
-            datasets = [(self.cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
-            # others, of Cityscapes or Objects365 say, leave nothing out
-            if any(isinstance(dataset, dict) and is_of(dataset, CocoDataset, DATASETS) for dataset in datasets):
-                evaluator = _with_metric(evaluator, CocoMetric, CheckedCocoMetric)
-        return super().build_evaluator(evaluator)
-
-    @property
-    def _is_lean(self) -> bool:
-        return toolbox_of(self.cfg) == 'mmseg' and not self.cfg.get('keep_seg_logits')
+        return super().build_evaluator(toolbox_of(self.cfg).prepare_evaluator(evaluator, self.cfg))
 
     def build_optim_wrapper(self, optim_wrapper):
-        if (isinstance(optim_wrapper, dict) and is_of(optim_wrapper, AmpOptimWrapper, OPTIM_WRAPPERS)
+        if (isinstance(optim_wrapper, dict) and class_of(optim_wrapper, OPTIM_WRAPPERS) is AmpOptimWrapper
                 and not torch.cuda.is_available()):
             self.logger.warning('mixed precision needs a GPU: training in fp32')
             optim_wrapper = {key: value for key, value in optim_wrapper.items()
@@ -179,7 +165,7 @@ class Runner(MMEngineRunner):
     def register_default_hooks(self, hooks: dict | None = None) -> None:
         hooks = {**_HOOKS, **(hooks or {})}
         checkpoint = hooks.get('checkpoint')
-        if isinstance(checkpoint, dict) and is_of(checkpoint, CheckpointHook, HOOKS):
+        if isinstance(checkpoint, dict) and class_of(checkpoint, HOOKS) is CheckpointHook:
             hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
         super().register_default_hooks(hooks)
 
@@ -200,7 +186,7 @@ class Runner(MMEngineRunner):
             loop['type'] = EpochLoop if loop.pop('by_epoch') else IterLoop
         elif isinstance(loop, dict):
             for theirs, own in ((EpochBasedTrainLoop, EpochLoop), (IterBasedTrainLoop, IterLoop)):
-                if is_of(loop, theirs, LOOPS):
+                if class_of(loop, LOOPS) is theirs:
                     loop = {**loop, 'type': own}
         return super().build_train_loop(loop)
 
@@ -350,17 +336,6 @@ class Runner(MMEngineRunner):
             for hook in self.hooks:
                 if isinstance(hook, (GuardHook, PreemptionHook, ProgressHook)):
                     hook.close()
-
-
-def _with_metric(evaluator: Any, theirs: type, own: type) -> Any:
-    """A copy of an evaluator's config with a metric of ours in the place of a toolbox's."""
-    if isinstance(evaluator, (list, tuple)):
-        return [_with_metric(metric, theirs, own) for metric in evaluator]
-    if not isinstance(evaluator, dict):
-        return evaluator
-    if 'metrics' in evaluator:  # of an Evaluator's own config
-        return {**evaluator, 'metrics': _with_metric(evaluator['metrics'], theirs, own)}
-    return {**evaluator, 'type': own} if is_of(evaluator, theirs, METRICS) else evaluator
 
 
 def _fused(optimizer: Any) -> Any:

@@ -8,14 +8,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-# Metric of a toolbox → the name in papers, in the order in which they are shown.
-NAMES = {
-    'accuracy/top1': 'top-1',
-    'accuracy/top5': 'top-5',
-    'coco/bbox_mAP': 'box AP',
-    'coco/segm_mAP': 'mask AP',
-    'mIoU': 'mIoU',
-}
+from dwnet.toolboxes import SCORE_NAMES
 
 
 def report_scores(runner: Runner, metrics: dict[str, Any]) -> None:
@@ -23,7 +16,7 @@ def report_scores(runner: Runner, metrics: dict[str, Any]) -> None:
     if not is_main_process():
         return
     table = Table('metric', 'score')
-    for key, name in NAMES.items():
+    for key, name in SCORE_NAMES.items():
         if key in metrics:
             table.add_row(name, f'{metrics[key]:g}')
     Console().print(table)

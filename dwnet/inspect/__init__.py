@@ -1,21 +1,21 @@
-"""Pictures and reports: what data, trainings, scores and networks look like; the tools below tools/ call these.
+"""Pictures and reports of data, trainings, scores and networks, for the commands.
 
-====================  ==================================================================
-``figure``            a figure without a window, its colours, contact sheets
+====================  ===================================================================
+``figure``            figures without a window, colours, contact sheets
 ``samples``           images with labels, boxes and masks, by the toolbox's visualizer
 ``page``              pictures on one HTML page
 ``curves``            training curves from logs
-``schedule``          the learning rate of a config
-``batch``             training images as the network gets them
+``schedule``          learning-rate schedule of a config
+``batch``             augmented training images
 ``confusion``         confusion matrices of all three tasks
-``precision_recall``  precision and recall of a classifier
-``coco_errors``       precision-recall curves of a detector, and what it loses where
-``layers``            the layers that are looked at
-``cam``               which part of an image speaks for a class
+``precision_recall``  precision-recall curves of a classifier
+``coco_errors``       precision-recall curves of a detector, with COCO's analysis of errors
+``layers``            finds layers by name and records their outputs
+``cam``               class activation maps
 ``kernels``           the kernels that a network applies to an image
-``receptive_field``   which part of an image a feature depends on
-``analysis``          what a checkpoint gets wrong, on one page
-``report``            how a training went, on one page
+``receptive_field``   effective receptive field
+``analysis``          the errors of a checkpoint, on one page
+``report``            the course of a training, on one page
 ``flops``             parameters and multiply-adds, as papers count them
-====================  ==================================================================
+====================  ===================================================================
 """

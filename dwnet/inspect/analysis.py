@@ -1,4 +1,4 @@
-"""What a checkpoint gets wrong, on the test data of its config, in pictures; which ones depends on the task."""
+"""Pictures of a checkpoint's errors on the test data of a config; the task decides which pictures are drawn."""
 import contextlib
 import copy
 import io
@@ -15,20 +15,21 @@ from mmengine.registry import METRICS
 from PIL import Image
 from pycocotools.coco import COCO
 
+from dwnet.data.coco import read_coco
 from dwnet.engine import Runner
-from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
 from dwnet.inspect import coco_errors, confusion, precision_recall
 from dwnet.inspect.figure import contact_sheet, save
 from dwnet.inspect.page import write_page
 from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
-from dwnet.registry import lineage, toolbox_of
+from dwnet.registry import is_a
+from dwnet.toolboxes import SCORE_NAMES, known_toolbox_of, toolbox_of
 
 Picture = tuple[str, str, Path]  # headline, explanation, file
 
 
 class CollectHook(Hook):
-    """Hands each predicted sample of a test to ``collect``."""
+    """Passes each predicted sample of a test to ``collect``."""
 
     def __init__(self, collect: Callable[[Any], None]) -> None:
         self._collect = collect
@@ -42,39 +43,37 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     """Tests the checkpoint of ``cfg.load_from`` and writes pictures and a page with all of them.
 
     Args:
-        cfg: A config of mmpretrain, mmdet or mmseg; it stays as it is.
-        out: The folder; it is made.
-        number: Images that are shown.
+        cfg: A config of mmpretrain, mmdet or mmseg; the config is not changed.
+        out: The output folder, which is made.
+        number: Number of images on the page.
         threshold: Detections of a lower score are not drawn, and do not count in the confusion matrix.
 
     Returns:
-        The page.
+        The path of the page.
 
     Raises:
-        UserError: If the config is of another toolbox, its data have no such annotations or other classes than the
-            model, or no image is asked for.
+        UserError: If the config is of another toolbox, the data lack the annotations or have other classes than the
+            model, or ``number`` is below 1.
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
-    kinds = dict(mmpretrain=_Classes, mmdet=_Objects, mmseg=_Segments)
-    toolbox = toolbox_of(cfg)
-    if toolbox not in kinds:
-        raise UserError(f"this config is not one of {', '.join(kinds)}")
+    task = known_toolbox_of(cfg, 'analyze').task
     cfg = copy.deepcopy(cfg)
     out.mkdir(parents=True, exist_ok=True)
-    task = kinds[toolbox](cfg, out, number, threshold)
+    pictures_of = dict(classification=_Classes, detection=_Objects, segmentation=_Segments)[task]
+    task = pictures_of(cfg, out, number, threshold)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CollectHook(task.collect))
     task.begin(runner.test_dataloader.dataset)
     scores = runner.test()
     pictures = task.finish()
     hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
-    scores = {name: scores[key] for key, name in NAMES.items() if key in scores}
+    scores = {name: scores[key] for key, name in SCORE_NAMES.items() if key in scores}
     return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, scores, pictures)
 
 
 class _Task:
-    """What is collected from the samples, and drawn in the end."""
+    """Collects samples during a test, and draws pictures at the end."""
 
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         self.cfg, self.out, self.number, self.threshold = cfg, out, number, threshold
@@ -86,7 +85,7 @@ class _Task:
             raise UserError('the test data are empty')
         self.names = list(dataset.metainfo.get('classes') or ())
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
-        # evenly over the set
+        # spread evenly over the set
         self._shown = set(np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int).tolist())
 
     def collect(self, sample: Any) -> None:
@@ -118,21 +117,21 @@ class _Classes(_Task):
 
     def count(self, sample: Any) -> None:
         if len(sample.gt_label) != 1:
-            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; this is for one label an image')
+            raise UserError(f'{sample.img_path} has {len(sample.gt_label)} labels; an image must have one label')
         label, scores = int(sample.gt_label), sample.pred_score.numpy()
         if not 0 <= label < len(scores):
             raise UserError(f'{sample.img_path} is of class {label}, and the model has {len(scores)}, 0 to '
                             f'{len(scores) - 1}; take the config that it was trained with')
         if not np.isfinite(scores).all():
-            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite: an '
-                            'earlier checkpoint may be whole')
+            raise UserError(f'{self.cfg.load_from} scores {sample.img_path} with values that are not finite; try an '
+                            'earlier checkpoint')
         self.labels.append(label)
         self.scores.append(scores)
         self.paths.append(sample.img_path)
 
     def finish(self) -> list[Picture]:
         labels, scores = np.array(self.labels), np.stack(self.scores)
-        classes = scores.shape[1]  # of the model, which may have more than the data name
+        classes = scores.shape[1]  # the model may have more classes than the data name
         names = [*self.names, *map(str, range(len(self.names), classes))][:classes]
         predicted = scores.argmax(1)
         matrix = confusion.count(labels, predicted, scores.shape[1])
@@ -187,7 +186,7 @@ class _Objects(_Task):
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         super().__init__(cfg, out, number, threshold)
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        metric = next((m for m in metrics if 'mmdet.CocoMetric' in lineage(m, METRICS, cfg.get('default_scope'))
+        metric = next((m for m in metrics if is_a(m, toolbox_of(cfg).metric, METRICS, cfg.get('default_scope'))
                        and m.get('ann_file')), None)
         if metric is None:
             raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')
@@ -200,8 +199,10 @@ class _Objects(_Task):
         pass  # the metric writes the detections
 
     def finish(self) -> list[Picture]:
-        from dwnet.data.coco import CheckedCOCO  # with mmdet
-        truth = CheckedCOCO(self._ann_file)
+        truth = COCO()
+        truth.dataset = read_coco(self._ann_file)
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth.createIndex()
         pictures: list[Picture] = []
         for kind in self._kinds:
             what = dict(bbox='boxes', segm='masks')[kind]
@@ -239,7 +240,7 @@ class _Objects(_Task):
 
 
 def _read(path: str) -> np.ndarray:
-    """RGB, uint8, turned as the loaders do."""
+    """Reads an image as RGB, uint8; like the loaders, turns it by its EXIF orientation."""
     return mmcv.imread(path, channel_order='rgb')
 
 

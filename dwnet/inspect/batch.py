@@ -1,4 +1,4 @@
-"""Training images as the network gets them: augmented, mixed, padded, and normalised back."""
+"""Draws training images as the network gets them: augmented, mixed and padded, with the normalisation undone."""
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 
 from dwnet.engine import Runner
 from dwnet.errors import UserError
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import enter_scope, toolbox_of
 
 from .figure import contact_sheet
 from .samples import draw, make_visualizer, to_picture
@@ -21,11 +21,11 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     Args:
         cfg: A config of mmpretrain, mmdet or mmseg.
         split: ``'train'``, ``'val'`` or ``'test'``.
-        number: Images; fewer if the set has fewer.
-        seed: Of the order, where the config shuffles.
+        number: Number of images; fewer if the set has fewer.
+        seed: Seed of the order, if the config shuffles.
 
     Raises:
-        UserError: If the set is empty, or no image is asked for.
+        UserError: If the set is empty, or ``number`` is below 1.
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
@@ -36,7 +36,7 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     batch = next(iter(loader), None)
     if batch is None:
         raise UserError(f'the {split} data are empty')
-    preprocessor = MODELS.build({**_settings(cfg), 'type': _kind(cfg)})
+    preprocessor = MODELS.build(toolbox_of(cfg).preprocessor(cfg))
     data = preprocessor(batch, training=split == 'train')
     visualizer = make_visualizer(cfg, loader.dataset.metainfo, 'browse')
     pictures, captions = [], []
@@ -46,17 +46,8 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     return contact_sheet(pictures, captions, title=f'{split}: {len(pictures)} of {len(loader.dataset)} images')
 
 
-def _settings(cfg: Config) -> dict:
-    return cfg.model.get('data_preprocessor') or cfg.data_preprocessor  # stock configs of mmpretrain have it there
-
-
-def _kind(cfg: Config) -> str:
-    """mmpretrain's classifiers leave out the type of theirs."""
-    return _settings(cfg).get('type', 'mmpretrain.ClsDataPreprocessor')
-
-
 def _with_mixed_labels(sample: Any) -> Any:
-    """Mixup and CutMix leave one label, and give scores to all that are in the image."""
+    """Sets all labels of a mixed image: Mixup and CutMix keep one label, but scores for all."""
     if 'gt_score' in sample:
         sample.set_gt_label(np.flatnonzero(sample.gt_score.numpy()).tolist())
     return sample

@@ -1,8 +1,8 @@
-"""Which part of an image speaks for a class: Grad-CAM, of the package grad-cam.
+"""Class activation maps by Grad-CAM, from the package grad-cam: which part of an image speaks for a class.
 
 Source: "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", Selvaraju et al., ICCV 2017,
-arXiv 1610.02391. A detector has no score of a class for the whole image; what its layers react to is shown by EigenCAM,
-Muhammad and Yeasin, arXiv 2008.00299, without a class.
+arXiv 1610.02391. A detector has no class score for the whole image, so EigenCAM, Muhammad and Yeasin, arXiv 2008.00299,
+shows without a class what the layers react to.
 """
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from .layers import find_layers
 
 
 class _Scores(nn.Module):
-    """A model as the score of each class: (1, 3, H, W) → (1, K), or for a segmentor (1, K, h, w)."""
+    """Class scores of a model: (1, 3, H, W) → (1, K), or (1, K, h, w) for a segmentor."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -35,24 +35,24 @@ def is_detector(model: nn.Module) -> bool:
 
 def class_activation(model: nn.Module, inputs: Tensor, layers: Sequence[str] = (),
                      category: int | None = None) -> tuple[dict[str, np.ndarray], int | None]:
-    """How much each position speaks for a class, by several layers.
+    """How much each position speaks for a class, in each layer.
 
     Args:
         model: A classifier, segmentor or detector in eval mode.
         inputs: An image as the network gets it, (1, 3, H, W).
-        layers: Their names; by default DWNet's stages.
-        category: The class; by default the predicted one, of a segmentor that of the most pixels.
+        layers: Names of the layers; by default DWNet's stages.
+        category: The class; by default the predicted class, or a segmentor's most frequent class.
 
     Returns:
         Layer → (H, W), float, 0 to 1; and the class, None for a detector.
 
     Raises:
-        UserError: If grad-cam is missing, or a layer or class is.
+        UserError: If grad-cam is not installed, or a layer or class does not exist.
     """
     try:
         from pytorch_grad_cam import EigenCAM, GradCAM
     except ImportError as error:
-        raise UserError("Grad-CAM is in the package grad-cam, which is missing: pip install 'dwnet[vis]'") from error
+        raise UserError("the package grad-cam, which has Grad-CAM, is missing: pip install 'dwnet[vis]'") from error
     scores = _Scores(model)
     with torch.no_grad():
         first = scores(inputs)[0]  # (K, …)
@@ -63,7 +63,7 @@ def class_activation(model: nn.Module, inputs: Tensor, layers: Sequence[str] = (
         if not 0 <= category < len(first):
             raise UserError(f'there is no class {category}: the model has {len(first)}')
         mask = (first.argmax(0) == category).float() if first.ndim == 3 else torch.ones(())
-        if not mask.any():  # nowhere predicted: wherever it might be
+        if not mask.any():  # the class is predicted nowhere: take all positions
             mask = torch.ones_like(mask)
 
         def target(output: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def class_activation(model: nn.Module, inputs: Tensor, layers: Sequence[str] = (
 
 
 def lay_over(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(H, W, 3), uint8, and (H, W), 0 to 1 → the picture, grey where nothing speaks and in colours where much does."""
+    """Colours a picture, (H, W, 3), uint8, by the heat, (H, W), 0 to 1; grey where the heat is low."""
     grey = picture.mean(-1, keepdims=True).repeat(3, -1) * .6
     colours = 255 * colormaps['inferno'](heat)[..., :3]
     weight = .25 + .6 * heat[..., None]

@@ -1,16 +1,16 @@
-"""What a detector loses where: precision-recall curves in COCO's way, and their gap to 1, part by part.
+"""A detector's errors by kind: COCO's precision-recall curves, and the gap between curves and 1.
 
-The parts are those of COCO's analysis (cocodataset.org, "Detection evaluation", after Hoiem et al., "Diagnosing error
-in object detectors", ECCV 2012). Each curve forgives more than the one before it:
+The kinds are those of COCO's analysis (cocodataset.org, "Detection evaluation", after Hoiem et al., "Diagnosing error
+in object detectors", ECCV 2012). Each curve forgives more errors than the curve before:
 
 =====  ============================================================================
-C75    boxes or masks have to overlap with the truth by an IoU of 0.75
+C75    boxes or masks must overlap with the ground truth by an IoU of 0.75
 C50    … of 0.5
-Loc    … of 0.1: what is gained was badly placed
-Sim    also, a similar class (of the same supercategory) is no error
-Oth    also, no other class is an error
-BG     also, nothing on the background is an error
-FN     nothing is missed
+Loc    … of 0.1: the gain is due to poor localisation
+Sim    also forgives confusion with a similar class (of the same supercategory)
+Oth    also forgives confusion with any class
+BG     also forgives detections on the background
+FN     also forgives missed objects
 =====  ============================================================================
 """
 import contextlib
@@ -32,7 +32,7 @@ RECALL = np.linspace(0, 1, 101)
 
 
 def evaluate(truth: COCO, found: COCO, kind: str, **parameters) -> COCOeval:
-    """COCO's evaluation, accumulated; ``parameters`` are set in its ``params``."""
+    """Runs and accumulates COCO's evaluation; ``parameters`` are set in the evaluation's ``params``."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(truth, found, kind)
         for name, value in parameters.items():
@@ -47,11 +47,11 @@ def breakdown(truth: COCO, found: COCO, kind: str) -> np.ndarray:
 
     Args:
         truth: Annotations.
-        found: Detections, as ``truth.loadRes`` gives them.
+        found: Detections, from ``truth.loadRes``.
         kind: ``'bbox'`` or ``'segm'``.
 
     Returns:
-        (7 parts, 101, classes, 4 sizes); NaN where a class has no object of that size.
+        (7 parts, 101, classes, 4 sizes); NaN if a class has no object of that size.
     """
     precision = evaluate(truth, found, kind, iouThrs=[.75, .5, .1], maxDets=[100]).eval['precision'][..., 0]
     categories = truth.getCatIds()
@@ -66,11 +66,11 @@ def breakdown(truth: COCO, found: COCO, kind: str) -> np.ndarray:
     absent = np.isnan(parts[0])
     parts[5], parts[6] = parts[4] > 0, 1
     parts[:, absent] = np.nan
-    return np.fmax.accumulate(parts)  # forgiving more never costs, but for ties of crowds
+    return np.fmax.accumulate(parts)  # ties of crowds can lower a curve; forgiving must not
 
 
 def _forgiving(truth: COCO, found: COCO, kind: str, category: int, forgiven: set[int]) -> np.ndarray:
-    """Precision (101, 4 sizes) of a class at an IoU of 0.1; its detections on objects of ``forgiven`` do not count."""
+    """Precision (101, 4 sizes) of a class at an IoU of 0.1, ignoring detections on objects of ``forgiven`` classes."""
     objects = [{**a, 'category_id': category, 'ignore': 1, 'iscrowd': 1} if a['category_id'] != category else a
                for a in truth.dataset['annotations'] if a['category_id'] == category or a['category_id'] in forgiven]
     own = [a for a in found.dataset['annotations'] if a['category_id'] == category]
@@ -88,24 +88,24 @@ def _with(template: COCO, annotations: list[dict]) -> COCO:
 
 
 def confusion(truth: COCO, found: COCO, kind: str, threshold: float = .3, least_iou: float = .5) -> np.ndarray:
-    """Which class was found where another is: detections are matched to objects whatever their classes.
+    """The confusion matrix of detections; matching of detections and objects ignores classes.
 
     Args:
         truth: Annotations; crowds do not count.
         found: Detections.
         kind: ``'bbox'`` or ``'segm'``.
         threshold: Detections of a lower score do not count.
-        least_iou: A match overlaps by so much.
+        least_iou: Least IoU of a match.
 
     Returns:
-        (C + 1, C + 1), int64: truth × prediction; the last row is the background, the last column what was missed.
+        (C + 1, C + 1), int64: truth × prediction; the last row is the background, the last column missed objects.
     """
     categories = truth.getCatIds()
     index = {category: i for i, category in enumerate(categories)}
     kept = _with(truth, [a for a in found.dataset['annotations'] if a['score'] >= threshold])
     evaluation = evaluate(truth, kept, kind, iouThrs=[least_iou], maxDets=[100], useCats=0)
     matrix = np.zeros((len(categories) + 1, ) * 2, np.int64)
-    for image in evaluation.evalImgs[:len(truth.getImgIds())]:  # all sizes come first
+    for image in evaluation.evalImgs[:len(truth.getImgIds())]:  # the first entries are of all sizes
         if image is None:
             continue
         for detection, match, ignored in zip(image['dtIds'], image['dtMatches'][0], image['dtIgnore'][0]):
@@ -119,7 +119,7 @@ def confusion(truth: COCO, found: COCO, kind: str, threshold: float = .3, least_
 
 
 def plot_breakdown(parts: np.ndarray, title: str) -> Figure:
-    """The parts as areas below their precision-recall curves, a panel for each size of the objects."""
+    """Draws the areas between the parts' precision-recall curves, in a panel for each size of objects."""
     figure = new_figure(13, 3.7)
     for axes, size, values in zip(figure.subplots(1, 4, sharey=True), SIZES, np.moveaxis(parts, -1, 0)):
         axes.set(title={'all': 'all sizes'}.get(size, f'{size} objects'), xlabel='recall', xlim=(0, 1), ylim=(0, 1))
@@ -140,7 +140,7 @@ def plot_breakdown(parts: np.ndarray, title: str) -> Figure:
 
 
 def plot_curves(evaluation: COCOeval, title: str) -> Figure:
-    """Precision against recall, mean of all classes, at the IoUs of COCO."""
+    """Draws precision over recall, mean of all classes, at COCO's IoUs."""
     precision = evaluation.eval['precision'][:, :, :, 0, -1]  # IoU, recall, class
     precision = np.where(precision < 0, np.nan, precision)
     figure = new_figure(6.4, 4.2)

@@ -1,4 +1,4 @@
-"""Confusion matrices: rows are the true classes, columns the predicted ones."""
+"""Confusion matrices: rows are the true classes, columns the predicted classes."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,30 +8,30 @@ from dwnet.errors import UserError
 
 from .figure import COLOURS, MAP, new_figure, verbatim
 
-NUMBERED = 20  # classes up to which the cells carry numbers
-NAMED = 60  # and the rows names
+NUMBERED = 20  # with more classes the cells have no numbers
+NAMED = 60  # with more classes the rows have no names
 
 
 def count(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """How often each class was taken for each other.
+    """The confusion matrix of labels.
 
     Args:
-        truth: Labels, of any shape; those that are no class, such as 255, do not count.
-        predicted: As many labels.
-        classes: Their number C.
+        truth: Labels, of any shape; labels that are no class, such as 255, do not count.
+        predicted: As many predicted labels.
+        classes: Number of classes, C.
 
     Returns:
         (C, C), int64: truth × prediction.
 
     Raises:
-        UserError: If something is predicted that is no class.
+        UserError: If a predicted label is no class.
     """
     truth, predicted = truth.reshape(-1).astype(np.int64), predicted.reshape(-1).astype(np.int64)
     known = (truth >= 0) & (truth < classes)
     beyond = predicted[known & ((predicted < 0) | (predicted >= classes))]
     if len(beyond):
-        raise UserError(f'class {beyond[0]} is predicted, and there are {classes}, 0 to {classes - 1}: the model has '
-                        'other classes than the data; take the config that it was trained with')
+        raise UserError(f'class {beyond[0]} is predicted, but the data has {classes} classes, 0 to {classes - 1}; use '
+                        'the config that the model was trained with')
     return np.bincount(truth[known] * classes + predicted[known], minlength=classes**2).reshape(classes, classes)
 
 
@@ -43,7 +43,7 @@ def iou(matrix: np.ndarray) -> np.ndarray:
 
 
 def plot(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """A matrix as per cent of its rows."""
+    """Draws a confusion matrix in per cent of each row."""
     rows, columns = [verbatim(name) for name in rows], [verbatim(name) for name in columns]
     share = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     side = min(12., max(5., .42 * len(rows) + 1.8))
@@ -67,13 +67,13 @@ def plot(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title:
 
 def plot_bars(values: dict[str, Sequence[float]], names: Sequence[str], title: str, label: str,
               most: int = 40) -> Figure:
-    """A bar for each class and kind of value, the lowest classes first.
+    """Draws a bar for each class and kind of value, the lowest classes first.
 
     Args:
-        values: Kind → its value for each class, per cent; they are sorted by the first kind.
-        names: Of the classes.
-        title: Above.
-        label: Of the axis.
+        values: Kind → the value of each class, per cent; the first kind sorts the classes.
+        names: Names of the classes.
+        title: Title of the figure.
+        label: Label of the x axis.
         most: Only the ``most`` lowest classes are drawn.
     """
     order = np.argsort(np.nan_to_num(np.asarray(next(iter(values.values()))), nan=np.inf), kind='stable')[:most]

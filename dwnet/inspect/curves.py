@@ -1,4 +1,4 @@
-"""Training curves from the logs of mmengine, of one or several runs and of any task."""
+"""Training curves from mmengine's logs, for one or several runs of any task."""
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dwnet.engine.scores import NAMES
 from dwnet.errors import UserError
+from dwnet.toolboxes import SCORE_NAMES
 
 from .figure import COLOURS, new_figure, verbatim
 
@@ -17,13 +17,13 @@ Curve = dict[int, float]  # step → value
 
 @dataclass
 class Run:
-    """The log of a training, with its resumed parts joined.
+    """The log of a training, with resumed parts joined.
 
     Attributes:
-        name: For the legend.
-        training: Key → its values at iterations.
-        validation: Key → its values at epochs, or at iterations where the training counts none.
-        by_epoch: Whether it counts epochs.
+        name: Name for the legend.
+        training: Key → values at iterations.
+        validation: Key → values at epochs, or at iterations if the training has no epochs.
+        by_epoch: Whether the training has epochs.
     """
     name: str
     training: dict[str, Curve] = field(default_factory=dict)
@@ -32,14 +32,14 @@ class Run:
 
 
 def read_run(path: str | Path, name: str = '') -> Run:
-    """Reads a run. What was logged after the point from which it was resumed, and computed again, counts once.
+    """Reads the log of a run. If a resume repeated steps, the later values replace the earlier ones.
 
     Args:
-        path: A work dir, one of the folders in it that are named by the time, or a ``scalars.json``.
-        name: What it is called; by default as its folder.
+        path: A work dir, a folder in the work dir that is named by the time, or a ``scalars.json``.
+        name: Name of the run; by default the folder's name.
 
     Raises:
-        UserError: If there is no log, or it holds something else.
+        UserError: If there is no log, or the file holds something else.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted({*path.glob('*/vis_data/scalars.json'),
@@ -50,7 +50,7 @@ def read_run(path: str | Path, name: str = '') -> Run:
         if not records:
             continue
         training = [r for r in records if _is_training(r)]
-        if training:  # what an earlier part did from here on was in vain
+        if training:  # this part repeats the steps from here on
             run.by_epoch |= 'epoch' in training[0]
             _drop_from(run.training, training[0]['step'])
             _drop_from(run.validation, training[0]['epoch'] if run.by_epoch else training[0]['step'])
@@ -60,7 +60,7 @@ def read_run(path: str | Path, name: str = '') -> Run:
                 if isinstance(value, (int, float)) and key not in ('step', 'iter', 'epoch'):
                     curves.setdefault(key, {})[record['step']] = value
     if not run.training and not run.validation:
-        raise UserError(f'{path} holds no log of a training: it has to be a work dir, or a scalars.json')
+        raise UserError(f'{path} holds no log of a training; name a work dir or a scalars.json')
     return run
 
 
@@ -72,7 +72,7 @@ def _read_records(file: Path) -> list[dict]:
             if not isinstance(record['step'], int):
                 raise TypeError
         except (ValueError, TypeError, KeyError):
-            if line.startswith('{') and not line.endswith('}'):  # the process died while it wrote
+            if line.startswith('{') and not line.endswith('}'):  # the process died while writing
                 continue
             raise UserError(f'{file} is no log of a training: line {number} is {line[:80]!r}') from None
         records.append(record)
@@ -89,26 +89,27 @@ def _drop_from(curves: dict[str, Curve], step: int) -> None:
 
 
 def read_curve(folder: Path, key: str) -> tuple[list[int], list[float]]:
-    """The steps and values of one key, of the training or else the validation; both empty if it was not logged."""
+    """Steps and values of a key, from the training or else the validation; empty if the key was not logged."""
     run = read_run(folder)
     curve = run.training.get(key) or run.validation.get(key, {})
     return list(curve), list(curve.values())
 
 
 def plot(runs: Sequence[Run], keys: Sequence[str] = ()) -> Figure:
-    """Loss, learning rate, scores and time of the runs, a panel each.
+    """Draws a panel each for loss, learning rate, scores and time of the runs.
 
     Args:
-        runs: Those of :func:`read_run`.
-        keys: Other keys of the logs, each with a panel instead of those.
+        runs: From :func:`read_run`.
+        keys: Keys of the logs to draw instead.
 
     Raises:
-        UserError: If a key is in no log.
+        UserError: If no log has a key.
     """
     known = sorted({key for run in runs for key in (*run.training, *run.validation)})
     if missing := [key for key in keys if key not in known]:
         raise UserError(f"no log has {', '.join(missing)}; they have {', '.join(known)}")
-    panels = list(keys) or ['loss', 'lr', *(key for key in NAMES if key in known and key != 'accuracy/top5'), 'time']
+    scores = [score for score in SCORE_NAMES if score != 'accuracy/top5']
+    panels = list(keys) or ['loss', 'lr', *(score for score in scores if score in known), 'time']
     panels = [key for key in panels if key in known] or known
     columns = min(len(panels), 2 if len(panels) in (2, 4) else 3)
     rows = -(-len(panels) // columns)
@@ -126,7 +127,7 @@ def plot(runs: Sequence[Run], keys: Sequence[str] = ()) -> Figure:
 
 
 def _panel(axes, runs: Sequence[Run], key: str) -> None:
-    validated = not any(key in run.training for run in runs)  # the time, of both, is that of the training
+    validated = not any(key in run.training for run in runs)  # both log the time; the training's is drawn
     for i, run in enumerate(runs):
         curve = (run.validation if validated else run.training).get(key, {})
         style = dict(marker='o', markersize=3) if validated or len(curve) < 3 else {}
@@ -136,7 +137,7 @@ def _panel(axes, runs: Sequence[Run], key: str) -> None:
             axes.fill_between(list(waiting), list(waiting.values()), color=colour, alpha=.35, linewidth=0)
     by_epoch = validated and any(run.by_epoch for run in runs)
     titles = dict(loss='training loss', lr='learning rate', time='time of an iteration (filled: waiting for data)')
-    axes.set_title(NAMES.get(key) or titles.get(key, verbatim(key)), fontsize=10)
+    axes.set_title(SCORE_NAMES.get(key) or titles.get(key, verbatim(key)), fontsize=10)
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
     axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))
     if key in ('loss', 'lr', 'time'):

@@ -1,4 +1,4 @@
-"""Figures without a window, in colours that the colour-blind tell apart."""
+"""Figures without a window, in colours that colour-blind people can tell apart."""
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,24 +6,24 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-# Okabe and Ito, "Color Universal Design", 2008; without yellow, which is faint on white
+# Okabe and Ito, "Color Universal Design", 2008; without yellow, which is too light on white
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 MAP = 'cividis'  # for amounts
-MOST = 4  # times as high as wide is a place on a sheet; a narrower strip leaves room beside it
+MOST = 4  # largest ratio of height to width of a place on a contact sheet
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of that many inches; its parts make room for each other."""
+    """A figure of this size in inches, with a layout that avoids overlaps."""
     return Figure(figsize=(width, height), dpi=100, layout='constrained')
 
 
 def verbatim(text: str) -> str:
-    """A name as it is: matplotlib takes what stands between two dollars for mathematics, and may fail at it."""
+    """Escapes dollars: matplotlib would typeset the text between two dollars as mathematics, and may fail."""
     return text.replace('$', r'\$')
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a picture, PNG or what the name says, and its folder."""
+    """Writes a picture, as PNG unless the path has a suffix; makes the folder."""
     path = Path(path)
     path = path if path.suffix else path.with_name(f'{path.name}.png')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,13 +33,13 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int | None = None,
                   title: str = '', side: float = 2.4) -> Figure:
-    """Pictures in rows, each with a line above it.
+    """Pictures in rows, with captions.
 
     Args:
         pictures: Arrays (H, W, 3), uint8, RGB, of any sizes.
-        captions: As many lines.
-        columns: How many stand in a row; by default as many as make about a square.
-        title: A line above all.
+        captions: A line above each picture.
+        columns: Pictures in a row; by default the rows form about a square.
+        title: A line above all pictures.
         side: Width of a picture, inches.
     """
     columns = columns or math.ceil(math.sqrt(len(pictures)))

@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of a model, part by part, as papers count them.
+"""Counts parameters and multiply-adds of a model, part by part, as papers count them.
 
 Convolutions and matrix products count, one multiply-add each (not two operations); norms, activations and
-sums do not. The model lies on PyTorch's meta device, so nothing is computed and any size takes seconds.
+sums do not count. The model is on PyTorch's meta device, so nothing is computed and any size takes seconds.
 """
 import copy
 from collections.abc import Callable
@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dwnet.models import DWNet
-from dwnet.registry import enter_scope, toolbox_of
+from dwnet.toolboxes import enter_scope, toolbox_of
 
 # The published figures run box heads on 1000 proposals and mask heads on the 100 detections that remain.
 PROPOSALS, DETECTIONS = 1000, 100
-# (height, width) of the published figures, by toolbox
-SHAPES = {'mmpretrain': (224, 224), 'mmdet': (800, 1280), 'mmseg': (512, 2048)}
 
 
 @dataclass
@@ -38,12 +36,12 @@ def count(cfg: Config, shape: tuple[int, int] | None = None) -> list[Part]:
         shape: Height and width of the image; by default those of the published figures.
 
     Returns:
-        The parts in the order in which the data passes them; their sums are the model's.
+        The parts in the order of the forward pass; their sums are the figures of the model.
     """
     enter_scope(cfg)
     with torch.device('meta'):
         model = MODELS.build(copy.deepcopy(cfg.model)).eval()
-        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or SHAPES[toolbox_of(cfg)]))
+        image = torch.empty(1, cfg.model.backbone.get('in_channels', 3), *(shape or toolbox_of(cfg).image_shape))
         with torch.no_grad():
             parts, x = _backbone(model.backbone, image)
             if getattr(model, 'neck', None) is not None:

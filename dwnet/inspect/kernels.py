@@ -1,4 +1,4 @@
-"""The kernels that DWNet applies to an image, in the last block of each stage."""
+"""Draws the kernels that DWNet applies to an image, in the last block of each stage."""
 import copy
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from dwnet.models import DWNet
 
 from .figure import new_figure, verbatim
 
-SHOWN = 16  # kernels of a row
-FIELD = 6  # positions a side, where each has its kernel
+SHOWN = 16  # kernels in a row
+FIELD = 6  # positions on each side, if each position has a kernel
 
 
 def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
@@ -25,17 +25,17 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
         inputs: Images as the network gets them, (B, 3, H, W).
 
     Returns:
-        For each stage (B, C, k, k); of the static mixers the same B times; of the inhomogeneous one
-        (B, G, k, k, H', W'), a kernel at each position of the map. Of ``local_mlp``, for each head the
-        weights of a window's centre.
+        For each stage (B, C, k, k), equal for all images in static mixers. For the inhomogeneous mixer
+        (B, G, k, k, H', W'), a kernel at each position of the map. For ``local_mlp`` the weights of a window's
+        centre, for each head.
 
     Raises:
         UserError: If the model holds no DWNet.
     """
     backbone = next((module for module in model.modules() if isinstance(module, DWNet)), None)
     if backbone is None:
-        raise UserError('this model holds no DWNet, whose kernels could be drawn')
-    backbone = copy.deepcopy(backbone).eval()  # the model stays as it is, in training too
+        raise UserError('this model holds no DWNet, so there are no kernels to draw')
+    backbone = copy.deepcopy(backbone).eval()  # leaves the model's mode alone
     found: list[Tensor] = []
 
     def keep(module: nn.Module, arguments: tuple, output: Tensor) -> None:
@@ -54,12 +54,12 @@ def kernels(model: nn.Module, inputs: Tensor) -> list[Tensor]:
 
 def plot(found: Sequence[Sequence[Tensor]], pictures: Sequence[np.ndarray], names: Sequence[str],
          mixer: str) -> Figure:
-    """Each stage's kernels, of channels that are evenly spread or, where each position has its own, of positions.
+    """Draws each stage's kernels for evenly spread channels or, if each position has a kernel, positions.
 
     Args:
-        found: For each image, what :func:`kernels` gives for it alone.
+        found: The result of :func:`kernels` for each single image.
         pictures: The images, (H, W, 3), uint8.
-        names: Of the images.
+        names: Names of the images.
         mixer: The token mixer, for the title.
     """
     varies = found[0][0].ndim == 6
@@ -91,13 +91,13 @@ def plot(found: Sequence[Sequence[Tensor]], pictures: Sequence[np.ndarray], name
 
 
 def _strip(found: Tensor) -> Tensor:
-    """(C, k, k) → kernels side by side, a gap between them."""
+    """(C, k, k) → kernels side by side, with gaps."""
     channels = torch.linspace(0, len(found) - 1, min(SHOWN, len(found))).round().long()
     return F.pad(found[channels].cpu(), (0, 1), value=torch.nan).transpose(0, 1).flatten(1)[:, :-1]
 
 
 def _field(found: Tensor) -> Tensor:
-    """(k, k, H, W) → the kernels of positions that are evenly spread, each in its place."""
+    """(k, k, H, W) → the kernels of evenly spread positions, laid out as on the map."""
     ys, xs = (torch.linspace(0, size - 1, min(FIELD, size)).round().long() for size in found.shape[-2:])
     chosen = F.pad(found[:, :, ys][..., xs].permute(2, 3, 0, 1).cpu(), (0, 1, 0, 1), value=torch.nan)  # (y, x, …)
     return chosen.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)[:-1, :-1]

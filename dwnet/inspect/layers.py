@@ -1,4 +1,4 @@
-"""The layers of a model that are looked at, and what they give."""
+"""Finds layers of a model by name, and records their outputs."""
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +12,7 @@ def find_layers(model: nn.Module, names: Sequence[str] = ()) -> dict[str, nn.Mod
     """Layers by name; by default the stages of the DWNet in a model.
 
     Raises:
-        UserError: If there is no such layer.
+        UserError: If a layer does not exist.
     """
     modules = dict(model.named_modules())
     if not names:
@@ -27,7 +27,7 @@ def find_layers(model: nn.Module, names: Sequence[str] = ()) -> dict[str, nn.Mod
 
 
 class Outputs:
-    """Holds what layers give while a model computes: ``with Outputs(layers) as outputs: model(x)``."""
+    """Records the outputs of layers: ``with Outputs(layers) as outputs: model(x)``."""
 
     def __init__(self, layers: dict[str, nn.Module]) -> None:
         self._layers = layers

@@ -1,4 +1,4 @@
-"""Pictures and tables on one HTML page, which needs no other file."""
+"""Writes pictures and tables on one HTML page that needs no other file."""
 import base64
 import html
 import io
@@ -18,7 +18,7 @@ img { max-width: 100% } .hint { color: #666 }
 
 
 def embed(picture: Path | Image.Image) -> str:
-    """A PNG file or an image as an element of a page."""
+    """A PNG file or an image as an HTML element."""
     if isinstance(picture, Path):
         content = picture.read_bytes()
     else:
@@ -32,11 +32,11 @@ def write_page(path: Path, title: str, hint: str, scores: dict[str, float],
     """Writes a page: a table of scores, then pictures.
 
     Args:
-        path: Where.
-        title: Its headline.
-        hint: A line below it.
+        path: The HTML file.
+        title: Headline of the page.
+        hint: A line below the headline.
         scores: Name → value, for the table.
-        pictures: Headline, explanation and PNG file of each.
+        pictures: Headline, explanation and PNG file of each picture.
     """
     rows = ''.join(f'<tr><td>{html.escape(name)}<td class=number>{value:g}' for name, value in scores.items())
     parts = ''.join(f'<h2>{html.escape(head)}</h2><p class=hint>{html.escape(text)}</p>{embed(picture)}'

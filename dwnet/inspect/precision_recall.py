@@ -1,4 +1,4 @@
-"""Precision and recall of a classifier, each class against all others."""
+"""Precision-recall curves of a classifier, each class against all others."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,19 +9,19 @@ from .figure import COLOURS, new_figure, verbatim
 
 
 def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(N,) and (N, C) → the average precision of each class, (C,); NaN where a class does not occur."""
+    """Labels (N,) and scores (N, C) → the average precision of each class, (C,); NaN if a class does not occur."""
     return np.array([average_precision_score(labels == c, scores[:, c]) if (labels == c).any() else np.nan
                      for c in range(scores.shape[1])])
 
 
 def plot(labels: np.ndarray, scores: np.ndarray, names: Sequence[str], most: int = 6) -> Figure:
-    """The curves of all classes, those of the ``most`` lowest average precisions in colours.
+    """Draws the curves of all classes; the ``most`` classes of lowest average precision are coloured.
 
     Args:
         labels: True classes, (N,).
         scores: (N, C).
-        names: Of the classes.
-        most: How many are named.
+        names: Names of the classes.
+        most: Number of classes that are coloured and named.
     """
     average = average_precisions(labels, scores)
     order = [int(c) for c in np.argsort(average) if not np.isnan(average[c])]

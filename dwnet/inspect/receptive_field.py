@@ -1,7 +1,8 @@
-"""Which part of an image a feature depends on: the effective receptive field.
+"""The effective receptive field: which part of an image a feature depends on.
 
-Source: "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", Luo et al., NeurIPS 2016,
-arXiv 1701.04128: the gradient of the central position of a map with respect to the image, averaged over images.
+Computed as the gradient of a map's central position with respect to the image, averaged over images. Source:
+"Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", Luo et al., NeurIPS 2016,
+arXiv 1701.04128.
 """
 from collections.abc import Callable, Sequence
 
@@ -27,15 +28,15 @@ def effective_receptive_field(model: nn.Module, inputs: Sequence[Tensor], layers
     Args:
         model: A model with a ``backbone``, or a backbone, in eval mode.
         inputs: Images as the network gets them, (1, 3, H, W) each, of one size.
-        layers: Their names; by default DWNet's stages.
+        layers: Names of the layers; by default DWNet's stages.
         done: Called after each image.
 
     Returns:
-        Layer → (H, W): the absolute gradient of the sum over the map's channels, summed over the image's channels
-        and averaged over the images, as a share of its sum.
+        Layer → (H, W): the absolute gradient of the sum over the map's channels, summed over the image's channels,
+        averaged over the images, and normalised to a sum of 1.
 
     Raises:
-        UserError: If there is no such layer, or none of its gradients reaches the image.
+        UserError: If a layer does not exist, or no finite gradient of a layer reaches the image.
     """
     chosen = find_layers(model, layers)
     fields: dict[str, np.ndarray] = dict.fromkeys(chosen, 0.0)
@@ -49,13 +50,13 @@ def effective_receptive_field(model: nn.Module, inputs: Sequence[Tensor], layers
             fields[name] = fields[name] + gradient.abs().sum((0, 1)).double().cpu().numpy()
         done()
     if lacking := [name for name, field in fields.items() if not 0 < np.sum(field) < np.inf]:
-        raise UserError(f"{', '.join(lacking)}: no gradient, or none that is finite, leads to the image; name layers "
-                        'of the backbone, and look whether the weights are whole')
+        raise UserError(f"{', '.join(lacking)}: no finite gradient reaches the image; name layers of the backbone, or "
+                        'check the weights')
     return {name: field / field.sum() for name, field in fields.items()}
 
 
 def side_of(field: np.ndarray, share: float) -> int:
-    """The side, in pixels, of the smallest square around the middle of a field that holds a share of it."""
+    """Side, in pixels, of the smallest square around the field's centre that holds a share of the field."""
     height, width = field.shape
     centre = (field.sum(1) @ np.arange(height) / field.sum(), field.sum(0) @ np.arange(width) / field.sum())
     distance = np.maximum(np.abs(np.arange(height) - centre[0])[:, None], np.abs(np.arange(width) - centre[1])[None])
@@ -66,7 +67,7 @@ def side_of(field: np.ndarray, share: float) -> int:
 
 
 def plot(fields: dict[str, np.ndarray], title: str) -> Figure:
-    """A panel for each layer, with the squares that hold half of the field and nearly all."""
+    """Draws a panel for each layer, with the squares that hold 50 % and 95 % of the field."""
     figure = new_figure(3.1 * len(fields) + .4, 3.9)
     for axes, (name, field) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items()):
         drawn = axes.imshow(field / field.max(), norm=PowerNorm(.25, 0, 1), cmap=MAP)

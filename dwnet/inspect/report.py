@@ -1,4 +1,4 @@
-"""The report of a training: an HTML file with scores, curves, and predictions beside the truth."""
+"""The report of a training: an HTML file with scores, curves, and predictions beside the ground truth."""
 import contextlib
 import copy
 import html
@@ -17,18 +17,16 @@ from mmengine.runner import Runner
 from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
-from dwnet.engine.options import main_metric
-from dwnet.engine.scores import NAMES
 from dwnet.errors import one_line
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.figure import COLOURS, new_figure
 from dwnet.inspect.page import STYLE, embed
 from dwnet.inspect.samples import draw, make_visualizer
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_metric
 
 
 def plot_curves(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
-    """Curves side by side: title → label of the horizontal axis, and (steps, values)."""
+    """Draws curves side by side; ``curves`` maps a title to the label of the x axis, and (steps, values)."""
     figure = new_figure(11, 3)
     for axes, (title, (label, curve)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
         axes.plot(*curve, color=COLOURS[1], marker='o' if len(curve[0]) < 20 else None)
@@ -40,22 +38,22 @@ def plot_curves(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image
 
 
 def draw_predictions(cfg: Config, checkpoint: Path, number: int, size: int = 256) -> Image.Image:
-    """The first test images with the truth above and the prediction below, by the toolbox's visualizer.
+    """Test images with the ground truth above and the prediction below, by the toolbox's visualizer.
 
     Args:
         cfg: A config.
-        checkpoint: Its weights.
-        number: Pictures in the row.
-        size: Width and height of each, pixels.
+        checkpoint: Weights of the config's model.
+        number: Number of images, spread evenly over the test set.
+        size: Width and height of each picture, pixels.
     """
     model = init_model(cfg, checkpoint, 'cuda' if torch.cuda.is_available() else 'cpu')
     enter_scope(cfg)
     loader = dict(cfg.test_dataloader, batch_size=1, num_workers=0, persistent_workers=False)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         dataset = Runner.build_dataloader(loader, seed=0).dataset
     visualizer = make_visualizer(cfg, dataset.metainfo, 'report')
     sheet = Image.new('RGB', (number * size, 2 * size), 'white')
-    # evenly over the set: folders are sorted by class, so the first images would all be zeros
+    # spread evenly: folders are sorted by class, so the first images would all be zeros
     for column, index in enumerate(np.linspace(0, len(dataset) - 1, number).round().astype(int)):
         data = dataset[int(index)]
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
@@ -70,22 +68,22 @@ def draw_predictions(cfg: Config, checkpoint: Path, number: int, size: int = 256
 
 
 def report_training(runner: Runner) -> None:
-    """At the end of a training: the lines that say what to do next, and ``report.html`` in its work dir."""
+    """Prints how to test the trained model, and writes ``report.html`` into the work dir."""
     if not is_main_process():
         return
     hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    # of one metric, or of several
+    # save_best has one metric or several
     best = [getattr(hook, 'best_ckpt_path', None), *getattr(hook, 'best_ckpt_path_dict', {}).values()]
     checkpoint = next(filter(None, best), hook.last_ckpt)
     print(f'test with: {_test_command()} {shlex.join(map(str, (runner.dumped_config, checkpoint)))}')
     try:
         print(f'report: {_write_training_report(runner, Path(checkpoint))}')
-    except Exception as error:  # the training has ended well, whatever a picture lacks
+    except Exception as error:  # a missing picture is no failure of the training
         runner.logger.error(f'no report could be drawn: {one_line(error)}')
 
 
 def _test_command() -> str:
-    """As the training was called: by ``python -m dwnet train``, or the tool of a clone."""
+    """The test command in the form of the training's command: ``python -m dwnet``, or a tool of a clone."""
     if Path(sys.argv[0]).name != 'train.py':
         return 'python -m dwnet test'
     return f"python {shlex.quote(str(Path(sys.argv[0]).with_name('test.py')))}"
@@ -94,10 +92,10 @@ def _test_command() -> str:
 def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
     work_dir, metric = Path(runner.work_dir), main_metric(runner.cfg)
     curve = read_curve(work_dir, metric)
-    name, best = NAMES.get(metric, metric), max(curve[1], default=float('nan'))
+    name, best = SCORE_NAMES.get(metric, metric), max(curve[1], default=float('nan'))
     print(f'best {name}: {best:g}')
     cfg = copy.deepcopy(runner.cfg)
-    cfg.new_heads = False  # the checkpoint has those of this training
+    cfg.new_heads = False  # the checkpoint has this training's heads
     picture = draw_predictions(cfg, checkpoint, number=6)
     picture.save(work_dir / 'predictions.png')
     by_epoch = 'max_epochs' in runner.cfg.train_cfg

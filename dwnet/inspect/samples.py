@@ -1,4 +1,4 @@
-"""Images with labels, boxes and masks, drawn by the toolbox's visualizer."""
+"""Draws images with labels, boxes and masks, by the toolbox's visualizer."""
 import copy
 import math
 from typing import Any
@@ -12,42 +12,41 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 from torch import Tensor
 
-from dwnet.registry import enter_scope, toolbox_of
+from dwnet.toolboxes import enter_scope, toolbox_of
+from dwnet.toolboxes.graphs import converts_to_rgb
 
-MIN_SIDE = 256  # smaller images are enlarged, else the texts would cover them
-MAX_SIDE = 2048  # but narrow ones not beyond this
+MIN_SIDE = 256  # smaller images are enlarged, because texts would cover them
+MAX_SIDE = 2048  # enlarging ends here for the longer side
 
 
 def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
-    """The config's visualizer, for arrays: it writes nothing.
+    """The config's visualizer, without backends, so that nothing is written.
 
     Args:
         cfg: A config of mmpretrain, mmdet or mmseg.
         dataset_meta: ``classes`` and ``palette`` of the data.
-        name: mmengine keeps one visualizer of each name.
+        name: Name of the visualizer; mmengine keeps one visualizer for each name.
     """
     enter_scope(cfg)
     toolbox = toolbox_of(cfg)
-    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox}', 'vis_backends': None})
+    visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox.name}', 'vis_backends': None})
     visualizer.dataset_meta = dataset_meta
-    if toolbox == 'mmseg':
-        visualizer.alpha = .6  # the image can still be seen
+    toolbox.prepare_visualizer(visualizer)
     return visualizer
 
 
 def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, threshold: float = .3,
          side: int | None = None) -> np.ndarray:
-    """An image with either its annotation or what was predicted for it.
+    """Draws an image with the ground truth or the prediction.
 
     Args:
-        visualizer: That of :func:`make_visualizer`.
-        image: (H, W, 3), uint8, RGB; the sample's boxes and masks are in its pixels.
+        visualizer: From :func:`make_visualizer`.
+        image: (H, W, 3), uint8, RGB, in whose pixels the sample's boxes and masks are given.
         sample: The toolbox's data sample.
-        truth: Draw ``gt_…``, else ``pred_…``.
+        truth: Draw the ground truth (``gt_…``), otherwise the prediction (``pred_…``).
         threshold: Detections of a lower score are not drawn.
-        side: The longer side of the picture, pixels; by default an image is enlarged by the least whole number that
-            makes its smaller side 256 pixels, or as far as its longer side stays below 2048, and left as it is if it
-            is larger.
+        side: The longer side of the picture, pixels. By default small images are enlarged by the least whole number
+            that makes the shorter side 256 pixels, as long as the longer side stays within 2048.
 
     Returns:
         The picture, (h, w, 3), uint8, RGB.
@@ -70,7 +69,7 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
 
 
 def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
-    """A copy whose boxes and masks fit an image of ``shape``, (height, width)."""
+    """A copy of the sample whose boxes and masks fit an image of ``shape``, (height, width)."""
     sample = copy.deepcopy(sample)
     for name in ('gt_sem_seg', 'pred_sem_seg'):
         if name in sample:
@@ -95,11 +94,8 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
 
 
 def to_picture(inputs: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
-    """What a network gets, (3, H, W), as a picture again: (H, W, 3), uint8, RGB."""
+    """Converts a network's input, (3, H, W), back to a picture: (H, W, 3), uint8, RGB."""
     if getattr(preprocessor, '_enable_normalize', False):
         inputs = inputs * preprocessor.std + preprocessor.mean
     picture = inputs.round().clamp(0, 255).byte().cpu().permute(1, 2, 0).numpy()
-    # images are read as BGR
-    names = 'to_rgb', '_channel_conversion', 'channel_conversion'  # of mmpretrain, mmdet and mmseg
-    swapped = any(getattr(preprocessor, name, False) for name in names)
-    return picture if swapped else picture[..., ::-1].copy()
+    return picture if converts_to_rgb(preprocessor) else picture[..., ::-1].copy()

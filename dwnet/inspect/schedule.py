@@ -1,4 +1,4 @@
-"""The learning rate of a config over its training, from mmengine's own schedulers; nothing is trained."""
+"""The learning-rate schedule of a config, from mmengine's own schedulers; nothing is trained."""
 import copy
 import logging
 import warnings
@@ -10,28 +10,27 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 
-from dwnet.registry import enter_scope
+from dwnet.toolboxes import enter_scope
 
 from .figure import COLOURS, MAP, new_figure
 
 
 def learning_rates(cfg: Config, epoch_length: int) -> dict[float, list[float]]:
-    """The learning rate of each step, for each of the rates that the parameters start from.
+    """The learning rate of each step, for each base rate of the parameter groups.
 
     Args:
         cfg: A config of mmpretrain, mmdet or mmseg.
         epoch_length: Steps of an epoch.
 
     Returns:
-        Base rate → the rates of all steps, for the base rates that differ, as layer-wise decay makes them; the
-        largest comes first.
+        Base rate → the rates of all steps, largest base rate first. Layer-wise decay gives several base rates.
     """
     enter_scope(cfg)
-    with torch.device('meta'):  # only the names and kinds of the parameters count
+    with torch.device('meta'):  # only names and kinds of the parameters matter
         model = MODELS.build(copy.deepcopy(cfg.model))
     settings = {key: value for key, value in cfg.optim_wrapper.items()
                 if key in ('optimizer', 'paramwise_cfg', 'constructor')}
-    logging.disable(logging.INFO)  # of a line a parameter
+    logging.disable(logging.INFO)  # mmengine logs a line for each parameter
     try:
         wrapper = build_optim_wrapper(model, copy.deepcopy(settings))
     finally:
@@ -50,7 +49,7 @@ def learning_rates(cfg: Config, epoch_length: int) -> dict[float, list[float]]:
             {'end': end, **setting}, default_args=dict(optimizer=wrapper, epoch_length=epoch_length)))
     rates: dict[float, list[float]] = {lr: [] for lr in sorted(groups, reverse=True)}
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # that the optimizer makes no step
+        warnings.simplefilter('ignore')  # PyTorch warns that the optimizer makes no step
         for step in range(1, steps + 1):
             for values, group in zip(rates.values(), wrapper.optimizer.param_groups):
                 values.append(group['lr'])
@@ -61,7 +60,7 @@ def learning_rates(cfg: Config, epoch_length: int) -> dict[float, list[float]]:
 
 
 def plot(rates: dict[float, list[float]], epoch_length: int | None, title: str) -> Figure:
-    """The rates over epochs, or over iterations where ``epoch_length`` is None."""
+    """Draws the rates over epochs, or over iterations if ``epoch_length`` is None."""
     figure = new_figure(7, 3.6)
     axes = figure.subplots()
     shades = [COLOURS[0]] if len(rates) == 1 else [colormaps[MAP](i / len(rates)) for i in range(len(rates))]

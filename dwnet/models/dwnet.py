@@ -41,7 +41,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.bn(x)))
 
     def fold(self) -> None:
-        """Takes every BatchNorm into its neighbour."""
+        """Folds every BatchNorm into a neighbouring layer."""
         self.mixer.fold()
         self.bn = fold_into_linear(self.bn, self.mlp.fc1)
 
@@ -62,11 +62,11 @@ class SwinBlock(nn.Module):
         return x + self.drop_path(self.mlp(apply_norm(self.norm_mlp, x)))
 
     def fold(self) -> None:
-        """There is no BatchNorm here."""
+        """Does nothing: the block has no BatchNorm."""
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution and width, behind a patch merging in all stages but the first."""
+    """Blocks of one resolution and width; every stage but the first starts with a patch merging."""
 
     def __init__(self, dim: int, downsample: bool, drop_paths: Sequence[float], with_cp: bool,
                  token_mixer: str | dict, kernel_size: int, norm_cfg: dict, pad_to_window: bool,
@@ -102,26 +102,26 @@ class DWNet(BaseModule):
             ``depths`` (blocks in each of the four stages).
         token_mixer: ``'static'`` (one learned kernel), ``'dynamic'`` (a kernel for each image),
             ``'inhomogeneous'`` (a kernel for each position), ``'local_mlp'`` (learned 49×49 matrices in
-            7×7 windows, the static twin of local attention), or another in ``dwnet.TOKEN_MIXERS``; with settings
-            a dict, ``dict(type='mine', …)``. :class:`dwnet.models.TokenMixer` says what it takes to add one.
+            7×7 windows, the static form of local attention), or another name in ``dwnet.TOKEN_MIXERS``. A dict gives
+            settings: ``dict(type='mine', …)``. To add a mixer, see :class:`dwnet.models.TokenMixer`.
         in_channels: Channels of the image.
         mlp_ratio: Hidden width of the MLP, relative to its input.
-        out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of them. Classifiers
+        out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of ints. Classifiers
             take 3 alone: the norms of unused outputs get no gradient, which distributed training refuses.
-        out_norm_cfg: Norm of each returned map; None for none. The official classifiers use LN, the
+        out_norm_cfg: Norm of each returned map, or None. The official classifiers use LN, the
             official detectors and segmentors BN (SyncBN in training).
-        pad_to_window: Pad the maps in front of each token mixer to a multiple of 7, as the official
-            detectors and segmentors were trained. It changes nothing at 224×224, nor in 'local_mlp'.
-        norm_cfg: Norm inside the blocks; 'local_mlp' has LayerNorm, as Swin.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0.
+        pad_to_window: Pad the maps in front of each token mixer to a multiple of 7, as in the training of the
+            official detectors and segmentors. The padding changes nothing at 224×224, nor in 'local_mlp'.
+        norm_cfg: Norm inside the blocks; 'local_mlp' always has LayerNorm, as Swin.
+        drop_path_rate: Stochastic depth of the last block; the rate grows linearly from 0 at the first block.
         frozen_stages: -1 freezes nothing, 0 the patch embedding, n also the first n stages, as ResNet
-            does in all toolboxes. What is frozen stays in eval mode.
+            does in all toolboxes. Frozen modules stay in eval mode.
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
-        deploy: Build the network as :meth:`switch_to_deploy` leaves it, for weights saved from there.
-        kernel_size: Height and width of the mixer's kernels, odd; of 'local_mlp', of its windows.
+        deploy: Build the network as :meth:`switch_to_deploy` leaves it, for weights saved after that call.
+        kernel_size: Height and width of the mixer's kernels, or of the windows of 'local_mlp'; odd.
         init_cfg: As in all mmengine modules; by default the initialisation of the official code.
-            ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` takes weights of this project or official
-            ones, of a classifier, detector or segmentor, and fails if they do not fit.
+            ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` loads the backbone's weights from a classifier,
+            detector or segmentor, official or ours, and fails if the weights do not fit.
 
     Raises:
         ValueError: If ``arch``, ``token_mixer``, ``out_indices`` or ``frozen_stages`` names nothing
@@ -169,7 +169,7 @@ class DWNet(BaseModule):
         self.channels = tuple(embed_dims * 2**i for i in range(4))  # of the four maps
         drop_paths = iter(drop_path_rate * i / max(1, sum(depths) - 1) for i in range(sum(depths)))
         self.patch_embed = PatchEmbed(in_channels, embed_dims)
-        # Stages behind the last output would get no gradient, so they are not built.
+        # Stages behind the last output are not built: they would get no gradient.
         self.stages = nn.ModuleList(
             Stage(
                 self.channels[i],
@@ -181,8 +181,8 @@ class DWNet(BaseModule):
                 norm_cfg=norm_cfg,
                 pad_to_window=pad_to_window,
                 mlp_ratio=mlp_ratio) for i in range(max(self.out_indices) + 1))
-        # Named by kind, 'ln3' or 'bn3': the LayerNorm of a classifier is not taken for the BatchNorm
-        # of a detector that starts from its weights.
+        # The names 'ln3' and 'bn3' keep a classifier's LayerNorm from loading into the BatchNorm of a detector
+        # that starts from the classifier's weights.
         self.norms = nn.ModuleDict()
         self._norm_of_stage: dict[int, str] = {}
         if out_norm_cfg is not None:
@@ -215,18 +215,18 @@ class DWNet(BaseModule):
         return tuple(i % 4 for i in indices)
 
     def init_weights(self) -> None:
-        """Initialises by ``init_cfg``; called by the toolboxes when a training starts."""
+        """Initialises by ``init_cfg``; the Runner calls this when a training starts."""
         steps = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
         pretrained = [step for step in steps if step['type'] in ('Pretrained', PretrainedInit)]
-        if pretrained:  # it brings all weights, so other steps would have no effect
+        if pretrained:  # the file holds all weights, so other steps would have no effect
             load_pretrained(self, pretrained[-1]['checkpoint'])
         else:
             super().init_weights()
 
     def switch_to_deploy(self) -> None:
-        """Takes every BatchNorm into its neighbour: the same outputs as in eval mode, faster. There is no way back.
+        """Folds every BatchNorm into a neighbouring layer: same outputs as in eval mode, faster, irreversible.
 
-        The name is that of mmpretrain's backbones. It is for inference: what is left has no batch statistics.
+        For inference: the folded network has no batch statistics. mmpretrain's backbones use the same method name.
         """
         if self.deploy:
             return
@@ -243,22 +243,22 @@ class DWNet(BaseModule):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        # inside they are channels-last, outside as all the toolboxes' backbones: some heads take views of them
+        # channels-last inside, contiguous outside: some heads of the toolboxes take views of the maps
         return tuple(self._normalise(i, maps[i]).contiguous() for i in self.out_indices)
 
     def _normalise(self, i: int, x: Tensor) -> Tensor:
         return apply_norm(self.norms[self._norm_of_stage[i]], x) if i in self._norm_of_stage else x
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """How deep a parameter lies, as mmpretrain's backbones tell it, for layer-wise learning-rate decay.
+        """Depth of a parameter, for layer-wise learning-rate decay; the interface is that of mmpretrain's backbones.
 
         Args:
-            param_name: Its name in the whole model.
-            prefix: What the backbone's own names begin with there, such as ``'backbone.'``.
+            param_name: Name of the parameter in the whole model.
+            prefix: Prefix of the backbone's parameters in the whole model, such as ``'backbone.'``.
 
         Returns:
-            The depth and the number of depths: 0 is the patch embedding; each block has its own, which is also that of
-            a patch merging in front of it; the last one is of the output norms, and of all beyond the backbone.
+            The depth and the number of depths. The patch embedding has depth 0. Each block has a depth of its own,
+            shared by a patch merging in front of the block. Output norms and all outside the backbone have the last.
         """
         blocks = [len(blocks) for blocks in self._blocks_of_stages()]
         depths = sum(blocks) + 2
@@ -284,12 +284,12 @@ class DWNet(BaseModule):
             module.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> 'DWNet':
-        """Sets the mode of all but the frozen stages, which stay in eval mode."""
+        """Sets the mode; frozen stages stay in eval mode."""
         super().train(mode)
         self._freeze()
         return self
 
 
-# Twice: `dwnet.DWNet` is found from any toolbox without an import, plain `DWNet` after `import dwnet`.
+# Registered twice: any toolbox finds `dwnet.DWNet` without an import, and plain `DWNet` after `import dwnet`.
 BACKBONES.register_module(module=DWNet)
 MODELS.register_module(module=DWNet)

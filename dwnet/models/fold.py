@@ -1,11 +1,11 @@
-"""BatchNorm taken into its neighbours: in eval mode it is a scale and a shift of each channel."""
+"""Folds BatchNorm, in eval mode a scale and a shift of each channel, into neighbouring layers."""
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
-    """Scale and shift, (C,) each in float64, that a BatchNorm comes to in eval mode; None for another norm."""
+    """Scale and shift of a BatchNorm in eval mode, (C,) each in float64; None for another norm."""
     if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
         return None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
@@ -16,7 +16,7 @@ def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
 
 
 def fold_into_conv(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
-    """Takes the BatchNorm behind a convolution into its weights; returns what is left: the norm, if it is another."""
+    """Folds a BatchNorm behind a convolution; returns its replacement, or the norm itself if it is no BatchNorm."""
     if (affine := norm_as_affine(norm)) is None:
         return norm
     scale, shift = affine
@@ -27,7 +27,7 @@ def fold_into_conv(conv: nn.Conv2d, norm: nn.Module) -> nn.Module:
 
 
 def fold_into_linear(norm: nn.Module, linear: nn.Linear) -> nn.Module:
-    """Takes the BatchNorm in front of a Linear layer into it; returns what is left."""
+    """Folds a BatchNorm in front of a Linear layer; returns its replacement, as :func:`fold_into_conv`."""
     if (affine := norm_as_affine(norm)) is None:
         return norm
     scale, shift = affine
@@ -46,7 +46,7 @@ def _set(module: nn.Conv2d | nn.Linear, name: str, value: Tensor) -> None:
 
 
 class Affine(nn.Module):
-    """A scale and a shift of each channel: a BatchNorm that no neighbour could take. (B, C, H, W) → (B, C, H, W)."""
+    """Scale and shift of each channel, for a BatchNorm that folds into no layer: (B, C, H, W) → (B, C, H, W)."""
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Affine(nn.Module):
 
     @classmethod
     def of(cls, norm: nn.Module) -> nn.Module:
-        """What a BatchNorm comes to; another norm stays what it is."""
+        """The ``Affine`` of a BatchNorm; another norm is returned unchanged."""
         if (affine := norm_as_affine(norm)) is None:
             return norm
         dtype = next(norm.buffers()).dtype
@@ -62,4 +62,4 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.addcmul(self.shift.view(-1, 1, 1), x, self.scale.view(-1, 1, 1))
-        return y.to(x.dtype)  # as BatchNorm; autocast computes in float32 here
+        return y.to(x.dtype)  # keeps the dtype, as BatchNorm does; autocast computes in float32 here

@@ -1,7 +1,7 @@
-"""The parts around the token mixer: patch embedding, patch merging, MLP, and recomputation of a block.
+"""The parts around the token mixer: patch embedding, patch merging, MLP, and activation checkpointing.
 
-Feature maps are (B, C, H, W) everywhere. They lie channels-last in memory, so the permutes to
-(B, H, W, C) for LayerNorm and Linear cost nothing.
+Feature maps are (B, C, H, W) everywhere, in channels-last memory format, so the permutes to
+(B, H, W, C) for LayerNorm and Linear copy nothing.
 """
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,13 +24,14 @@ from torch.utils.checkpoint import checkpoint
 _ALL_MODULES_HOOKS = (
     _global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks)
 
-# A compiled graph of PyTorch 2.6 updates BatchNorm's statistics twice in a block that is recomputed.
+# Graphs compiled by PyTorch before 2.11 (seen with 2.6) update BatchNorm's statistics twice in a recomputed block.
 TWICE_IN_GRAPHS = Version(torch.__version__) < Version('2.11')
 
 
 def missing_to(multiple: int, length: int) -> int:
-    """What ``length`` lacks to the next multiple. Compiled for growing sizes, ``-length % multiple`` would not do:
-    PyTorch's compiler cannot check the remainder of a negative number.
+    """Padding needed to bring ``length`` to the next multiple.
+
+    Not ``-length % multiple``: for dynamic sizes PyTorch's compiler cannot check the remainder of a negative number.
     """
     return (length + multiple - 1) // multiple * multiple - length
 
@@ -39,23 +40,23 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pads (B, C, H, W) right and bottom until H and W are multiples of ``multiple``."""
     height, width = x.shape[-2:]
     pad_h, pad_w = missing_to(multiple, height), missing_to(multiple, width)
-    # in a graph of any size, a branch would mean one for each remainder
+    # no branch in a graph of any size: each remainder would compile another graph
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return F.pad(x, (0, pad_w, 0, pad_h)) if recorded or pad_h or pad_w else x
 
 
 def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalises the channels of (B, C, H, W), with LayerNorm as well as with norms made for images."""
+    """Normalises the channels of (B, C, H, W) with LayerNorm or a norm for images."""
     if isinstance(norm, nn.LayerNorm):
         return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
     return norm(x)
 
 
 def only_computes(module: nn.Module, *kinds: type) -> bool:
-    """Whether a call of the module is the ``forward`` of one of ``kinds`` and nothing else.
+    """Whether calling the module runs the ``forward`` of one of ``kinds`` and nothing else.
 
-    Only then may an operator take the module's weights, or its ReLU, past the call: hooks, parametrizations, and the
-    wrappers of LoRA and of quantisation have to see what the module gets and returns.
+    Only then may an operator use the module's weights, or fuse a ReLU, without calling the module: hooks,
+    parametrizations, and the wrappers of LoRA and quantisation have to see the module's input and output.
     """
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
              *_ALL_MODULES_HOOKS)
@@ -108,7 +109,7 @@ class Mlp(nn.Module):
         x = self.fc1(x.permute(0, 2, 3, 1))  # (B, H, W, 4·C)
         recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
         if not recorded and only_computes(self.fc1, nn.Linear) and only_computes(self.act, nn.GELU):
-            x = torch.ops.aten.gelu_(x, approximate=self.act.approximate)  # fresh memory costs more than the GELU
+            x = torch.ops.aten.gelu_(x, approximate=self.act.approximate)  # allocating memory costs more than the GELU
         else:
             x = self.act(x)
         return self.fc2(x).permute(0, 3, 1, 2)
@@ -116,7 +117,7 @@ class Mlp(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """BatchNorm normalises by its batch as before, but its running statistics stay what they are."""
+    """BatchNorm still normalises by the batch, but does not update the running statistics."""
     before = [(norm, norm.momentum, counter, counter.clone()) for norm in module.modules()
               if isinstance(norm, _BatchNorm) and (counter := norm.num_batches_tracked) is not None]
     for norm, *_ in before:
@@ -130,17 +131,16 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def recompute(block: nn.Module, *args: Any, forward: Callable | None = None, **kwargs: Any) -> Any:
-    """``block(…)`` whose activations are not kept but computed again in the backward pass.
+    """Calls ``block(…)`` with activation checkpointing: the backward pass computes the activations again.
 
-    The non-reentrant form also gives the block its gradients when its input needs none (frozen stem,
-    mmengine#1425). BatchNorm would count the batch twice, so the second pass leaves its statistics
-    alone, when the block is training.
+    The non-reentrant form gives the block gradients even if the input needs none (frozen stem, mmengine#1425).
+    In training the second pass leaves BatchNorm's statistics alone, so that the batch does not count twice.
     """
     return (_recompute_outside_graphs() if TWICE_IN_GRAPHS else _recompute)(block, forward or block, *args, **kwargs)
 
 
 def _recompute(block: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
-    if torch.compiler.is_compiling():  # the graph updates the statistics once, whatever is recomputed
+    if torch.compiler.is_compiling():  # a compiled graph updates the statistics once
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
@@ -151,14 +151,14 @@ def _recompute(block: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -
 
 @cache
 def _recompute_outside_graphs() -> Callable:
-    return torch.compiler.disable(_recompute)  # which imports the compiler, so not before it is needed
+    return torch.compiler.disable(_recompute)  # imports the compiler, so only on first use
 
 
 def turn_on_recomputation(model: nn.Module, names: str | Sequence[str]) -> None:
-    """``activation_checkpointing`` of a config: the modules of these names keep no activations."""
+    """Turns on activation checkpointing for the named modules, as a config's ``activation_checkpointing`` asks."""
     for name in [names] if isinstance(names, str) else names:
         module = model.get_submodule(name)
-        # no closure: a copy of the model would go on calling this module
+        # no closure: a copied model would call the original's module
         module.forward = partial(_recomputed, module, module.forward)
 
 

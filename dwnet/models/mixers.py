@@ -1,4 +1,4 @@
-"""The token mixers: what DWNet puts in the place of local self-attention.
+"""The token mixers, which take the place of local self-attention.
 
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263.
 """
@@ -23,31 +23,32 @@ from dwnet.registry import TOKEN_MIXERS
 from .fold import Affine, fold_into_conv, norm_as_affine
 from .layers import missing_to, only_computes, pad_to_multiple
 
-# The official dense models pad every map to whole 7×7 windows, a left-over of Swin's attention.
+# The official dense models pad every map to whole 7×7 windows, as Swin's attention needs it.
 WINDOW_SIZE = 7
 
 
 class TokenMixer(nn.Module):
-    """The base class of the token mixers: (B, C, H, W) → (B, C, H, W). Subclass and register it to add one.
+    """Base class of the token mixers: (B, C, H, W) → (B, C, H, W). To add a mixer, register a subclass.
 
     For each block DWNet builds ``Mixer(dim, norm_cfg=…, kernel_size=…, **settings)``: C, the config of the norm of the
-    blocks, the ``kernel_size`` of DWNet, and what ``token_mixer=dict(type=…, …)`` holds beside its type. The only
-    method that a mixer needs is ``forward``; its parameters may have any names.
+    blocks, the ``kernel_size`` of DWNet, and what ``token_mixer=dict(type=…, …)`` holds beside its type. ``forward``
+    is the only method that a mixer needs; the mixer's parameters may have any names.
 
     Attributes:
-        takes_relu: ``forward`` has an argument ``relu``: whether a ReLU follows, which an operator may then include.
+        takes_relu: ``forward`` has an argument ``relu``, which asks the mixer to apply the ReLU that follows.
         in_swin_block: False: the block is 1×1 convolution → BN → ReLU → mixer → BN → ReLU → 1×1 convolution → BN. True:
-            it is Swin's, with a LayerNorm in front of the mixer and nothing behind it; the mixer is built with
-            ``shifted`` as well, which is True in every second block.
+            the block is Swin's, with a LayerNorm in front of the mixer and no norm behind it. DWNet then also passes
+            ``shifted``, which is True in every second block.
     """
     takes_relu = False
     in_swin_block = False
 
     def fold(self, norm: nn.Module) -> nn.Module:
-        """Takes the BatchNorm behind the mixer into its weights, for :meth:`DWNet.switch_to_deploy`.
+        """Folds the BatchNorm behind the mixer into the mixer's weights, for :meth:`DWNet.switch_to_deploy`.
 
         Returns:
-            What is left of the norm; here all of it, as a scale and a shift of each channel.
+            The module to put in the place of the norm: ``nn.Identity`` if the mixer took in all of the norm. The base
+            class takes in nothing and returns the norm as a scale and a shift of each channel.
         """
         return Affine.of(norm)
 
@@ -64,14 +65,14 @@ class TokenMixer(nn.Module):
 
 
 def find_mixer(token_mixer: str | dict) -> tuple[type[TokenMixer], dict[str, Any]]:
-    """The class of a token mixer, and its settings.
+    """The class of a token mixer, and the settings to build the mixer with.
 
     Args:
-        token_mixer: A name in ``TOKEN_MIXERS``, or a dict whose ``type`` is such a name, the class itself, or where it
-            can be imported from (``'package.module.Class'``); the rest of the dict are its settings.
+        token_mixer: A name in ``TOKEN_MIXERS``, or a dict whose ``type`` is such a name, the class itself, or an
+            import path (``'package.module.Class'``). The rest of the dict are the settings.
 
     Raises:
-        ValueError: If there is no such mixer, or it is no :class:`TokenMixer`.
+        ValueError: If no such mixer exists, or the class is no :class:`TokenMixer`.
     """
     settings = dict(type=token_mixer) if isinstance(token_mixer, str) else dict(token_mixer)
     kind = found = settings.pop('type', None)
@@ -90,7 +91,7 @@ def find_mixer(token_mixer: str | dict) -> tuple[type[TokenMixer], dict[str, Any
 
 @TOKEN_MIXERS.register_module('static')
 class StaticDepthwiseConv(TokenMixer, nn.Conv2d):
-    """One learned kernel a channel, the same for all images: (B, C, H, W) → (B, C, H, W)."""
+    """One learned kernel for each channel, the same for all images: (B, C, H, W) → (B, C, H, W)."""
     takes_relu = True
 
     def __init__(self, dim: int, norm_cfg: dict | None = None, kernel_size: int = 7) -> None:
@@ -100,7 +101,7 @@ class StaticDepthwiseConv(TokenMixer, nn.Conv2d):
         return depthwise_conv2d(x, self.weight, self.bias, relu)
 
     def fold(self, norm: nn.Module) -> nn.Module:
-        """Takes the BatchNorm behind it into the kernel; returns what is left of it."""
+        """Folds the BatchNorm behind the mixer into the kernel."""
         return fold_into_conv(self, norm)
 
     def predict_kernel(self, x: Tensor) -> Tensor:
@@ -111,13 +112,13 @@ class PooledConv(nn.Conv2d):
     """A 1×1 convolution of a map of one position: (B, C, 1, 1) → (B, D, 1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # as a matrix product: a convolution would rearrange the weights, which are larger than the map
+        # a matrix product, because a convolution would copy the weights, which are larger than the map
         return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
 @TOKEN_MIXERS.register_module('dynamic')
 class DynamicDepthwiseConv(TokenMixer):
-    """A kernel a channel that is predicted from the image: (B, C, H, W) → (B, C, H, W).
+    """A kernel for each image and channel, predicted from the image: (B, C, H, W) → (B, C, H, W).
 
     Global average pooling → C/4 → BN → ReLU → k·k·C, one kernel for the whole map (homogeneous).
     The bias is learned, not predicted.
@@ -133,7 +134,7 @@ class DynamicDepthwiseConv(TokenMixer):
         self.bias = nn.Parameter(self.squeeze.weight.new_zeros(dim))
 
     def predict_kernel(self, x: Tensor) -> Tensor:
-        """The kernels that are used for ``x``: (B, C, H, W) → (B, C, k, k)."""
+        """The kernels for ``x``: (B, C, H, W) → (B, C, k, k)."""
         local_norm = isinstance(self.bn, _BatchNorm) and not isinstance(self.bn, nn.SyncBatchNorm)
         if x.shape[0] == 1 and local_norm and self.bn.training:
             raise ValueError(
@@ -147,7 +148,7 @@ class DynamicDepthwiseConv(TokenMixer):
         return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias, relu)
 
     def fold(self, norm: nn.Module) -> nn.Module:
-        """Takes the BatchNorms, its own and that behind it, into the layers that predict; returns what is left."""
+        """Folds the BatchNorms, inside and behind the mixer, into the layers that predict the kernels."""
         self.bn = fold_into_conv(self.squeeze, self.bn)
         if (affine := norm_as_affine(norm)) is None:
             return norm
@@ -162,23 +163,23 @@ class DynamicDepthwiseConv(TokenMixer):
 
 @TOKEN_MIXERS.register_module('inhomogeneous')
 class InhomogeneousDepthwiseConv(TokenMixer):
-    """A kernel a group of channels that is predicted at every position: (B, C, H, W) → (B, C, H, W).
+    """A kernel for each position and group of channels, predicted at the position: (B, C, H, W) → (B, C, H, W).
 
-    At each position C → C/4 → BN → ReLU → k·k·G, with 32 groups in every stage: what the official
-    settings call heads, 3 to 32, is used there as the number of channels in a group.
+    At each position C → C/4 → BN → ReLU → k·k·G, with 32 groups in every stage: the official code uses its
+    setting ``heads``, 3 to 32, as the number of channels in a group.
     """
     takes_relu = True
 
     def __init__(self, dim: int, norm_cfg: dict, kernel_size: int = 7) -> None:
         super().__init__()
         self.kernel_size = kernel_size
-        self.groups = math.gcd(dim, 32)  # fewer where 32 does not divide the channels
+        self.groups = math.gcd(dim, 32)  # fewer if 32 does not divide the channels
         self.squeeze = nn.Conv2d(dim, dim // 4, 1)
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
         self.predict = nn.Conv2d(dim // 4, self.groups * kernel_size**2, 1)
 
     def predict_kernel(self, x: Tensor) -> Tensor:
-        """The kernels that are used for ``x``: (B, C, H, W) → (B, G, k, k, H, W)."""
+        """The kernels for ``x``: (B, C, H, W) → (B, G, k, k, H, W)."""
         return self.predict(self._hidden(x)).unflatten(1, (self.groups, self.kernel_size, self.kernel_size))
 
     def _hidden(self, x: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ class InhomogeneousDepthwiseConv(TokenMixer):
         return F.relu(y, inplace=True) if relu else y
 
     def fold(self, norm: nn.Module) -> nn.Module:
-        """Takes its own BatchNorm into ``squeeze``. That behind it scales each channel, and a group has one kernel."""
+        """Folds the inner BatchNorm into ``squeeze``. The norm behind stays: its scales differ within a group."""
         self.bn = fold_into_conv(self.squeeze, self.bn)
         return Affine.of(norm)
 
@@ -206,9 +207,9 @@ class ConvMixer(nn.Module):
         dim: Channels C.
         spatial: The token mixer.
         norm_cfg: The norm behind each convolution.
-        pad_to_window: Zero-pad right and bottom to a multiple of 7 in front and crop behind, as the
-            official detection and segmentation models do. The padded cells pass the first BN and the
-            global pooling, so the trained weights rely on them.
+        pad_to_window: Zero-pad right and bottom to a multiple of 7 in front of the first convolution and crop behind
+            the last, as the official detection and segmentation models do. The trained weights rely on the padded
+            cells, which pass through the first BN and the global pooling.
     """
 
     def __init__(self, dim: int, spatial: TokenMixer, norm_cfg: dict, pad_to_window: bool) -> None:
@@ -226,7 +227,7 @@ class ConvMixer(nn.Module):
         if self.pad_to_window:
             x = pad_to_multiple(x, WINDOW_SIZE)
         x = F.relu(self.bn_in(self.proj_in(x)), inplace=True)
-        kind = type(self.spatial)  # a wrapper may pass on what it is asked for, so its class is asked
+        kind = type(self.spatial)  # ask the class: a wrapper may forward attributes of the mixer inside
         takes_relu = getattr(kind, 'takes_relu', False) and only_computes(self.spatial, kind)
         if takes_relu and isinstance(self.bn_spatial, nn.Identity):
             x = self.spatial(x, relu=True)
@@ -235,7 +236,7 @@ class ConvMixer(nn.Module):
         return self.bn_out(self.proj_out(x))[:, :, :height, :width]
 
     def fold(self) -> None:
-        """Takes every BatchNorm into the layer in front of it."""
+        """Folds every BatchNorm into the layer in front of the BatchNorm."""
         self.bn_in = fold_into_conv(self.proj_in, self.bn_in)
         self.bn_spatial = self.spatial.fold(self.bn_spatial)
         self.bn_out = fold_into_conv(self.proj_out, self.bn_out)
@@ -245,17 +246,17 @@ class ConvMixer(nn.Module):
 class LocalMlp(TokenMixer):
     """Local attention whose weights are learned instead of computed: (B, C, H, W) → (B, C, H, W).
 
-    The map is cut into 7×7 windows. In each, and for each head of 32 channels, a learned 49×49 matrix
-    takes the place of softmax(q·kᵀ); the values' and the output projection stay. Beyond the map's edge
-    the values are zero. The official project announced such a model and never released it, so there is
+    The map is cut into 7×7 windows. In each window, and for each head of 32 channels, a learned 49×49 matrix
+    takes the place of softmax(q·kᵀ); the projections of values and output stay. Beyond the map's edge
+    the values are zero. The official project announced this model but never released it, so there is
     no official code to compare with.
 
     Args:
         dim: Channels C.
         norm_cfg: Not used; Swin's block has LayerNorm.
         kernel_size: Height and width of the windows.
-        shifted: Move the windows by 3, as in every second block. A map no larger than a window is not
-            cut, shifted or not, as in Swin.
+        shifted: Move the windows by 3, as Swin does in every second block. As in Swin, a map no larger than a window
+            is not cut, even if shifted.
     """
     in_swin_block = True
 
@@ -267,19 +268,19 @@ class LocalMlp(TokenMixer):
         self.value = nn.Linear(dim, dim)
         self.weight = nn.Parameter(self.value.weight.new_empty(self.heads, kernel_size**2, kernel_size**2))
         self.proj = nn.Linear(dim, dim)
-        bound = 1 / kernel_size  # PyTorch's for a layer with an input for each position
+        bound = 1 / kernel_size  # PyTorch's default for a layer with k² inputs
         nn.init.uniform_(self.weight, -bound, bound)
 
     def predict_kernel(self, x: Tensor) -> Tensor:
-        """For each head the weights of a window's centre: (B, heads, k, k)."""
+        """The weights of a window's centre, for each head: (B, heads, k, k)."""
         centre = self.weight[:, self.weight.shape[1] // 2]  # (heads, k·k)
         return centre.unflatten(-1, (self.kernel_size, self.kernel_size)).expand(len(x), -1, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = self.value(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, H, W, C) inside
-        # A shift by 3 to the left leaves a first window of 3 cells behind 4 empty ones, if there are several windows
-        # each way: as a number of 0 or 1, since a branch would not fit graphs of any size.
+        # Windows shifted by 3 start with 4 empty cells and 3 cells of the map, if there are several windows each way.
+        # `several` is a number, 0 or 1, because a graph of any size cannot hold a branch.
         size = self.kernel_size
         rows, columns = ((length + size - 1) // size for length in (height, width))
         several = (1 - 1 // rows) * (1 - 1 // columns)
@@ -290,12 +291,12 @@ class LocalMlp(TokenMixer):
         return self.proj(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def _mix_windows(self, x: Tensor) -> Tensor:
-        """Multiplies each window of (B, C, H, W), H and W multiples of the window, by its head's matrix."""
+        """Multiplies each window of (B, C, H, W), H and W multiples of the window, by the head's matrix."""
         size = self.kernel_size
         batch, channels, height, width = x.shape
         rows, columns, head_dim = height // size, width // size, channels // self.heads
         x = x.permute(0, 2, 3, 1).reshape(batch, rows, size, columns, size, self.heads, head_dim)
-        # one product a head: (heads, 49, 49) × (heads, 49, windows·C/heads)
+        # one product for each head: (heads, 49, 49) × (heads, 49, windows·C/heads)
         x = self.weight @ x.permute(5, 2, 4, 0, 1, 3, 6).reshape(self.heads, size**2, -1)
         x = x.reshape(self.heads, size, size, batch, rows, columns, head_dim)
         x = x.permute(3, 4, 1, 5, 2, 0, 6).reshape(batch, height, width, channels)

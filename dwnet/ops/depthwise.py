@@ -1,14 +1,14 @@
 """Depth-wise convolutions of stride 1, zero-padded to keep the size, as torch custom operators.
 
-``depthwise_conv2d``                one kernel a channel, the same for all images
+``depthwise_conv2d``                a kernel for each channel, the same for all images
 ``dynamic_depthwise_conv2d``        a kernel for each image and channel
 ``inhomogeneous_depthwise_conv2d``  a kernel for each image, group of channels and position
-``predicted_depthwise_conv2d``      the same, with kernels that a 1×1 convolution predicts on the way
+``predicted_depthwise_conv2d``      as inhomogeneous; a 1×1 convolution predicts the kernels
 
-They keep the memory format of ``x``, sum half precision in float32, follow autocast, and run under
-``torch.compile`` without breaking the graph. ``backend`` is ``'torch'`` (torch's own operators, on any device),
-``'triton'`` (our kernels, on CUDA) or ``'auto'``: on CUDA whichever is faster and right, by a trial at the first use.
-:func:`choose_backend` says what that comes to, and why.
+The operators keep the memory format of ``x``, sum half precision in float32, follow autocast, and run under
+``torch.compile`` without a graph break. ``backend`` is ``'torch'`` (PyTorch's operators, on any device),
+``'triton'`` (our kernels, on CUDA) or ``'auto'``: on CUDA a trial at the first use picks the faster correct backend.
+:func:`choose_backend` returns the backend, and the reason.
 
 Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263, section 3.
 """
@@ -28,22 +28,22 @@ BACKENDS = ('auto', 'torch', 'triton')
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False,
                      backend: str = 'auto') -> Tensor:
-    """Depth-wise convolution with one kernel a channel.
+    """Depth-wise convolution with one kernel for each channel.
 
     Args:
         x: Feature maps, (B, C, H, W).
-        weight: As of ``nn.Conv2d``, (C, 1, k, k), k odd.
+        weight: As in ``nn.Conv2d``, (C, 1, k, k), k odd.
         bias: Added to each channel, (C,).
-        relu: Whether max(0, ·) follows; on a GPU it then costs no pass over the map of its own.
+        relu: Apply ReLU to the output; Triton's kernels fuse the ReLU.
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
+        (B, C, H, W) in the memory format and the dtype of ``x``, or in autocast's dtype.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
     """
-    channels, size = int(x.shape[1]), int(weight.shape[-1])  # recorded by torch.jit, lengths are tensors
+    channels, size = int(x.shape[1]), int(weight.shape[-1])  # torch.jit's tracing makes lengths tensors
     if weight.shape != (channels, 1, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (C, 1, k, k) = ({channels}, 1, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
@@ -61,7 +61,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu
 
 def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False,
                              backend: str = 'auto') -> Tensor:
-    """Depth-wise convolution in which every image brings its own kernels.
+    """Depth-wise convolution with different kernels for each image.
 
     Args:
         x: Feature maps, (B, C, H, W).
@@ -71,7 +71,7 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
+        (B, C, H, W) in the memory format and the dtype of ``x``, or in autocast's dtype.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -84,7 +84,7 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
     _check_bias(bias, channels)
     x, weight, bias = autocast_to(x, weight, bias)
     if torch_forms.recorded_for_others():
-        # torch.export can have B·C groups of a B that is open, torch.jit and ONNX cannot
+        # torch.export supports B·C groups with a dynamic B; torch.jit and ONNX do not
         y = torch_forms.sum_of_taps(x, weight[..., None, None]) if torch.jit.is_tracing() else \
             torch_forms.as_one_image(x, weight)
         y = y if bias is None else y + bias.view(-1, 1, 1)
@@ -93,10 +93,10 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
 
 
 def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'auto') -> Tensor:
-    """Depth-wise convolution in which every position brings its own kernels.
+    """Depth-wise convolution with different kernels for each position.
 
     ``y[b, c, i, j] = Σ weight[b, g(c), u, v, i, j] · x[b, c, i + u - k//2, j + v - k//2]``, zero outside
-    the map; contiguous channels share a kernel, ``g(c) = c // (C/G)``.
+    the map; neighbouring channels share a kernel, ``g(c) = c // (C/G)``.
 
     Args:
         x: Feature maps, (B, C, H, W).
@@ -104,7 +104,7 @@ def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor, backend: str = 'au
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
+        (B, C, H, W) in the memory format and the dtype of ``x``, or in autocast's dtype.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -125,19 +125,19 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
                                backend: str = 'auto') -> Tensor:
     """``inhomogeneous_depthwise_conv2d`` whose kernels are a 1×1 convolution of ``hidden``.
 
-    They are predicted in the order in memory that the operator reads them in; in inference on a CPU a part of the
-    map at a time, for they are many times as large as the map.
+    The 1×1 convolution writes the kernels in the memory order in which the operator reads them. Inference on a CPU
+    works on a part of the map at a time, because the kernels are many times as large as the map.
 
     Args:
         x: Feature maps, (B, C, H, W).
-        hidden: What the kernels are predicted from, (B, D, H, W).
+        hidden: Input of the 1×1 convolution, (B, D, H, W).
         weight: (G·k·k, D, 1, 1), C a multiple of G.
         bias: (G·k·k,).
         size: k, odd.
         backend: ``'auto'``, ``'torch'`` or ``'triton'``.
 
     Returns:
-        (B, C, H, W), of the memory format of ``x`` and of its dtype, or that of autocast.
+        (B, C, H, W) in the memory format and the dtype of ``x``, or in autocast's dtype.
 
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
@@ -166,9 +166,9 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
     """The backend that runs for ``x``, and the reason.
 
     Returns:
-        ``'torch'`` or ``'triton'``; ``'auto'`` where both can run: then a trial at the first use of each operator,
-        dtype, memory format and class of shapes decides, see :func:`verdicts`; ``'known'`` in a graph that is compiled:
-        what the trials found so far decides, else it is PyTorch's.
+        ``'torch'`` or ``'triton'``; or ``'auto'`` where both can run: a trial at the first use of each operator, dtype,
+        memory format and class of shapes decides, see :func:`verdicts`. ``'known'`` while a graph is compiled: earlier
+        trials decide; without a trial, PyTorch's operator runs.
 
     Raises:
         ValueError: If the backend is unknown or cannot run here.
@@ -192,7 +192,7 @@ def choose_backend(x: Tensor, backend: str = 'auto') -> tuple[str, str]:
 
 
 def _settle(operator: Callable, *inputs: Tensor | bool | int | None, backend: str) -> str:
-    """``'torch'`` or ``'triton'``."""
+    """``'torch'`` or ``'triton'``, by the trials if ``backend`` leaves the choice open."""
     return backend if backend in ('torch', 'triton') else trial.choose(operator, *inputs, may_try=backend == 'auto')
 
 
@@ -202,7 +202,7 @@ def _check_bias(bias: Tensor | None, channels: int) -> None:
 
 
 def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """In the dtype of autocast where it is on, else in that of ``x``; float64 stays, as in torch's own operators."""
+    """Casts all to autocast's dtype, or to that of ``x`` without autocast or in float64, as PyTorch's operators do."""
     device = x.device.type
     autocast = x.dtype != torch.float64 and device in ('cpu', 'cuda') and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
@@ -211,7 +211,7 @@ def autocast_to(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor,
 
 @torch.library.custom_op('dwnet::depthwise_conv2d', mutates_args=())
 def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, backend: str) -> Tensor:
-    """Kernels (N, C, k, k), N 1 or B."""
+    """``weight`` is (N, C, k, k), with N = 1 for static and N = B for dynamic kernels."""
     backend = _settle(torch.ops.dwnet.depthwise_conv2d, x, weight, bias, relu, backend=backend)
     if backend == 'triton':
         from . import triton_kernels
@@ -302,7 +302,7 @@ _inhomogeneous.register_autograd(_inhomogeneous_gradients, setup_context=_save_i
 
 @torch.library.custom_op('dwnet::predicted_depthwise_conv2d', mutates_args=())
 def _predicted(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, size: int) -> Tensor:
-    """For inference on a CPU; it has no gradient."""
+    """For inference on a CPU; no gradient is defined."""
     return torch_forms.predict_and_apply(x, hidden, weight, bias, len(weight) // size**2, size)
 
 

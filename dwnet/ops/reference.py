@@ -1,18 +1,18 @@
-"""The three operators written plainly: what the fast forms are compared with.
+"""The three operators in plain PyTorch: tests compare the fast forms with these.
 
-Each is differentiable as it stands and works on any device and dtype.
+Every operator here is differentiable and works on any device and dtype.
 """
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) with one kernel a channel, (C, 1, k, k)."""
+    """Convolves (B, C, H, W) with one kernel for each channel, (C, 1, k, k)."""
     return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
 
 
 def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(B, C, H, W) with a kernel for each image, (B, C, k, k): all images become one, of B·C channels."""
+    """Convolves (B, C, H, W) with a kernel for each image, (B, C, k, k), by joining the batch into B·C channels."""
     batch, channels, height, width = x.shape
     y = F.conv2d(
         x.reshape(1, batch * channels, height, width),
@@ -23,7 +23,7 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
 
 
 def inhomogeneous_depthwise_conv2d(x: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H, W) with kernels for each group and position, (B, G, k, k, H, W): gathered, multiplied, summed."""
+    """Gathers the neighbourhoods of (B, C, H, W), multiplies by a kernel for each position (B, G, k, k, H, W), sums."""
     batch, channels, height, width = x.shape
     groups, size = weight.shape[1:3]
     patches = F.unfold(x, size, padding=size // 2)  # (B, C·k·k, H·W)

@@ -1,7 +1,7 @@
-"""The three operators made of torch's own, forward and backward, for the CPU and as a fallback on GPUs.
+"""The three operators in PyTorch's operators, forward and backward, for the CPU and as a fallback on GPUs.
 
-Nothing here is as large as the k² neighbourhoods of all positions: every image, or every tap of the kernel, is
-one operation on whole maps.
+No intermediate holds the k² neighbourhoods of all positions: each image, or each tap of the kernel, is one operation
+on whole maps.
 """
 from collections.abc import Iterator
 from typing import Any
@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# In inference the inhomogeneous operator works on parts of the maps that hold no more values than these.
+# Inference of the inhomogeneous operator works on parts of the map with at most so many values of kernels and of sums.
 CACHED_KERNELS, CACHED_SUMS = 2**22, 2**18
-# Positions of a map up to which the dynamic operator joins the images: where it was faster, see benchmarks/cpu.
+# The dynamic operator joins the images up to so many positions of a map, where joining was faster (benchmarks/cpu).
 JOINED_FORWARD, JOINED_BACKWARD = 256, 64
-# Positions of a map up to which the gradient of the kernels comes from all pairs of positions. One thread of a Xeon, 64
-# images, oneDNN → pairs: 2×2 positions, 256 channels, 3.3 → 1.1 ms (with AVX2 alone 10.7 → 1.0); 4×4, 128 channels,
-# 3.4 → 1.2 (7.9 → 1.0); 8×8, 64 channels, 3.8 → 2.6 (2.2 → 2.3).
+# DepthwiseOfSmallMaps is used up to so many positions of a map. One thread of a Xeon, 64 images, oneDNN → pairs:
+# 2×2 positions, 256 channels, 3.3 → 1.1 ms (with AVX2 alone 10.7 → 1.0); 4×4, 128 channels, 3.4 → 1.2 (7.9 → 1.0);
+# 8×8, 64 channels, 3.8 → 2.6 (2.2 → 2.3).
 PAIRED = 16
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """Channels-last if neighbouring channels lie side by side, else contiguous."""
+    """Channels-last if neighbouring channels are adjacent in memory, else contiguous."""
     last = x.stride(1) == 1 and x.shape[1] > 1
     return torch.channels_last if last else torch.contiguous_format
 
@@ -32,10 +32,10 @@ def empty_like(x: Tensor) -> Tensor:
 
 
 def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, C, H, W) with kernels (N, C, k, k); N is 1, one for all images, or B.
+    """Convolves (B, C, H, W) with kernels (N, C, k, k); N is 1 (static) or B (dynamic).
 
-    With kernels of their own, small images become one of B·C channels. That cannot stay in channels-last, so large
-    ones are convolved one after another.
+    With dynamic kernels, small images are joined into one image of B·C channels. Joining breaks channels-last, so
+    large images are convolved one by one.
     """
     fmt = memory_format_of(x)
     if not x.numel():
@@ -55,7 +55,7 @@ def _join(x: Tensor) -> Tensor:
 
 
 def _conv(x: Tensor, kernels: Tensor, bias: Tensor | None) -> Tensor:
-    """(B, C, H, W) with kernels (C, k, k)."""
+    """Convolves (B, C, H, W) with kernels (C, k, k)."""
     return F.conv2d(x, kernels.unsqueeze(1), bias, padding=kernels.shape[-1] // 2, groups=x.shape[1])
 
 
@@ -74,7 +74,7 @@ def depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tenso
 
 
 def trains_on_small_maps(x: Tensor, weight: Tensor) -> bool:
-    """Whether :class:`DepthwiseOfSmallMaps` is for this call."""
+    """Whether this call should use :class:`DepthwiseOfSmallMaps`."""
     if recorded_for_others() or torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return False
     small = x.shape[2] * x.shape[3] <= PAIRED
@@ -82,11 +82,11 @@ def trains_on_small_maps(x: Tensor, weight: Tensor) -> bool:
 
 
 class DepthwiseOfSmallMaps(torch.autograd.Function):
-    """(B, C, H, W) with kernels (C, 1, k, k), the same for all images, for training on a CPU.
+    """Static convolution with a fast gradient of the kernels (C, 1, k, k) on small maps, for training on a CPU.
 
     On maps of a few positions oneDNN takes 20 to 60 times as long for the gradient of the kernels as for the
-    convolution. Here a matrix product correlates every position of the input with every position of the output
-    gradient, and a second one adds up the pairs that belong to each tap of the kernel.
+    convolution. Here one matrix product correlates every position of the input with every position of the output
+    gradient, and a second product sums the pairs of each tap.
     """
     generate_vmap_rule = True
 
@@ -117,7 +117,7 @@ class DepthwiseOfSmallMaps(torch.autograd.Function):
 
 
 def _tap_of_each_pair(height: int, width: int, size: int) -> Tensor:
-    """(H·W·H·W, k·k): 1 where the tap takes the first position of the pair to the second."""
+    """(H·W·H·W, k·k): 1 where the tap connects the pair's input position to the pair's output position."""
     row, column = torch.arange(height * width) // width, torch.arange(height * width) % width
     tap_row, tap_column = (length[:, None] - length + size // 2 for length in (row, column))
     inside = (tap_row >= 0) & (tap_row < size) & (tap_column >= 0) & (tap_column < size)
@@ -133,7 +133,7 @@ def _conv_backward(grad_y: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, 
 
 
 def inhomogeneous_forward(x: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H, W) with kernels (B, G, k, k, H, W): one multiply-add of whole maps for each of the k² taps."""
+    """Applies kernels (B, G, k, k, H, W) to (B, C, H, W), with one multiply-add of whole maps for each of k² taps."""
     groups, size = weight.shape[1:3]
     padded, sums = _pad_groups(x, groups, size // 2), _grouped_zeros(x, groups)
     for kernel, rows, columns in _taps(x, weight):
@@ -159,24 +159,24 @@ def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[T
 
 
 def recorded_for_others() -> bool:
-    """Whether torch.export or torch.jit records a graph for programs without this project, of any batch and size."""
-    if torch.compiler.is_dynamo_compiling():  # torch.compile, under which is_exporting is true as well
+    """Whether torch.export or torch.jit records a graph, which must run without this project at any batch and size."""
+    if torch.compiler.is_dynamo_compiling():  # under torch.compile is_exporting is true as well
         return False
     # new in PyTorch 2.7
     return getattr(torch.compiler, 'is_exporting', bool)() or torch.jit.is_tracing()
 
 
 def as_one_image(x: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H, W) with kernels (B, C, k, k), as one image of B·C channels."""
+    """Convolves (B, C, H, W) with kernels (B, C, k, k), as one image of B·C channels."""
     return _conv(_join(x), weight.flatten(0, 1), None).view(x.shape)
 
 
 def sum_of_taps(x: Tensor, weight: Tensor) -> Tensor:
-    """(B, C, H, W) with kernels (B, G, k, k, H, W), or (B, G, k, k, 1, 1): the same for all positions.
+    """Applies kernels (B, G, k, k, H, W), or (B, G, k, k, 1, 1) shared by all positions, to (B, C, H, W).
 
-    It is for graphs of any batch and size, where a convolution would need B·C groups of a B that is open.
+    For graphs of any batch and size: a convolution would need B·C groups with a dynamic B.
     """
-    groups, size = (int(length) for length in weight.shape[1:3])  # traced, lengths are tensors
+    groups, size = (int(length) for length in weight.shape[1:3])  # tracing makes lengths tensors
     height, width = x.shape[2:]
     padded = F.pad(x, [size // 2] * 4).unflatten(1, (groups, -1))  # (B, G, C/G, H + k - 1, W + k - 1)
     sums: Any = 0
@@ -187,26 +187,26 @@ def sum_of_taps(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, size: int) -> Tensor:
-    """``inhomogeneous_forward`` with the kernels of a 1×1 convolution of ``hidden``, for inference on a CPU.
+    """``inhomogeneous_forward`` with kernels from a 1×1 convolution of ``hidden``, for inference on a CPU.
 
-    The kernels of a part of the maps are predicted and used while they are in the processor's cache; all of them
-    together are many times as large as the maps. Rows lie one behind the other with k//2 zeros between them, the
-    padding of both, so what a tap of the kernel sees is one run of memory.
+    All kernels together are many times as large as the maps, so the kernels of a part of the maps are predicted and
+    used while they are in the processor's cache. Consecutive rows share k//2 zeros of padding, so each tap reads one
+    contiguous run of memory.
     """
     if not x.numel():
         return empty_like(x)
     batch, channels, height, width = x.shape
     edge, stride = size // 2, width + size // 2
     values = min(CACHED_KERNELS // (groups * size**2), CACHED_SUMS // channels)
-    rows = -(-height // -(-height * stride // max(stride, values)))  # in parts of one size
+    rows = -(-height // -(-height * stride // max(stride, values)))  # parts of equal size
     images = max(1, values // (height * stride))
     weight = torch.cat([weight.flatten(1), bias.view(-1, 1)], 1)  # (G·k·k, C + 1); saves a pass over the kernels
-    # one buffer for all parts: fresh memory costs more than what is computed in it
+    # one buffer for all parts: allocating memory costs more than the product
     buffer = hidden.new_empty(min(images, batch) * rows * stride * groups * size**2)
     y = empty_like(x)
     for x_part, hidden_part, y_part in zip(x.split(images), hidden.split(images), y.split(images)):
         count = len(x_part)
-        shape = (count, channels, height + size + size // stride, stride)  # some more: a tap looks behind the end
+        shape = (count, channels, height + size + size // stride, stride)  # extra rows: a tap reads past the end
         padded = torch.zeros(shape, dtype=_sum_dtype(x), device=x.device)
         padded[:, :, edge:edge + height, edge:] = x_part
         padded = padded.view(count, groups, channels // groups, -1)
@@ -228,7 +228,7 @@ def predict_and_apply(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, g
 
 def predict_in_order(hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, size: int,
                      rows_innermost: bool) -> Tensor:
-    """A 1×1 convolution whose output lies in memory as the operator that uses it reads it.
+    """Predicts the kernels by a 1×1 convolution, in the memory order in which the operator reads them.
 
     Args:
         hidden: (B, C, H, W).
@@ -236,14 +236,14 @@ def predict_in_order(hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, 
         bias: (G·k·k,).
         groups: G.
         size: k.
-        rows_innermost: Neighbours in memory are the columns of a row; otherwise the groups at a position.
+        rows_innermost: The columns of a row are adjacent in memory; otherwise the groups at a position are.
 
     Returns:
         (B, G, k, k, H, W).
     """
     batch, _, height, width = hidden.shape
     if rows_innermost:
-        # with the bias as a column of the weights, which saves a pass over the output
+        # the bias as a column of the weights saves a pass over the output
         hidden = torch.cat([hidden.flatten(2), hidden.new_ones(batch, 1, height * width)], 1)  # (B, C + 1, H·W)
         weight = torch.cat([weight.flatten(1), bias.view(-1, 1)], 1)  # (G·k·k, C + 1)
         return torch.bmm(weight.expand(batch, -1, -1), hidden).view(batch, groups, size, size, height, width)
@@ -254,12 +254,12 @@ def predict_in_order(hidden: Tensor, weight: Tensor, bias: Tensor, groups: int, 
 
 
 def rows_run_innermost(width: int) -> bool:
-    """Whether a row of the map, or the groups at a position, lie side by side in memory: what does should be long."""
+    """Whether columns, rather than groups, are innermost in memory: the innermost dimension should be long."""
     return width > 16
 
 
 def _order(width: int) -> tuple[int, ...]:
-    """How (B, G, C/G, H, W), and (B, G, k·k, H, W), lie in memory."""
+    """Memory order of (B, G, C/G, H, W) and of (B, G, k·k, H, W)."""
     return (0, 1, 2, 3, 4) if rows_run_innermost(width) else (0, 3, 4, 2, 1)
 
 
@@ -282,7 +282,7 @@ def _pad_groups(x: Tensor, groups: int, edge: int) -> Tensor:
 
 
 def _taps(x: Tensor, weight: Tensor) -> Iterator[tuple[Tensor, slice, slice]]:
-    """For each tap its kernels, (B, G, 1, H, W), and the rows and columns of the padded map that they see."""
+    """Yields each tap's weights, (B, G, 1, H, W), and the rows and columns of the padded map that the tap reads."""
     size, (height, width) = weight.shape[2], x.shape[2:]
     kernels, order = weight.flatten(2, 3), _order(width)  # (B, G, k·k, H, W)
     if kernels.stride(order[-1]) != 1:

@@ -1,24 +1,23 @@
-"""Triton kernels of the depth-wise convolutions, for GPUs; imported only where Triton is.
+"""Triton kernels of the depth-wise convolutions, for GPUs; imported only where Triton is installed.
 
 Source of the operators: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 2106.04263.
-All of them have stride 1, a padding of k//2 zeros and sums in float32.
+All kernels have stride 1, a padding of k//2 zeros and sums in float32.
 
-**One kernel for all images, or one for each.** A 7×7 depth-wise convolution does 49 multiplications for
-each value that it reads, so at half precision arithmetic binds it before memory does, and every other
-instruction counts. Hence each lane slides down a strip of COLS columns of a map, with the k² weights and
-the sums of the k rows of outputs under way in registers: a row of the map is loaded once, takes part in k
-rows of outputs, and the oldest of these is finished and stored. Lanes run over channels (channels-last) or
-over strips side by side (contiguous), whichever are neighbours in memory. The gradient of the input is the
-same with the kernel turned by 180°. For the gradient of the weight the lane holds the k² sums and the last
-k rows of ``grad_y``; each program writes sums of its own, which are added up afterwards. There are no
-atomics, and the partition depends on the shapes alone, so the result is the same in every run. Kernels
-larger than 7 would not fit into the registers: they take one row of weights at a time.
+**Static and dynamic kernels.** A 7×7 depth-wise convolution does 49 multiplications for each value that it reads, so
+at half precision it is bound by arithmetic, not by memory, and every other instruction counts. Hence each lane slides
+down a strip of COLS columns of a map. The lane holds the k² weights and the sums of k unfinished rows of outputs in
+registers. Each row of the map is loaded once and added to k rows of outputs; then the oldest row of outputs is
+complete and stored. Lanes run over channels (channels-last) or over neighbouring strips (contiguous), whichever are
+adjacent in memory. The gradient of the input is the same with the kernel turned by 180°. For the gradient of the
+weight a lane holds the k² sums and the last k rows of ``grad_y``; each program writes its sums to a place of its own,
+and a final step adds them up. No atomics are used, and the partition depends on the shapes alone, so the result is the
+same in every run. Kernels larger than 7 would not fit into the registers, so they use one row of weights at a time.
 
-**One kernel for each position.** Each weight is used by C/G channels only, so reading the weights is the
-work. A program owns a row of positions × groups × channels of a group, and walks through the k² taps.
+**Inhomogeneous kernels.** Each weight is used by C/G channels only, so reading the weights takes most of the time.
+A program owns a row of positions × groups × channels of a group, and walks through the k² taps.
 
-Sizes of maps and batches are run-time values. A new size of channels-last maps compiles nothing; for contiguous
-ones, strides that are multiples of 16 and widths in powers of two make a handful of variants.
+Sizes of maps and batches are run-time values. A new size of channels-last maps compiles nothing; contiguous maps
+compile a handful of variants, for strides that are multiples of 16 and for widths in powers of two.
 """
 import contextlib
 import operator
@@ -32,8 +31,8 @@ from .torch_forms import empty_like
 
 INTERPRETED = triton.knobs.runtime.interpret
 ROLLING = tl.constexpr(7)  # the largest kernel whose k² weights are held in registers at once
-THREADS = 128  # of a program: 4 warps
-PROGRAMS = 528  # that sum the gradient of the weight at once: 4 on each multiprocessor of a large GPU
+THREADS = 128  # threads of a program: 4 warps
+PROGRAMS = 528  # programs that sum the gradient of the weight: 4 on each multiprocessor of a large GPU
 
 
 def _ceil_div(a: int, b: int) -> int:
@@ -46,11 +45,11 @@ def _rows_at_once(size: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------
-# Rows of values: tuples of (BLOCK_P, BLOCK_C) blocks, as registers cannot be indexed at run time
+# A row of values is a tuple of (BLOCK_P, BLOCK_C) blocks, since registers cannot be indexed at run time
 # ---------------------------------------------------------------------------------------------------
 @triton.jit
 def _load_row(ptrs, col, width, mask, stride_w, N: tl.constexpr):
-    """N neighbours, zero outside of the map."""
+    """Loads N neighbouring columns; columns outside the map are zero."""
     row = ()
     for j in tl.static_range(N):
         inside = mask & (col + j >= 0) & (col + j < width)
@@ -97,20 +96,20 @@ def _add(a, b):
 # One kernel for all images (static), or one for each image (dynamic)
 # ---------------------------------------------------------------------------------------------------
 def _tile(channels: int, strips: int, channels_last: bool, lane_channels: int = 1) -> tuple[int, int]:
-    """Strips side by side and channels of a program, powers of two.
+    """Number of neighbouring strips and of channels of a program, both powers of two.
 
-    Channels-last: 32 channels or a multiple (64 bytes at half precision), the rest goes to strips of
-    neighbouring columns, whose margins the cache then has. Contiguous: all lanes go to strips.
+    Channels-last: 32 channels or a multiple (64 bytes at half precision); the remaining lanes take neighbouring
+    strips, which share their margins in the cache. Contiguous: all lanes take strips.
     """
     lanes, all_channels = THREADS * lane_channels, triton.next_power_of_2(channels)
     block_c = 1
-    if channels_last:  # as many as divide the channels, so that no lanes idle
+    if channels_last:  # a divisor of the channels, so that no lane idles
         block_c = min(all_channels, max(32, min(32 * lane_channels, channels & -channels)))
     block_p = min(lanes // block_c, triton.next_power_of_2(strips))
     return block_p, min(lanes // block_p, all_channels)
 
 
-# most_rows: of a strip. COLS: its columns. LANE: channels of a lane, loaded together.
+# most_rows and COLS: rows and columns of a strip. LANE: channels of a lane, loaded together.
 _CONFIGS = [
     triton.Config(dict(most_rows=most_rows, COLS=cols, LANE=lane), num_warps=THREADS // 32)
     for most_rows in (28, 64) for cols, lane in ((7, 1), (4, 1), (4, 2), (7, 2), (4, 4), (2, 8))
@@ -118,7 +117,7 @@ _CONFIGS = [
 
 
 def _suited_configs(configs: list[triton.Config], args: dict, K: int, CHANNELS_LAST: bool, **_) -> list[triton.Config]:
-    """Those that suit the layout, the height, and a lane's 255 registers, some of them for addresses."""
+    """The configs that suit the layout and the height and leave some of a lane's 255 registers for addresses."""
     held = _rows_at_once(K)
 
     def suits(most_rows: int, COLS: int, LANE: int) -> bool:
@@ -165,7 +164,7 @@ def _forward_kernel(
     mask = (image < batch) & (c < channels)  # (BLOCK_P, BLOCK_C)
 
     R: tl.constexpr = K // 2
-    SKIP: tl.constexpr = R if FITS else 0  # a strip as wide as the map has nothing but zeros beside it
+    SKIP: tl.constexpr = R if FITS else 0  # if a strip spans the map, its margins are zeros
     N: tl.constexpr = COLS + K - 1 - 2 * SKIP
     x_stride_h = tl.cast(x_stride_h, tl.int64)
     x_stride_w = tl.cast(x_stride_w, tl.int64)
@@ -199,7 +198,7 @@ def _forward_kernel(
         taps = ()
         for u in tl.static_range(K):
             taps += _to_float(_load_row(w_ptrs + u * w_stride_u, 0, K, w_mask, w_stride_v, K), K)
-        # Row i of x, times row u of the kernel, belongs to row i + R - u of y. K - 1 such rows are unfinished.
+        # Row i of x, times row u of the kernel, is added to row i + R - u of y. K - 1 rows of y are unfinished.
         sums = (start, ) * ((K - 1) * COLS)
         begin = tl.maximum(first - R, 0)
         end = tl.minimum(last + R, height)
@@ -209,13 +208,13 @@ def _forward_kernel(
             next_x = _load_row(x_ptrs + (i + 1) * x_stride_h, x_col, width, mask & (i + 1 < end), x_stride_w, N)
             sums = (start, ) * COLS + sums
             updated = ()
-            for t in tl.static_range(K):  # the oldest first, so that the next can take its registers
+            for t in tl.static_range(K):  # oldest row first: the next row can reuse the registers
                 updated = _correlate(sums[(K - 1 - t) * COLS:(K - t) * COLS], taps[(K - 1 - t) * K:(K - t) * K], x,
                                      COLS, K, SKIP) + updated
             sums = updated[:(K - 1) * COLS]
             _store_row(updated[(K - 1) * COLS:], y_ptrs + (i - R) * y_stride_h, col, width,
                        mask & (i - R >= first), y_stride_w, COLS, RELU)
-        for t in tl.static_range(R):  # those that end at the lower edge of the map
+        for t in tl.static_range(R):  # the last R rows of outputs
             i = end - R + t
             _store_row(sums[(2 * R - 1 - t) * COLS:(2 * R - t) * COLS], y_ptrs + i * y_stride_h, col, width,
                        mask & (i >= first) & (i < last), y_stride_w, COLS, RELU)
@@ -229,7 +228,7 @@ def _weight_kernel(
         K: tl.constexpr, COLS: tl.constexpr,
         BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, FITS: tl.constexpr):
     """out[n, chunk, c, u, v] = Σ g[i, j] · x[i + u - K//2, j + v - K//2] over a chunk of the images of set n."""
-    # Program → channels (the fastest), chunk, row of the kernel (if it is a large one), set of images.
+    # Program → channels (the fastest), chunk, row of the kernel (for K > ROLLING), set of images.
     U: tl.constexpr = K if K <= ROLLING else 1  # rows of the kernel at once
     pid = tl.program_id(0)
     c_blocks = (channels + BLOCK_C - 1) // BLOCK_C
@@ -250,7 +249,7 @@ def _weight_kernel(
     x_stride_w = tl.cast(x_stride_w, tl.int64)
     zero = tl.full((BLOCK_P, BLOCK_C), 0, tl.float32)
     sums = (zero, ) * (U * K)
-    for unit in range(chunk * units, (chunk + 1) * units):  # a part of the height of BLOCK_P strips
+    for unit in range(chunk * units, (chunk + 1) * units):  # a unit: part of the height of BLOCK_P strips
         first = unit % parts * rows
         last = tl.minimum(first + rows, height)
         p = unit // parts * BLOCK_P + tl.arange(0, BLOCK_P)[:, None]
@@ -260,7 +259,7 @@ def _weight_kernel(
         mask = (p < images * strips) & (c < channels)
         g_ptrs = g_ptr + image * g_stride_b + col * g_stride_w + c * tl.cast(g_stride_c, tl.int64)
         x_ptrs = x_ptr + image * x_stride_b + x_col * x_stride_w + c * tl.cast(x_stride_c, tl.int64)
-        # Row i of x meets, for row u of the kernel, row i + R - u of g. The last U - 1 of these are held.
+        # Row i of x, for row u of the kernel, is multiplied by row i + R - u of g. The last U - 1 rows of g are held.
         begin = tl.maximum(first - R + first_u, 0)
         end = tl.minimum(last - R + first_u + U - 1, height)
         held = (zero, ) * ((U - 1) * COLS)
@@ -285,12 +284,12 @@ def _weight_kernel(
 
 
 def _is_channels_last(x: Tensor) -> bool:
-    """Whether channels are neighbours in memory; slices of such maps count, maps that are both do not."""
+    """Whether channels are adjacent in memory, also for slices; False for maps that are contiguous as well."""
     return x.stride(1) == 1 and not x.is_contiguous()
 
 
 def _on_device_of(x: Tensor):
-    """Triton launches on the current device, which need not be that of ``x``."""
+    """Makes the device of ``x`` current: Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
@@ -299,7 +298,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, flip: 
     y, channels_last = empty_like(x), _is_channels_last(x)
     if not y.numel():
         return y
-    if channels_last:  # lanes that are neighbours read neighbouring weights: a copy of a small tensor
+    if channels_last:  # copy the few weights so that neighbouring lanes read adjacent weights
         weight = weight.contiguous(memory_format=torch.channels_last)
 
     def grid(args: dict) -> tuple[int]:
@@ -316,13 +315,13 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, flip: 
 
 
 def depthwise_forward(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
-    """Depth-wise convolution with one kernel for all images, or one for each.
+    """Depth-wise convolution with static or dynamic kernels.
 
     Args:
         x: Maps, (B, C, H, W), of any strides; float16, bfloat16 or float32.
         weight: (1, C, k, k), the same kernels for all images, or (B, C, k, k), k odd; of any strides.
         bias: (C,), contiguous, or None.
-        relu: Whether max(0, ·) follows.
+        relu: Apply ReLU to the output.
 
     Returns:
         (B, C, H, W) of the dtype of ``x``, channels-last if ``x`` is, otherwise contiguous.
@@ -348,24 +347,24 @@ def depthwise_backward_weight(grad_y: Tensor, x: Tensor, size: int, per_image: b
 
     Args:
         grad_y: Gradient of the output, (B, C, H, W), of any strides.
-        x: The maps that were convolved, (B, C, H, W), of any strides.
+        x: Input of the forward pass, (B, C, H, W), of any strides.
         size: k, odd.
-        per_image: Whether each image had its own kernels.
+        per_image: Whether the kernels are dynamic.
 
     Returns:
-        (B, C, k, k) if ``per_image``, otherwise (1, C, k, k), contiguous; float32 whatever the inputs are.
+        (B, C, k, k) if ``per_image``, otherwise (1, C, k, k), contiguous; always float32.
     """
     batch, channels, height, width = x.shape
     sets = batch if per_image else 1
     if not x.numel():
         return torch.zeros((sets, channels, size, size), dtype=torch.float32, device=x.device)
     channels_last = _is_channels_last(x)
-    if _is_channels_last(grad_y) != channels_last:  # lanes can follow one order only
+    if _is_channels_last(grad_y) != channels_last:  # lanes can follow only one memory order
         grad_y = grad_y.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    most_rows, cols = 28, 7 if channels_last else 4  # fixed, so that the order of the sums is
+    most_rows, cols = 28, 7 if channels_last else 4  # no autotuning: the order of the sums stays fixed
     strips = batch // sets * _ceil_div(width, cols)
     block_p, block_c = _tile(channels, strips, channels_last)
-    programs = sets * _ceil_div(channels, block_c) * (size // _rows_at_once(size))  # for each chunk
+    programs = sets * _ceil_div(channels, block_c) * (size // _rows_at_once(size))  # programs of a chunk
     units = _ceil_div(strips, block_p) * _ceil_div(height, most_rows)
     units_of_chunk = _ceil_div(units, _ceil_div(PROGRAMS, programs))
     chunks = _ceil_div(units, units_of_chunk)
@@ -379,11 +378,11 @@ def depthwise_backward_weight(grad_y: Tensor, x: Tensor, size: int, per_image: b
 
 
 # ---------------------------------------------------------------------------------------------------
-# One kernel for each position (inhomogeneous)
+# A kernel for each position (inhomogeneous)
 # ---------------------------------------------------------------------------------------------------
 @triton.jit
 def _place(height, width, groups, BLOCK_W: tl.constexpr, BLOCK_G: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Program → groups (the fastest), columns, row, image; and the channels in a group."""
+    """Maps a program to groups (the fastest), columns, row and image; and numbers the channels in a group."""
     pid = tl.program_id(0)
     g_blocks = (groups + BLOCK_G - 1) // BLOCK_G
     w_blocks = (width + BLOCK_W - 1) // BLOCK_W
@@ -452,7 +451,7 @@ def _inhomogeneous_weight_kernel(
 
 
 def _inhomogeneous_launch(x: Tensor, groups: int) -> tuple[tuple[int], dict[str, int]]:
-    """The grid and the tile: all channels of a group, at best 4 values a lane; few widths, so few compilations."""
+    """The grid and the tile: all channels of a group, up to 4 values a lane; few tile widths, so few compilations."""
     batch, channels, height, width = x.shape
     power = triton.next_power_of_2
     block_m = power(channels // groups)
@@ -482,7 +481,7 @@ def inhomogeneous_forward(x: Tensor, weight: Tensor) -> Tensor:
     Args:
         x: Maps, (B, C, H, W), of any strides; float16, bfloat16 or float32.
         weight: (B, G, k, k, H, W), k odd, C a multiple of G, of any strides. Channel c uses group
-            c // (C/G). Fastest where groups (channels-last ``x``) or columns are neighbours in memory.
+            c // (C/G). Fastest if groups (for channels-last ``x``) or columns are adjacent in memory.
 
     Returns:
         (B, C, H, W) of the dtype of ``x``, channels-last if ``x`` is, otherwise contiguous.
@@ -508,11 +507,11 @@ def inhomogeneous_backward_weight(grad_y: Tensor, x: Tensor, weight: Tensor) -> 
 
     Args:
         grad_y: Gradient of the output, (B, C, H, W), of any strides.
-        x: The maps that were convolved, (B, C, H, W), of any strides.
-        weight: As in ``inhomogeneous_forward``, (B, G, k, k, H, W); its values are not read.
+        x: Input of the forward pass, (B, C, H, W), of any strides.
+        weight: As in ``inhomogeneous_forward``, (B, G, k, k, H, W); only its dtype and layout are read.
 
     Returns:
-        (B, G, k, k, H, W) of the dtype of ``weight``, and of its order in memory if it is dense.
+        (B, G, k, k, H, W) in the dtype of ``weight``, and in its memory order if ``weight`` is dense.
     """
     out, groups = torch.empty_like(weight), weight.shape[1]
     if x.numel():

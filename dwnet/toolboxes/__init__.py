@@ -1,8 +1,92 @@
-"""What this project has for one toolbox or another.
+"""What differs between OpenMMLab's toolboxes, and DWNet in their place and timm's.
 
-=====================  ======================================================
+=====================  =======================================================
+``base``               what a toolbox has to answer
+``mmpretrain``         image classification
+``mmdet``              object detection
+``mmseg``              semantic segmentation
+``own_data``           a user's own data in a config of any of them
+``checked``            data that are checked when a data set reads them
+``graphs``             what an exported file computes
 ``swap``               DWNet in the place of another backbone, in any of them
 ``timm``               the same backbone with timm's head and interfaces
 ``timm_registration``  the models of ``timm``, once somebody imports timm
-=====================  ======================================================
+=====================  =======================================================
 """
+import time
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from dwnet.errors import UserError, some
+from dwnet.registry import lineage
+
+from .base import SAY_WHICH, Toolbox, as_list
+from .mmdet import MMDet
+from .mmpretrain import MMPretrain
+from .mmseg import MMSeg
+
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg())}
+# Score → its name in papers
+SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
+
+
+def toolbox_of(config: dict) -> Toolbox:
+    """The toolbox that a whole config is for.
+
+    It is that of the ``default_scope``, or, where this is None, as in pure-Python configs, or a package of the user's,
+    that of the model's class, or of a class that it inherits from. For any other scope it is a plain
+    :class:`~dwnet.toolboxes.base.Toolbox` of that name, which is None where the config names no scope.
+    """
+    scope = config.get('default_scope')
+    if scope in TOOLBOXES:
+        return TOOLBOXES[scope]
+    model = config.get('model')
+    if isinstance(model, dict):  # else it is built already, or missing
+        named = [str(model.get('type'))] if isinstance(model.get('type'), str) else []
+        for name in (*named, *lineage(model, MODELS, scope)):
+            if (package := name.partition('.')[0]) in TOOLBOXES:
+                return TOOLBOXES[package]
+    return Toolbox(scope)
+
+
+def known_toolbox_of(config: dict, what: str) -> Toolbox:
+    """As :func:`toolbox_of`, of a toolbox with a module here.
+
+    Args:
+        config: A whole config.
+        what: What needs the toolbox, for the message.
+
+    Raises:
+        UserError: If the config is of another toolbox.
+    """
+    toolbox = toolbox_of(config)
+    if not toolbox.task:
+        raise UserError(f'{what} needs a config of {some(TOOLBOXES)}, as its default_scope or the class of its model '
+                        f'says; this one is of {toolbox.name!r}')
+    return toolbox
+
+
+def main_metric(cfg: Config) -> str:
+    """The score of a validation that papers quote first, by the toolbox's name.
+
+    Raises:
+        UserError: If the config measures no such score.
+    """
+    for metric in as_list(cfg.get('val_evaluator') or []):
+        for toolbox in TOOLBOXES.values():
+            if score := toolbox.main_score(metric, cfg.get('default_scope')):
+                return score
+    known = [toolbox.metric.rpartition('.')[2] for toolbox in TOOLBOXES.values()]
+    raise UserError(f'val_evaluator of this config has none of {some(known)}: {SAY_WHICH}')
+
+
+def enter_scope(config: dict) -> None:
+    """From here on types are looked for in the toolbox of this config, as in its training.
+
+    mmengine's ``init_default_scope`` warns whenever the toolbox is another one than before, and takes no None.
+    """
+    scope = config.get('default_scope') or toolbox_of(config).name or 'mmengine'
+    current = DefaultScope.get_current_instance()
+    if current is None or current.scope_name != scope:
+        DefaultScope.get_instance(f'{scope}-{time.time_ns()}', scope_name=scope)

@@ -4,7 +4,6 @@ What the old backbone gives, and what each neck makes of it, is measured, and ea
 behind that names the old channels gets DWNet's: there is no list of models here.
 """
 import copy
-import importlib
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -14,11 +13,13 @@ from torch.overrides import TorchFunctionMode
 
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
-from dwnet.registry import lineage, toolbox_of, type_name
+from dwnet.registry import is_a, type_name
+
+from . import known_toolbox_of
+from .base import Toolbox
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
 _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
-_IMAGE_SIZES = dict(mmdet=512, mmseg=512, mmpretrain=224)  # at which all parts run; nothing is computed
 
 
 def swap_backbone(cfg: Config, **arguments) -> Config:
@@ -49,30 +50,28 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
         [96, 192, 384, 768]
     """
     cfg = copy.deepcopy(cfg)
-    model, toolbox = cfg.get('model', {}), toolbox_of(cfg)
+    model = cfg.get('model', {})
     if not isinstance(model.get('backbone'), dict):
         raise UserError(f"model.backbone is missing: a {type_name(model)} keeps its network elsewhere "
                         f"({', '.join(key for key in model if key != 'type')}); swap it there by hand")
-    if toolbox not in _IMAGE_SIZES:
-        raise UserError(f"default_scope must say whose config it is, or the model's class: {', '.join(_IMAGE_SIZES)}; "
-                        f'it is {toolbox!r}')
-    importlib.import_module(f'{toolbox}.models')
-    with DefaultScope.overwrite_default_scope(toolbox), torch.random.fork_rng(devices=[]):
+    toolbox = known_toolbox_of(cfg, 'swap_backbone')
+    toolbox.load()
+    with DefaultScope.overwrite_default_scope(toolbox.name), torch.random.fork_rng(devices=[]):
         _swap(model, toolbox, arguments)
     _leave_out_layer_decay(cfg, toolbox)
     return cfg
 
 
-def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
+def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     name = f'backbone {type_name(model.backbone)}'
-    side = model.backbone.get('img_size', _IMAGE_SIZES[toolbox])
+    side = model.backbone.get('img_size', toolbox.trial_size)
     image = torch.rand(2, 3, *((side, side) if isinstance(side, int) else side), device='meta')
     from_scratch = {key: value for key, value in model.backbone.items() if key not in ('pretrained', 'init_cfg')}
     old = _run(from_scratch, image, name)
     necks = model.get('neck') or []
     necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
 
-    if all(x.ndim == 2 for x in old) and not necks and toolbox == 'mmpretrain':  # pooled in the backbone
+    if all(x.ndim == 2 for x in old) and not necks and toolbox.task == 'classification':  # pooled in the backbone
         necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
         old = [x[:, :, None, None] for x in old]
     if any(x.ndim != 4 for x in old):
@@ -105,11 +104,11 @@ def _swap(model: ConfigDict, toolbox: str, arguments: dict) -> None:
                         f'has {wanted[1]}: its head is a part of it')
 
 
-def _leave_out_layer_decay(cfg: Config, toolbox: str) -> None:
-    """That of mmdet and mmseg stops at any backbone but ConvNeXt and BEiT."""
+def _leave_out_layer_decay(cfg: Config, toolbox: Toolbox) -> None:
+    """Some toolboxes' own refuses any backbone but ConvNeXt and BEiT."""
     wrapper = cfg.get('optim_wrapper', {})
-    kinds = lineage(dict(type=wrapper.get('constructor')), OPTIM_WRAPPER_CONSTRUCTORS, toolbox)
-    if {f'{owner}.LearningRateDecayOptimizerConstructor' for owner in ('mmdet', 'mmseg')}.intersection(kinds):
+    constructor = dict(type=wrapper.get('constructor'))
+    if toolbox.layer_decay and is_a(constructor, toolbox.layer_decay, OPTIM_WRAPPER_CONSTRUCTORS, toolbox.name):
         del wrapper.constructor
         for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers'):
             (wrapper.get('paramwise_cfg') or {}).pop(key, None)
@@ -144,12 +143,12 @@ def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str
     return list(outputs)
 
 
-def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: str) -> tuple[int, ...]:
+def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tuple[int, ...]:
     """The stages of DWNet in the place of the old maps."""
     strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
     if len(old) > len(_STAGES):
         raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
-    if toolbox != 'mmdet':  # heads of any size of map
+    if toolbox.task != 'detection':  # heads of any size of map
         return tuple(range(len(_STAGES)))[-len(old):]
     if sorted(set(strides)) != strides or not _STAGES.keys() >= set(strides):
         raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32, each once')

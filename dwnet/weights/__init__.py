@@ -1,8 +1,8 @@
 """Weights in files.
 
-===========  ==========================================================================
-``names``    the official code's names of tensors, turned into ours
-``loading``  files read and written, and loaded into models strictly
-``safety``   what a file may hold, so that it neither runs code nor loads when damaged
-===========  ==========================================================================
+===========  =======================================================================
+``names``    renames the official code's tensors to ours
+``loading``  reads and writes files, and loads weights into models strictly
+``safety``   what a file may hold: files that run code or are damaged do not load
+===========  =======================================================================
 """

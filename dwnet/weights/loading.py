@@ -1,4 +1,4 @@
-"""Weight files: read whole and safely, loaded strictly, and written clean; nothing is left out in silence."""
+"""Reads weight files safely, loads them strictly, and writes them clean; every tensor that is left out is named."""
 import hashlib
 import io
 import re
@@ -21,13 +21,13 @@ from .safety import check_file, checkpoint_types, with_digest
 
 
 def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> dict[str, Any]:
-    """The whole content of a ``.pth`` or ``.safetensors`` file, the weights under ``state_dict`` by their own names.
+    """The whole content of a ``.pth`` or ``.safetensors`` file, with the weights under ``state_dict``.
 
-    In the file they may lie as :func:`plain_weights` takes them.
+    :func:`plain_weights` says where in the file the weights may be, and how they are named.
 
     Raises:
-        UserError: If the file is missing, damaged, refused since it would run code, or no weights, or if the
-            address cannot be reached.
+        UserError: If the file is missing, damaged, would run code, or holds no weights, or if the address cannot be
+            reached.
     """
     path = str(path)
     try:
@@ -35,7 +35,7 @@ def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> d
             check_file(path)
         if path.endswith('.safetensors'):
             if '://' in path:
-                raise UserError(f'{path}: fetch a .safetensors file first, and name the file')
+                raise UserError(f'{path}: download a .safetensors file first, and give its path')
             device = map_location if isinstance(map_location, str) else 'cpu'
             checkpoint: Any = dict(state_dict=safetensors.torch.load_file(path, device))
         else:
@@ -46,7 +46,7 @@ def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> d
         weights = plain_weights(checkpoint, path)
         if expanded := [key for key, tensor in weights.items()
                         if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes()]:
-            raise UserError(f"{path}: {', '.join(expanded[:5])} are larger than what the file holds of them")
+            raise UserError(f"{path}: the file holds less data than these tensors need: {', '.join(expanded[:5])}")
         key = _key_of_weights(checkpoint)
         beside = {name: value for name, value in checkpoint.items() if name != key} if key else {}
         return {**beside, 'state_dict': weights}
@@ -55,10 +55,10 @@ def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> d
     except FileNotFoundError as error:
         raise UserError(f'weights {path} are missing') from error
     except URLError as error:
-        raise UserError(f'{path} cannot be fetched ({error.reason}); fetch it where there is a network, then '
-                        'name the file in its place, for a backbone by --cfg-options '
+        raise UserError(f'{path} cannot be fetched ({error.reason}); download it where there is a network, and give '
+                        "the file's path instead, for a backbone by --cfg-options "
                         'model.backbone.init_cfg.checkpoint=FILE') from error
-    except Exception as error:  # whatever a damaged or hostile file leads to
+    except Exception as error:  # a damaged or hostile file may raise anything
         raise UserError(f"{path} cannot be read, is damaged, or holds more than weights, and is not loaded: "
                         f"{' '.join(str(error).split())[:300]}") from error
 
@@ -69,19 +69,19 @@ def _key_of_weights(checkpoint: Mapping[str, Any]) -> str | None:
 
 
 def plain_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
-    """The weights alone, by the names that the model itself gave them.
+    """The weights of a checkpoint, without the prefixes that DistributedDataParallel and torch.compile add to names.
 
     Args:
         checkpoint: Names and tensors, or a mapping that has them under ``state_dict``, ``model`` or
-            ``model_state_dict``. Names may have ``module.`` in front, as DistributedDataParallel leaves it, and
-            ``_orig_mod.`` wherever torch.compile was used.
-        source: Where it comes from, for messages.
+            ``model_state_dict``. Names may begin with ``module.`` (DistributedDataParallel) and have ``_orig_mod.``
+            anywhere (torch.compile).
+        source: File or address, for messages.
 
     Raises:
         UserError: If there are no weights, or two of one name.
     """
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f'{source} holds a {type(checkpoint).__name__}, not weights by name')
+        raise UserError(f'{source} holds a {type(checkpoint).__name__}, not a mapping of names to weights')
     weights = checkpoint.get(_key_of_weights(checkpoint), checkpoint)
     if strange := [k for k, v in weights.items() if not (isinstance(k, str) and isinstance(v, Tensor))]:
         raise UserError(f"{source}: {', '.join(map(str, strange[:5]))} are no names of tensors, so these are not "
@@ -95,7 +95,7 @@ def plain_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
 
 
 def _kind(tensor: Tensor) -> tuple[bool, bool]:
-    """Tensors of one kind can be copied into each other: other widths, but no fractions lost."""
+    """Tensors of one kind copy into each other: the width may differ, but no fraction is lost."""
     return tensor.is_floating_point(), tensor.is_complex()
 
 
@@ -103,7 +103,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     """The weights in a file or at an address, by our names.
 
     Raises:
-        UserError: As :func:`read_checkpoint`, or if they are not DWNet's.
+        UserError: As :func:`read_checkpoint`, or if the weights are not DWNet's.
     """
     return _converted(read_checkpoint(path)['state_dict'], path)
 
@@ -120,16 +120,15 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
     """Loads a whole model, strictly: a classifier, detector, segmentor or backbone, ours or official.
 
     Args:
-        model: What the weights belong to.
+        model: The model to load into.
         weights: Tensors by official names, by ours, or by those of any other model.
-        source: Where they come from, for messages.
-        new_heads: Leave the tensors of heads (all but ``backbone.`` and ``neck.``) that have another shape, as
-            they do for other classes, at their initialisation, and those of heads that the model lacks unused. The
-            log lists them.
-        dry_run: Only see whether they fit.
+        source: File or address, for messages.
+        new_heads: Keep the initialisation of head tensors (all but ``backbone.`` and ``neck.``) whose shape differs,
+            as it does for other classes, and ignore tensors of heads that the model lacks. The log lists both.
+        dry_run: Only check that the weights fit.
 
     Returns:
-        What was loaded, by the model's names.
+        The loaded tensors by the model's names.
 
     Raises:
         UserError: If a tensor is missing, is not the model's, or has another shape; nothing is loaded then.
@@ -138,7 +137,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
     names = our_names(weights)
     nested = any(name.startswith('backbone.') for name in own)
     in_file = any((name or key).startswith('backbone.') for key, name in names.items())
-    # a backbone, bare or with a head of its own, has no prefix; a model that starts from one has
+    # timm's models and bare backbones have no prefix; detectors, segmentors and mmpretrain's classifiers have one
     strip, add = ('', 'backbone.') if nested and not in_file else ('' if nested else 'backbone.', '')
     keys = _keys_by_name(names, source, strip, add)
     new = {name for name, key in keys.items() if new_heads
@@ -148,16 +147,16 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
 
 
 def load_pretrained(backbone: nn.Module, path: str) -> None:
-    """Starts a backbone from a file or an address; see :func:`load_backbone`."""
+    """Loads a backbone from a file or an address; see :func:`load_backbone`."""
     load_backbone(backbone, read_checkpoint(path)['state_dict'], path)
 
 
 def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: str, dry_run: bool = False) -> None:
-    """Starts a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
+    """Loads a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
 
-    Every tensor of the backbone has to be there, and of the same shape. Two things may differ: the norms of the
-    outputs, which are new in a detector that starts from a classifier, and the stages behind the last output,
-    which the backbone does not have. A ``dry_run`` only sees whether they fit.
+    The weights must have every tensor of the backbone in the same shape. Two things may differ: the output norms,
+    which are new in a detector that starts from a classifier, and the stages behind the last output, which the
+    backbone does not build. A ``dry_run`` only checks that the weights fit.
 
     Raises:
         UserError: If the weights do not fit; nothing is loaded then.
@@ -176,8 +175,9 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
 def _other_norms(own: Iterable[str], given: Iterable[str], official: bool) -> set[str]:
     """The output norms that a backbone and a file need not share.
 
-    Those of outputs that the backbone does not return, and its own if they are of another kind than the file's,
-    or if the file is a classifier, which has one, behind the last stage. All official files have norms.
+    The file's norms of outputs that the backbone does not return; and the backbone's norms, if they are of another
+    kind than the file's, or if the file is a classifier, whose only norm is behind the last stage. An official file
+    without norms gets no exception: all official files have norms.
     """
     own, given = ({n for n in names if n.startswith('norms.')} for names in (own, given))
     if official and not given:
@@ -197,7 +197,7 @@ def _norm_kind(norm: str) -> str:
 def write_clean(source: str | Path, target: str | Path) -> Path:
     """Writes the weights of a file, by our names, as ``NAME-SHA256[:8].SUFFIX``.
 
-    Of what lies beside them, a .pth file keeps the names of the classes (``dataset_meta``), and nothing else.
+    A .pth file also keeps the names of the classes (``dataset_meta``); all else in the source is dropped.
 
     Args:
         source: A file or an address, ours or official.
@@ -215,7 +215,7 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
     if path.suffix not in ('.pth', '.safetensors'):
         raise UserError(f'{target}: name a file that ends in .pth or .safetensors')
     checkpoint = read_checkpoint(str(source))
-    # clone: a view would bring all that it is a view of, and safetensors takes no tensor that shares its memory
+    # clone: torch.save writes a view's whole base, and safetensors refuses tensors that share memory
     weights = {name: tensor.detach().cpu().contiguous().clone()
                for name, tensor in _converted(checkpoint['state_dict'], str(source)).items()}
     meta = checkpoint.get('meta')
@@ -239,9 +239,9 @@ def write_clean(source: str | Path, target: str | Path) -> Path:
 
 
 def _keys_by_name(names: Mapping[str, str | None], source: str, strip: str = '', add: str = '') -> dict[str, str]:
-    """Our name, less or more a prefix → the key in the file.
+    """Our name, without the prefix ``strip`` and with the prefix ``add`` → the key in the file.
 
-    A key that has no place stays as it is: no model of ours has a tensor of that name.
+    An unknown key stays as it is: no model of ours has a tensor of that name.
     """
     keys: dict[str, str] = {}
     for key, name in names.items():
@@ -257,7 +257,7 @@ def _modules(names: Iterable[str]) -> set[str]:
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str], source: str,
           leave_out: Collection[str], dry_run: bool) -> dict[str, Tensor]:
-    """Copies ``weights[keys[name]]`` into the model for every name but those to leave out, and says how many."""
+    """Copies ``weights[keys[name]]`` into the model for all names but ``leave_out``, and logs how many."""
     own = model.state_dict()
     wanted = {name: tensor for name, tensor in own.items() if name not in leave_out}
     given = {name: weights[key] for name, key in keys.items() if name not in leave_out}

@@ -1,7 +1,7 @@
-"""The official code's names of tensors turned into ours.
+"""Renames the official code's tensors to ours.
 
-Layouts: the official ImageNet classifier (bare names with ``head.``), a bare official backbone, an official
-detector or segmentor with the backbone under ``backbone.``, and all that this project writes, by mmpretrain,
+Known layouts: the official ImageNet classifier (bare names with ``head.``), a bare official backbone, an official
+detector or segmentor with the backbone under ``backbone.``, and the files that this project writes by mmpretrain,
 mmdet, mmsegmentation or timm.
 """
 import re
@@ -30,7 +30,7 @@ _MIXER_INHOMOGENEOUS = {
     'conv.conv1.1': 'spatial.bn',
     'conv.conv2.0': 'spatial.predict',
 }
-# The classifier's head: official, and as our timm models have it.
+# The classifier's head: official names, and those of our timm models.
 _HEADS = {'head.weight': 'head.fc.weight', 'head.bias': 'head.fc.bias',
           'head.fc.weight': 'head.fc.weight', 'head.fc.bias': 'head.fc.bias'}
 _BLOCK = re.compile(r'layers\.(\d)\.blocks\.(\d+)\.(.+)')
@@ -38,8 +38,8 @@ _MERGING = re.compile(r'layers\.(\d)\.downsample\.(.+)')
 _DENSE_NORM = re.compile(r'norm(\d)\.(.+)')
 OURS = re.compile(
     r'(patch_embed\.(proj|norm)|norms\.[a-z]+\d|stages\.\d\.(downsample\.(norm|reduction)|blocks\.\d+\.('
-    r'bn|norm_mixer|norm_mlp|mlp\.fc[12])))\.\w+|stages\.\d\.blocks\.\d+\.mixer\..+')  # whatever a mixer calls its own
-# Only official DWNet files have it, so only theirs are renamed: Swin and ConvNeXt have a norm0, too.
+    r'bn|norm_mixer|norm_mlp|mlp\.fc[12])))\.\w+|stages\.\d\.blocks\.\d+\.mixer\..+')  # a mixer may use any names
+# Only official DWNet files have this mark, and only they are renamed: Swin and ConvNeXt have a norm0, too.
 _OFFICIAL_MARK = '.attn2conv.'
 
 
@@ -48,7 +48,7 @@ def is_official(keys: Iterable[str]) -> bool:
 
 
 def _backbone_name(key: str, official: bool) -> str | None:
-    """Our name of a backbone key, or None if it has none."""
+    """Our name of a backbone's tensor, or None for an unknown key."""
     if OURS.fullmatch(key):
         return key
     if not official:
@@ -60,7 +60,7 @@ def _backbone_name(key: str, official: bool) -> str | None:
             module = (_MIXER | _MIXER_INHOMOGENEOUS).get(module)
             return f'stages.{stage}.blocks.{block}.mixer.{module}.{tensor}' if module else None
         return f'stages.{stage}.blocks.{block}.{rest}' if rest.startswith(('mlp.fc1.', 'mlp.fc2.', 'bn.')) else None
-    if match := _MERGING.fullmatch(key):  # official: at the end of a stage; here: at the start of the next
+    if match := _MERGING.fullmatch(key):  # official code: end of a stage; ours: start of the next stage
         return f'stages.{int(match[1]) + 1}.downsample.{match[2]}'
     if match := _DENSE_NORM.fullmatch(key):
         return f'norms.bn{match[1]}.{match[2]}'
@@ -70,7 +70,7 @@ def _backbone_name(key: str, official: bool) -> str | None:
 
 
 def official_name(name: str, inhomogeneous: bool) -> str:
-    """The official name behind one of ours: what the holder of an official file knows a tensor by."""
+    """The official name of a tensor, for messages to people who have an official file."""
     prefix, name = ('backbone.', name.removeprefix('backbone.')) if name.startswith('backbone.') else ('', name)
     if match := re.fullmatch(r'stages\.(\d)\.downsample\.(.+)', name):
         return f'{prefix}layers.{int(match[1]) - 1}.downsample.{match[2]}'
@@ -85,7 +85,7 @@ def official_name(name: str, inhomogeneous: bool) -> str:
 
 
 def our_names(keys: Iterable[str]) -> dict[str, str | None]:
-    """Each key of a file → our name, or None for a backbone key that has no place."""
+    """Each key of a file → our name, or None for an unknown key of the backbone."""
     keys = list(keys)
     official = is_official(keys)
     in_model = any(key.startswith('backbone.') for key in keys)
@@ -105,9 +105,9 @@ def our_names(keys: Iterable[str]) -> dict[str, str | None]:
 def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turns official names into ours; our own names pass unchanged.
 
-    A classifier (it has a ``head``) becomes the state dict of an mmpretrain ``ImageClassifier``,
-    ``backbone.…`` and ``head.fc.…``; a bare backbone stays bare; in a detector or segmentor the names
-    under ``backbone.`` change and the heads' names, which mmdet and mmseg have kept, stay.
+    A classifier (with a ``head``) becomes the state dict of an mmpretrain ``ImageClassifier``: ``backbone.…`` and
+    ``head.fc.…``. A bare backbone stays bare. In a detector or segmentor only the names under ``backbone.`` change;
+    mmdet and mmseg still use the heads' names.
 
     Args:
         state_dict: Names and tensors.
@@ -116,7 +116,7 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         A new dict with the same tensors.
 
     Raises:
-        KeyError: If a key has no place; the message lists all of them.
+        KeyError: If keys are unknown; the message lists all of them.
     """
     names = our_names(state_dict)
     if unknown := [key for key, name in names.items() if name is None]:
@@ -125,10 +125,10 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename_on_load(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Pre-hook of the backbone's ``load_state_dict``: official names below ``prefix`` become ours, in place.
+    """Pre-hook of the backbone's ``load_state_dict``: renames official tensors below ``prefix`` to ours, in place.
 
-    So any loader, be it a toolbox's own Runner, takes an official detector or segmentor. It cannot help with an
-    official classifier, whose names have no prefix: loaders do not show those to the backbone.
+    With the hook any loader, such as a toolbox's Runner, takes an official detector or segmentor. An official
+    classifier's names have no prefix, so loaders do not pass them to the backbone and the hook cannot help.
     """
     keys = [key for key in state_dict if key.startswith(prefix)]
     if is_official(keys):

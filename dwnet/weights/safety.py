@@ -1,14 +1,14 @@
-"""What a file of weights may hold: checkpoints of this stack load with PyTorch's ``weights_only`` kept on.
+"""What a file of weights may hold, so that checkpoints load with PyTorch's ``weights_only`` on.
 
-PyTorch refuses every pickled name that it does not know. mmengine's own checkpoints hold two kinds of
-those (mmengine#1655), the log history and the NumPy arrays in it; the official DWNet files hold their
-settings as a yacs node. They carry data and no code, so they are allowed, and nothing else is: a file
-cannot run code. What mmengine downloads is held to the same. They are allowed while a loader of ours or of mmengine
-reads a file, and to no other library.
+With ``weights_only`` PyTorch refuses every pickled name that is not on its list. mmengine's checkpoints hold two kinds
+of such names (mmengine#1655), the log history and the NumPy arrays in it; official DWNet files hold their settings as
+a yacs node. This module allows these types, which carry data and no code, and nothing else: a file cannot run code,
+and neither can a file that mmengine downloads. The types are allowed only while a loader of ours or of mmengine reads
+a file, and not for other libraries.
 
-``weights_only`` does not keep a file from crashing or choking Python: a tuple nested a million times overflows the
-stack when it is hashed, and a list of forty levels, each twice the level below, has no end when an error message
-prints it. :func:`check_pickle` finds these before anything is loaded, and :func:`check_file` what is damaged.
+``weights_only`` does not keep a file from crashing or stalling Python: hashing a tuple nested a million times
+overflows the stack, and printing a list of forty levels, each twice the level below, never ends.
+:func:`check_pickle` finds such files before anything is loaded, and :func:`check_file` finds damage.
 """
 import functools
 import hashlib
@@ -33,12 +33,12 @@ from mmengine.logging.history_buffer import HistoryBuffer
 
 
 def history_statistic(owner: type, name: str) -> Callable:
-    """Takes the place of ``getattr``, by which a log history refers to its statistics.
+    """Replaces ``getattr``, by which a pickled log history refers to its statistics.
 
-    The real ``getattr`` would open every attribute of every object to the file.
+    The real ``getattr`` would give the file every attribute of every object.
 
     Raises:
-        ValueError: If it is asked for anything but the four statistics.
+        ValueError: If the file asks for anything but the four statistics.
     """
     statistics = ('min', 'max', 'mean', 'current')
     if owner is not HistoryBuffer or name not in statistics:
@@ -47,7 +47,7 @@ def history_statistic(owner: type, name: str) -> Callable:
 
 
 class PlainDtype:
-    """Takes the place of ``numpy.dtype``, whose constructor and state would take anything."""
+    """Replaces ``numpy.dtype``, whose constructor and state accept anything."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code, self.order = str(code), '='
@@ -56,48 +56,48 @@ class PlainDtype:
         self.order = state[1]
 
     def resolve(self) -> np.dtype:
-        """The type itself.
+        """The NumPy dtype.
 
         Raises:
-            ValueError: If it is not a type of numbers or text.
+            ValueError: If the dtype is not one of numbers or text.
         """
         dtype = np.dtype(self.code)
         if dtype.kind not in 'biufcSU':
-            raise ValueError(f'the file holds an array of {dtype}, which is no plain data')
+            raise ValueError(f'the file holds an array of {dtype}; only numbers and text are allowed')
         return dtype.newbyteorder('<' if self.order == '<' else '>' if self.order == '>' else '=')
 
 
 class PlainArray(np.ndarray):
-    """An array from a file: numbers or text, never objects, whose pointers a file could make up."""
+    """An array from a file: numbers or text, never objects, because a file could forge their pointers."""
 
     def __new__(cls, *_: Any, **__: Any) -> 'PlainArray':
         raise ValueError('the file makes an array from scratch, which no checkpoint does')
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, raw = state
-        if not isinstance(raw, (bytes, bytearray)):  # bytes(10**11) would be that many zeros
+        if not isinstance(raw, (bytes, bytearray)):  # bytes(10**11) would allocate 100 GB
             raise ValueError(f'the file holds an array made of a {type(raw).__name__}')
         super().__setstate__((version, shape, dtype.resolve(), fortran, bytes(raw)))
 
     def __reduce__(self) -> str | tuple:
-        return np.asarray(self).__reduce__()  # saved again as what it is: a NumPy array
+        return np.asarray(self).__reduce__()  # saved again as a plain NumPy array
 
 
 def reconstruct_array(*_: Any) -> PlainArray:
-    """Takes the place of NumPy's ``_reconstruct``: the empty array that the state is then put into."""
+    """Replaces NumPy's ``_reconstruct``: returns the empty array that receives the state."""
     return np.ndarray.__new__(PlainArray, (0, ), np.int8)
 
 
 def reconstruct_scalar(dtype: PlainDtype, raw: bytes) -> np.generic:
-    """Takes the place of NumPy's ``scalar``."""
+    """Replaces NumPy's ``scalar``."""
     return np.frombuffer(raw, dtype.resolve(), 1)[0]
 
 
-# By the name in the file. NumPy 2 moved two functions; files written under NumPy 1 call them by the old name.
+# Our type, and its name in the file. NumPy 2 moved two functions; files written under NumPy 1 use the old names.
 _TYPES: list[tuple[Callable, str]] = [
     (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
     (history_statistic, 'builtins.getattr'),
-    (OrderedDict, 'yacs.config.CfgNode'),  # a dict with attributes; its content is all that is read
+    (OrderedDict, 'yacs.config.CfgNode'),  # a dict with attributes; only the content is read
     (PlainDtype, 'numpy.dtype'),
     (PlainArray, 'numpy.ndarray'),
     *((function, f'{module}.{name}') for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
@@ -107,10 +107,10 @@ _lock = threading.RLock()
 
 @contextmanager
 def checkpoint_types() -> Iterator[None]:
-    """Lets ``torch.load`` take what checkpoints hold beside tensors while the block lasts; also a decorator.
+    """Lets ``torch.load`` accept the types of checkpoints inside the block; also a decorator.
 
-    PyTorch has one list of safe names for the process: other threads see these names meanwhile, and blocks in
-    several threads wait for each other. What the user has put on the list is there again afterwards.
+    PyTorch has one list of safe names for the process: other threads see these names during the block, and blocks in
+    several threads wait for each other. Names that the user put on the list are restored afterwards.
     """
     with _lock:
         users = torch.serialization.get_safe_globals()
@@ -126,12 +126,12 @@ def checkpoint_types() -> Iterator[None]:
 
 
 def _name(known: Callable | tuple[Callable, str]) -> str:
-    """By which files call an entry of PyTorch's list."""
+    """The name that files use for an entry of PyTorch's list."""
     return known[1] if isinstance(known, tuple) else f'{known.__module__}.{known.__qualname__}'
 
 
-# Of what PyTorch lets a file call, that which checkpoints consist of, beside its dtypes and storages. The rest, such as
-# bytearray or torch.FloatTensor, would make gigabytes of a number.
+# The names that checkpoints need, beside dtypes and storages. PyTorch's list has more; some, such as bytearray and
+# torch.FloatTensor, turn one number into gigabytes.
 _PLAIN = {
     'collections.OrderedDict', 'collections.Counter', 'builtins.set', 'builtins.complex', '_codecs.encode',
     'torch.Size', 'torch.device', 'torch.nn.parameter.Parameter',
@@ -141,28 +141,28 @@ _PLAIN = {
 
 def _is_plain(name: str) -> bool:
     owner, _, last = name.rpartition('.')
-    allowed = map(_name, [*_TYPES, *torch.serialization.get_safe_globals()])  # here, and by the user
+    allowed = map(_name, [*_TYPES, *torch.serialization.get_safe_globals()])  # by this module and by the user
     return (name in _PLAIN or name in allowed
             or owner.split('.')[0] == 'torch' and (last.endswith('Storage') or isinstance(
                 getattr(torch, last, None), torch.dtype)))
 
 
 def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth: int = 100) -> None:
-    """Walks through the next pickle in a file and builds nothing but the graph of what would lie in what.
+    """Checks the next pickle in a file without unpickling: builds only the graph of which object holds which.
 
     Args:
-        file: The file; it is left behind the pickle.
+        file: The file, positioned at the pickle; afterwards it is positioned behind the pickle.
         deepest: How deep tuples may be nested.
-        most: How many tuples, lists, dicts and calls it may hold; ten times those of large checkpoints.
-        growth: How many times larger than the pickle its content may be, where each object counts in all its places.
+        most: How many tuples, lists, dicts and calls the pickle may hold; ten times those of large checkpoints.
+        growth: How many times larger than the pickle its content may be. An object counts in each of its places.
 
     Raises:
-        pickle.UnpicklingError: If it calls what no checkpoint does, or holds more than this.
+        pickle.UnpicklingError: If the pickle calls a function that no checkpoint calls, or exceeds a limit.
     """
     start, mark = file.tell(), object()
     stack: list = []
     memo: dict[int, object] = {}
-    containers: list[list] = []  # what is in each tuple, list, dict or call
+    containers: list[list] = []  # content of each tuple, list, dict or call
     depth: dict[int, int] = {}
     argument: Any
     for operation, argument, _ in pickletools.genops(file):
@@ -185,7 +185,7 @@ def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth
                 while (item := stack.pop()) is not mark:
                     taken.append(item)
             taken += [stack.pop() for kind in before if kind not in (pickletools.stackslice, pickletools.markobject)]
-            # other codecs than this one, by which bytes are written, can double what they get
+            # pickles write bytes by the codec latin1; other codecs can double their input
             if name == 'REDUCE' and taken[1] == '_codecs.encode' and (taken[0] or [''])[0] != 'latin1':
                 raise pickle.UnpicklingError('it encodes text as no checkpoint does')
             if name in ('APPEND', 'APPENDS', 'SETITEM', 'SETITEMS', 'BUILD') and isinstance(taken[-1], list):
@@ -211,18 +211,18 @@ def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth
 
 
 def check_file(path: str) -> None:
-    """Finds damage that loading would not: no reader of PyTorch or safetensors compares a checksum.
+    """Finds damage that loading does not find: neither PyTorch nor safetensors compares a checksum.
 
     Raises:
-        Exception: Of whatever kind; the message says what is wrong.
+        Exception: Of any kind; the message says what is wrong.
     """
     if path.endswith('.safetensors'):
         metadata, header, tensors = _split(Path(path).read_bytes())
         if 'sha256' in metadata and metadata['sha256'] != _digest(header, tensors):
-            raise ValueError('its SHA-256 is not the one that it holds of itself; fetch it again')
+            raise ValueError('its SHA-256 differs from the one in its header; fetch it again')
     else:
         with open(path, 'rb') as file:
-            if file.read(4) == b'PK\3\4':  # by which PyTorch knows its zip files
+            if file.read(4) == b'PK\3\4':  # PyTorch recognises zip files by these bytes
                 _check_archive(path)
             else:  # older than PyTorch 1.6: magic number, version, system, content, names of storages
                 file.seek(0)
@@ -231,7 +231,7 @@ def check_file(path: str) -> None:
 
 
 def _split(content: bytes) -> tuple[dict[str, str], dict[str, Any], memoryview]:
-    """A safetensors file as what is said of it, what is said of each tensor, and the tensors."""
+    """Splits a safetensors file into the metadata, the header of each tensor, and the tensors."""
     start = 8 + int.from_bytes(content[:8], 'little')
     header = json.loads(content[8:start])
     return header.pop('__metadata__', {}), header, memoryview(content)[start:]
@@ -242,7 +242,7 @@ def _digest(header: dict[str, Any], tensors: memoryview) -> str:
 
 
 def with_digest(content: bytes) -> bytes:
-    """The same safetensors file with its SHA-256 in its header, where no renaming loses it."""
+    """Adds the SHA-256 to the header of a safetensors file, where renaming the file does not lose it."""
     _, header, tensors = _split(content)
     metadata = dict(format='pt', sha256=_digest(header, tensors))
     text = json.dumps(dict(__metadata__=metadata, **header)).encode()
@@ -265,11 +265,11 @@ def _check_archive(path: str) -> None:
 
 
 def serve_mmengine() -> None:
-    """Makes mmengine's own loaders read what checkpoints hold, and run no code from downloads.
+    """Lets mmengine's loaders read checkpoints safely, from files and from addresses.
 
-    Else mmengine cannot read its own checkpoints on a current PyTorch (mmengine#1655). Files go through the registry of
-    its ``CheckpointLoader``; addresses, model-zoo names included, through one function, which is PyTorch's, and
-    PyTorch's lets a downloaded file run code unless it is told otherwise.
+    Without this mmengine cannot read its own checkpoints on a current PyTorch (mmengine#1655). Files go through the
+    registry of mmengine's ``CheckpointLoader``. Addresses, model-zoo names included, go through one PyTorch function,
+    which by default lets a downloaded file run code.
     """
     loaders = mmengine.runner.checkpoint
     loaders.CheckpointLoader.register_scheme('', checkpoint_types()(loaders.load_from_local), force=True)

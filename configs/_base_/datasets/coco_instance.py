@@ -1,4 +1,4 @@
-"""COCO with masks, trained at many scales: half the time whole images, half the time crops."""
+"""COCO with masks, multi-scale training: half of the time whole images, half of the time crops."""
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 _scales = [(short, 1333) for short in range(480, 801, 32)]
 train_pipeline = [
@@ -24,6 +24,6 @@ train_pipeline = [
         ]),
     dict(type='PackDetInputs'),
 ]
-# a last batch of one image would stop BatchNorm
+# BatchNorm cannot train on a last batch of one image
 train_dataloader = dict(
     batch_sampler=dict(drop_last=True), dataset=dict(pipeline=train_pipeline))

@@ -1,4 +1,4 @@
-"""Single digits on photographs, 64×64, in one folder a class; made when they are first used."""
+"""Single digits on photographs, 64×64, in a folder for each class; made at the first use."""
 _data = dict(type='CustomDataset', data_root='data/digits')
 _loader = dict(batch_size=64, num_workers=2, persistent_workers=True)
 train_dataloader = dict(

@@ -1,4 +1,4 @@
-"""Scenes of several digits, 128×128, as COCO with instance masks; made when they are first used."""
+"""Scenes of several digits, 128×128, as COCO with instance masks; made at the first use."""
 _data = dict(
     type='CocoDataset',
     data_root='data/digits',

@@ -1,4 +1,4 @@
-"""Scenes of several digits, 128×128, each pixel labelled ground or digit; made when they are first used."""
+"""Scenes of several digits, 128×128, each pixel labelled as ground or a digit; made at the first use."""
 _data = dict(
     type='BaseSegDataset',
     data_root='data/digits',

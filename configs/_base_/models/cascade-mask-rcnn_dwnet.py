@@ -3,7 +3,7 @@ _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 
 
 def _box_head(*stds):
-    """A box head whose regression targets are divided by ``stds``, narrower from stage to stage."""
+    """A box head; ``stds`` divide the regression targets, and shrink from stage to stage."""
     return dict(
         type='ConvFCBBoxHead',
         num_shared_convs=4,
@@ -22,7 +22,7 @@ def _box_head(*stds):
 
 
 model = dict(
-    _scope_='mmdet',  # for mmengine.hub.get_model, which sets that of this package
+    _scope_='mmdet',  # mmengine.hub.get_model would set this package's scope
     backbone=dict(
         _delete_=True,
         type='dwnet.DWNet',

@@ -1,6 +1,6 @@
 """DWNet with a linear head: LayerNorm, mean over the positions, Linear."""
 model = dict(
-    _scope_='mmpretrain',  # for mmengine.hub.get_model, which sets that of this package
+    _scope_='mmpretrain',  # mmengine.hub.get_model would set this package's scope
     type='ImageClassifier',
     data_preprocessor=dict(
         num_classes=1000,

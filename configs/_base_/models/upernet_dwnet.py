@@ -1,7 +1,7 @@
 """UperNet with an auxiliary FCN head, as in the published ADE20K runs."""
 _base_ = 'mmseg::_base_/models/upernet_swin.py'
 model = dict(
-    _scope_='mmseg',  # for mmengine.hub.get_model, which sets that of this package
+    _scope_='mmseg',  # mmengine.hub.get_model would set this package's scope
     data_preprocessor=dict(size=(512, 512)),
     backbone=dict(
         _delete_=True,

@@ -5,7 +5,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, weight_decay=.01, betas=(.9, .999)),
     paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.))))
-# Both count from 0 and multiply. mmengine's last step is end - 1, the official code's is end.
+# Both schedules start at 0, and their factors multiply. mmengine's last step is end - 1, the official code's is end.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1501),
     dict(type='PolyLR', eta_min=0., power=1., by_epoch=False, begin=0, end=160001),

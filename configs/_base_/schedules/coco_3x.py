@@ -1,7 +1,7 @@
 """36 epochs of AdamW at a total batch of 16, mixed precision; no weight decay on norms' parameters.
 
-As in the official runs, that means parameters with 'norm' in their name: the BatchNorms inside the
-blocks, called 'bn', keep their decay.
+As in the official runs, only parameters with 'norm' in their name count as norms' parameters: the BatchNorms
+inside the blocks, called 'bn', keep the decay.
 """
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=36, val_interval=1)
 val_cfg = dict(type='ValLoop')

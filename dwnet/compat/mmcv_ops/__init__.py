@@ -1,15 +1,15 @@
-"""A stand-in for ``mmcv._ext``, mmcv's compiled operators, made of PyTorch's and torchvision's operators.
+"""A stand-in for ``mmcv._ext``, mmcv's compiled operators, built on PyTorch's and torchvision's operators.
 
-mmdet and mmseg import ``mmcv.ops`` whether they use it or not, and mmcv ships no compiled operators for
-a current PyTorch (mmcv#3310, #3319, #3329, mmdetection#12426). With the stand-in they import, and what
-their stock configs need runs, on any device and with gradients; docs/mmcv_operators.md lists it.
+mmdet and mmseg always import ``mmcv.ops``, and mmcv ships no compiled operators for a current PyTorch (mmcv#3310,
+#3319, #3329, mmdetection#12426). The stand-in makes the import work and runs the operators of their stock configs, on
+any device and with gradients; docs/mmcv_operators.md lists them.
 
-Where mmcv is compiled the stand-in does nothing: :mod:`dwnet.compat.stand_ins` finds it last.
+A compiled mmcv wins: :mod:`dwnet.compat.stand_ins` puts the stand-in's finder last.
 
-===========  ==================================================================
-``ext``      what is imported as ``mmcv._ext``, and torchvision with it, when ``mmcv.ops`` is
-``hook``     the finder in every Python process, where the user asks for it
-===========  ==================================================================
+===========  =======================================================================
+``ext``      imported as ``mmcv._ext``, together with torchvision, by ``mmcv.ops``
+``hook``     makes the stand-ins available in every Python process, if the user asks
+===========  =======================================================================
 """
 import importlib.util
 

@@ -1,9 +1,9 @@
-"""``python -m dwnet hook on``: the stand-ins in every process of this Python, whether it imports dwnet or not.
+"""``python -m dwnet hook on``: the stand-ins in every process of this Python, also where nothing imports dwnet.
 
-So the toolboxes' own tools run with mmcv-lite: they import ``mmcv.ops`` before a config could bring dwnet in. The
-hook is one line in ``site-packages``, which Python runs when it starts. It does what
-:func:`dwnet.compat.stand_ins.install` does, without importing dwnet: the finder stands last, so a compiled mmcv wins,
-and finds nothing once dwnet is gone.
+With the hook the toolboxes' own tools run with mmcv-lite: they import ``mmcv.ops`` before a config can import dwnet.
+The hook is one line in ``site-packages``, which Python runs at its start. The line does what
+:func:`dwnet.compat.stand_ins.install` does, without importing dwnet: the finder is last, so a compiled mmcv wins. The
+finder finds nothing once dwnet is uninstalled.
 """
 import sysconfig
 from pathlib import Path
@@ -31,27 +31,27 @@ def is_on() -> bool:
 
 
 def is_current() -> bool:
-    """Whether the file holds this version's line."""
+    """Whether the hook's file holds this version's line."""
     return is_on() and place().read_text() == LINE
 
 
 def turn_on() -> None:
-    """Writes the file.
+    """Writes the hook's file.
 
     Raises:
-        UserError: If site-packages cannot be written to.
+        UserError: If site-packages is not writable.
     """
     try:
         place().write_text(LINE)
     except OSError as error:
-        raise UserError(f'{place()} cannot be written: {error.strerror}; take a virtual environment') from error
+        raise UserError(f'{place()} cannot be written: {error.strerror}; use a virtual environment') from error
 
 
 def turn_off() -> None:
-    """Removes the file.
+    """Removes the hook's file.
 
     Raises:
-        UserError: If site-packages cannot be written to.
+        UserError: If site-packages is not writable.
     """
     try:
         place().unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def turn_off() -> None:
 
 
 def state() -> str:
-    """On or off, for people."""
+    """On or off, as a sentence for people."""
     if not is_on():
         return 'off: only processes that import dwnet have the operators'
     return f'on: every process of this Python has the operators ({place()})'

@@ -1,8 +1,8 @@
-"""Several processes that train together.
+"""Distributed training.
 
 =================  =======================================================
-``process_group``  how they find each other, with or without a GPU
-``peer_liveness``  the end of a process when another one is gone
-``sharding``       where gradients and moments lie, and FSDP
+``process_group``  how the processes find each other, with or without GPUs
+``peer_liveness``  ends a process when another process is gone
+``sharding``       memory layout of gradients and optimiser state, and FSDP
 =================  =======================================================
 """

@@ -1,9 +1,9 @@
-"""Ends a process when another one of the same training, or the way to it, is gone.
+"""Ends a process when another process of the same training dies or cannot be reached.
 
-A collective operation cannot tell a dead machine from a slow one, so it waits for many minutes, as it must: the others
-wait as long while rank 0 computes box AP or writes to a slow disk. Here each process holds a connection to rank 0 on
-which nothing is said. The kernel of a living machine confirms it, however busy the process is; when it does not for
-``LIMIT`` seconds, or the process dies, this one ends with a line that says so, and its launcher can act.
+A collective operation cannot tell a dead machine from a slow one, so its timeout must be many minutes: all ranks wait
+that long while rank 0 computes box AP or writes to a slow disk. Here each process keeps an idle connection to rank 0.
+The kernel of a living machine answers keep-alive probes, however busy the process is. If no answer comes for ``LIMIT``
+seconds, or the other process dies, this process ends with an error message, and the launcher can act.
 """
 import atexit
 import os
@@ -21,13 +21,13 @@ from mmengine.dist import broadcast, get_dist_info
 from dwnet.errors import UserError
 
 LIMIT = 45  # seconds
-_GRACE = 5  # for this process's own error, or its launcher, to come first
+_GRACE = 5  # seconds for this process's own error, or the launcher, to come first
 _GREETING = struct.Struct('!QI')  # token, rank
 _FAREWELL = b'.'
 
 
 def watch_others() -> None:
-    """Starts the watch; every process of the group has to call it.
+    """Starts the watch; every process of the group must call this function.
 
     Raises:
         UserError: If rank 0 cannot listen, or cannot be reached.
@@ -36,12 +36,12 @@ def watch_others() -> None:
     if world_size == 1:
         return
     server = _listen(world_size) if rank == 0 else None
-    # the token: a stranger who finds the port can neither join nor, by leaving, end the training
+    # without the token a stranger who finds the port could join, and end the training by leaving
     key = torch.tensor([server.getsockname()[1], secrets.randbits(62)] if server else [0, 0])
     broadcast(key)
     port, token = key.tolist()
     if not port:
-        raise UserError('rank 0 can open no port on which the other processes watch it: all are taken, or forbidden')
+        raise UserError('rank 0 can open no port for the other processes to watch it: all are taken or forbidden')
     others: dict[socket.socket, str] = {}
     if server is None:
         connection = _connect(os.environ['MASTER_ADDR'], port)
@@ -52,7 +52,7 @@ def watch_others() -> None:
 
 
 def _listen(backlog: int) -> socket.socket | None:
-    """A server on a free port of all networks, of both versions of IP where there are two; None if there is none."""
+    """A server on a free port of all networks, with IPv4 and IPv6 where available; None if no port is free."""
     both = socket.has_dualstack_ipv6()
     try:
         return socket.create_server(('', 0), family=socket.AF_INET6 if both else socket.AF_INET, backlog=backlog,
@@ -65,8 +65,8 @@ def _connect(master: str, port: int) -> socket.socket:
     try:
         return socket.create_connection((master, port), timeout=LIMIT)
     except OSError as error:
-        raise UserError(f'rank 0 ({master}) cannot be reached on port {port} ({error}), on which the processes watch '
-                        'each other: the machines of a training have to let each other in on all ports') from error
+        raise UserError(f'rank 0 ({master}) cannot be reached on port {port} ({error}), where the processes watch each '
+                        'other; open all ports between the machines of a training') from error
 
 
 def _watch(others: dict[socket.socket, str], server: socket.socket | None, token: int, count: int) -> None:
@@ -86,7 +86,7 @@ def _watch(others: dict[socket.socket, str], server: socket.socket | None, token
                          'down')
                 if not word:
                     _end(f'{others[key.fileobj]} has died; its own messages may say why')
-                selector.unregister(key.fileobj)  # it has ended as it should
+                selector.unregister(key.fileobj)  # the other process has ended as it should
 
 
 def _accept(others: dict[socket.socket, str], server: socket.socket, token: int, count: int) -> None:
@@ -107,7 +107,7 @@ def _keep_alive(connection: socket.socket) -> None:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (('TCP_KEEPIDLE', LIMIT // 3), ('TCP_KEEPINTVL', LIMIT // 9), ('TCP_KEEPCNT', 6)):
-        if hasattr(socket, option):  # macOS and Windows lack some; their own limits hold
+        if hasattr(socket, option):  # macOS and Windows lack some; the system's limits hold
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
@@ -118,10 +118,10 @@ def _end(reason: str) -> None:
 
 
 def _say_farewell(others: dict[socket.socket, str]) -> None:
-    """At the end of this process, unless an error is its cause, which the interpreter leaves in ``sys.last_value``."""
+    """Says at the end of this process that no error is the cause; the interpreter puts errors in ``sys.last_value``."""
     if not hasattr(sys, 'last_value'):
         for connection in others:
             try:
                 connection.sendall(_FAREWELL)
-            except OSError:  # the other has ended before
+            except OSError:  # the other process has ended already
                 continue

@@ -1,4 +1,4 @@
-"""The processes of one training: who they are, by their launcher's variables, and how they reach each other."""
+"""The process group of a training: ranks from the launcher's environment variables, and the network between them."""
 import ctypes
 import datetime
 import functools
@@ -17,7 +17,7 @@ import torch.distributed
 from dwnet.config_names import script
 from dwnet.errors import UserError
 
-# What torchrun sets → the same by other launchers.
+# torchrun's variable → the same variable of another launcher.
 _VARIABLES = {
     'pytorch': {},
     'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
@@ -27,32 +27,32 @@ _VARIABLES = {
 
 
 def started_by() -> str:
-    """The launcher that can be told from the environment; Slurm's variables are there without srun, too."""
+    """The launcher, as far as the environment tells: Slurm's variables do not count, being set without srun, too."""
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         return 'pytorch'
-    # clouds set it for a single process, too, which needs no launcher
+    # clouds set the size for a single process, too, which needs no launcher
     return 'mpi' if int(os.environ.get('OMPI_COMM_WORLD_SIZE', 1)) > 1 else 'none'
 
 
 def world_size(launcher: str) -> int:
-    """How many processes the launcher has started, before they have joined."""
+    """How many processes the launcher has started; works before the process group exists."""
     name = _VARIABLES.get(launcher, {}).get('WORLD_SIZE', 'WORLD_SIZE')
     return 1 if launcher == 'none' else int(os.environ.get(name, 1))
 
 
 def is_first(launcher: str) -> bool:
-    """Whether this is the process that speaks for all, before they have joined."""
+    """Whether this process has rank 0; works before the process group exists."""
     return launcher == 'none' or os.environ.get(_VARIABLES.get(launcher, {}).get('RANK', 'RANK'), '0') == '0'
 
 
 def set_environment(launcher: str) -> None:
-    """Turns the variables of any launcher into those of torchrun: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and others.
+    """Sets torchrun's variables from those of the launcher: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and others.
 
     Args:
-        launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``: who started this process.
+        launcher: ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``, which started this process.
 
     Raises:
-        UserError: If the launcher's variables are not there, or name a first machine that the others cannot reach.
+        UserError: If the launcher's variables are missing.
     """
     env, names = os.environ, _VARIABLES[launcher]
     for name, source in names.items():
@@ -71,7 +71,7 @@ def set_environment(launcher: str) -> None:
 
 
 def _set_alone() -> None:
-    """A single process is its own master, whatever the launcher does not say."""
+    """Makes a single process its own master, where the launcher sets no address."""
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = server.getsockname()[1]
     for name, value in dict(RANK=0, LOCAL_RANK=0, MASTER_ADDR='127.0.0.1', MASTER_PORT=port).items():
@@ -80,27 +80,28 @@ def _set_alone() -> None:
 
 def _set_slurm_master() -> None:
     env = os.environ
-    if 'MASTER_ADDR' not in env:  # the first of the job's machines
+    if 'MASTER_ADDR' not in env:  # take the first machine of the job
         nodes = env.get('SLURM_STEP_NODELIST') or env.get('SLURM_NODELIST', '')
         try:
             names = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True).stdout
         except FileNotFoundError as error:
             raise UserError('scontrol, which names the machines of the job, is missing: set MASTER_ADDR') from error
         env['MASTER_ADDR'] = next(iter(names.split()), '127.0.0.1')
-    # so that two jobs on one machine do not meet; below the ports that the kernel hands out
+    # a different port for each job on a machine, below the ports that the kernel hands out
     job, step = (int(env.get(name, 0)) for name in ('SLURM_JOB_ID', 'SLURM_STEP_ID'))
     env.setdefault('MASTER_PORT', str(20000 + (job * 10 + step) % 10000))
 
 
 def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
-    """Makes this process one of the group, on its GPU, or over gloo where there is none.
+    """Joins the process group, on this process's GPU, or over gloo if there is no GPU.
 
-    mmengine's ``init_dist`` needs a GPU, and PyTorch's own meeting place keeps, after a restart, the addresses of the
-    processes that have died: whoever reads them before they are written anew cannot connect, or waits.
+    Replaces mmengine's ``init_dist``, which needs a GPU. After a restart PyTorch's own store still holds the addresses
+    of dead processes: a process that reads an old address cannot connect, or waits. So each restart has its own prefix.
 
     Args:
-        backend: Of GPUs; from ``env_cfg.dist_cfg``, as all.
-        timeout: Seconds that a collective operation waits for the others; 600 with NCCL, 1800 with gloo.
+        backend: Backend for GPUs. All arguments come from ``env_cfg.dist_cfg``.
+        timeout: Seconds that a collective operation waits for the other processes; by default 600 with NCCL, 1800 with
+            gloo.
 
     Raises:
         UserError: If there are more processes than GPUs, or the first machine cannot be reached.
@@ -110,7 +111,7 @@ def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
     if gpus == 0:
         backend = 'gloo'
         _choose_interface()
-    elif gpus == 1 < here and 'TORCHELASTIC_RUN_ID' not in env:  # Slurm and mpirun can give each process its own
+    elif gpus == 1 < here and 'TORCHELASTIC_RUN_ID' not in env:  # Slurm and mpirun can show each process one GPU
         env['LOCAL_RANK'] = '0'
         torch.cuda.set_device(0)
     elif here > gpus:
@@ -119,7 +120,7 @@ def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
     else:
         torch.cuda.set_device(int(env['LOCAL_RANK']))
     rank, world_size = int(env['RANK']), int(env['WORLD_SIZE'])
-    hosted = env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'  # by torchrun
+    hosted = env.get('TORCHELASTIC_USE_AGENT_STORE') == 'True'  # torchrun runs the store
     store = torch.distributed.TCPStore(env['MASTER_ADDR'], int(env['MASTER_PORT']), world_size,
                                        is_master=rank == 0 and not hosted, wait_for_workers=False)
     store = torch.distributed.PrefixStore(f"attempt{env.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
@@ -128,11 +129,11 @@ def join(backend: str = 'nccl', timeout: float | None = None, **_) -> None:
 
 
 def end_with_parent() -> None:
-    """Has the kernel end what is left behind by a death that nobody can catch.
+    """Asks Linux to end orphaned processes, which could wait for each other for ever.
 
-    This process gets a SIGTERM if its launcher dies; the data workers that it forks are killed with it. Left to
-    themselves they can wait for each other for ever. Workers that are spawned, or forked by a server, look after their
-    parent themselves, as PyTorch has them do. On other systems than Linux, nothing is done.
+    If the launcher dies, the kernel sends SIGTERM to this process; if this process dies, the kernel kills the data
+    workers that this process forked. Workers that are spawned, or forked by a server, watch their parent in PyTorch's
+    code. Other systems than Linux have no such request.
     """
     if sys.platform == 'linux':
         at_death_of_parent = functools.partial(ctypes.CDLL(None).prctl, 1)  # PR_SET_PDEATHSIG
@@ -141,16 +142,15 @@ def end_with_parent() -> None:
 
 
 def _choose_interface() -> None:
-    """Has gloo talk over the network that leads to the first machine.
+    """Makes gloo use the network interface that leads to the first machine.
 
-    By itself it takes the one to which this machine's name resolves: on Debian that is 127.0.1.1, which no other
-    machine can reach.
+    By default gloo uses the address of this machine's name: on Debian 127.0.1.1, which no other machine can reach.
     """
     master, port = os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT'])
     try:
         family, *_, address = socket.getaddrinfo(master, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(address)  # sends nothing: the kernel looks up the way
+            probe.connect(address)  # sends nothing: the kernel only looks up the route
             own = probe.getsockname()[0]
     except OSError as error:
         raise UserError(f'MASTER_ADDR={master} cannot be reached from {socket.gethostname()}: {error}') from error
@@ -158,21 +158,21 @@ def _choose_interface() -> None:
     if (ipaddress.ip_address(own).is_loopback
             and os.environ.get('LOCAL_WORLD_SIZE', world_size) != world_size):
         raise UserError(f'MASTER_ADDR={master} is {socket.gethostname()} itself, by an address ({own}) that no '
-                        'other machine can reach: give the address that it has in the network')
+                        'other machine can reach; set MASTER_ADDR to its address in the network')
     name = _interface_of_ipv6(own) if family == socket.AF_INET6 else _interface_of_ipv4(own)
     if name is not None:
         os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
 
 
 def _interface_of_ipv4(address: str) -> str | None:
-    if sys.platform != 'linux':  # no other system answers this request; GLOO_SOCKET_IFNAME can be set by hand
+    if sys.platform != 'linux':  # only Linux answers the request below; users can set GLOO_SOCKET_IFNAME
         return None
-    import fcntl  # here, since Windows has none
+    import fcntl  # not on Windows
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:
                 found = fcntl.ioctl(probe, 0x8915, struct.pack('256s', name.encode()))  # SIOCGIFADDR
-            except OSError:  # it has no address
+            except OSError:  # the interface has no address
                 continue
             if socket.inet_ntoa(found[20:24]) == address:
                 return name
@@ -180,7 +180,7 @@ def _interface_of_ipv4(address: str) -> str | None:
 
 
 def _interface_of_ipv6(address: str) -> str | None:
-    """By Linux's table of addresses, a line each: 32 hexadecimal digits, four numbers, the interface."""
+    """Searches Linux's table of addresses; each line has 32 hexadecimal digits, four numbers and the interface."""
     table, packed = Path('/proc/net/if_inet6'), ipaddress.ip_address(address.partition('%')[0]).packed
     lines = table.read_text().splitlines() if table.is_file() else []
     return next((line.split()[-1] for line in lines if bytes.fromhex(line.split()[0]) == packed), None)

@@ -17,11 +17,11 @@ from dwnet.models.dwnet import Block, SwinBlock
 
 
 def lay_gradients_like_weights(model: nn.Module) -> None:
-    """Gives each gradient the strides of its parameter where the two may differ in dimensions of size 1 alone.
+    """Gives each gradient the strides of its parameter if they differ only in dimensions of size 1.
 
-    Such a dimension, of a 1×1 or a depth-wise kernel, can have any stride, and the backward pass chooses another one
-    than the parameter has. DistributedDataParallel takes that for another layout, warns of it, and copies value by
-    value (pytorch/pytorch#47163); fused optimisers refuse it on GPUs (pytorch/pytorch#106951).
+    A dimension of size 1, as in 1×1 and depth-wise kernels, can have any stride, and the backward pass chooses another
+    stride than the parameter has. DistributedDataParallel then warns of another layout and copies value by value
+    (pytorch/pytorch#47163); fused optimisers refuse such gradients on GPUs (pytorch/pytorch#106951).
     """
     for parameter in model.parameters():
         if parameter.requires_grad and 1 in parameter.shape:
@@ -29,28 +29,28 @@ def lay_gradients_like_weights(model: nn.Module) -> None:
 
 
 def _laid_out(stride: tuple[int, ...], gradient: Tensor) -> Tensor:
-    """A view of ``gradient`` with these strides, if they mean the same layout; else AccumulateGrad lays it out anew."""
+    """A view of ``gradient`` with ``stride`` if the layout is the same; else AccumulateGrad copies to the layout."""
     same = all(size == 1 or own == other for size, own, other in zip(gradient.shape, gradient.stride(), stride))
     return gradient.as_strided(gradient.shape, stride) if same else gradient
 
 
 def keep_form(optimizer: torch.optim.Optimizer, state: dict) -> dict | None:
-    """Lets the config, not the checkpoint that is loaded, say whether the optimiser steps fused.
+    """Takes ``fused`` and ``foreach`` from the config, not from the checkpoint that is loaded.
 
-    A checkpoint of an unfused run holds ``fused=None``. With it, the steps would be unfused, and the loss scale of
-    AmpOptimWrapper, which treats an optimiser as it was built, would end the first step with an error.
+    A checkpoint of an unfused run holds ``fused=None``. Loading ``fused=None`` would make the steps unfused; the loss
+    scale of AmpOptimWrapper, which still expects a fused optimiser, would then fail in the first step.
     """
     groups, loaded = optimizer.param_groups, state['param_groups']
-    if len(groups) != len(loaded):  # load_state_dict says so
+    if len(groups) != len(loaded):  # load_state_dict raises the error
         return None
     forms = [{key: group[key] for key in ('fused', 'foreach') if key in group} for group in groups]
     return {**state, 'param_groups': [{**group, **form} for group, form in zip(loaded, forms)]}
 
 
 def lay_state_like_weights(optimizer: torch.optim.Optimizer) -> None:
-    """The same for the state of an optimiser that was loaded: a training may go on in another layout than it began.
+    """Gives the loaded state of an optimiser the strides of its parameters.
 
-    A fused optimiser reads the values of both in the order of memory.
+    A training may resume in another memory format, and a fused optimiser reads parameters and state in memory order.
     """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():

@@ -1,11 +1,11 @@
-"""What is done at a point of a training or test, for mmengine's Runner to call.
+"""Hooks for mmengine's Runner.
 
-==================  ==================================================================
-``preemption``      SIGTERM: the training is saved where it is, then ends
-``non_finite``      steps that would ruin the weights are left out
-``data_stall``      how long a training waits for its data
-``progress``        a bar with the time left
-``early_stopping``  an end when validations no longer get better, also across a resume
-``speed``           deployment, bfloat16, compilation of the backbone
-==================  ==================================================================
+==================  ============================================================
+``preemption``      saves the training at SIGTERM, then ends it
+``non_finite``      skips steps whose loss or gradients are not finite
+``data_stall``      measures how long a training waits for its data
+``progress``        draws a progress bar with the time left
+``early_stopping``  mmengine's early stopping, which a resume does not reset
+``speed``           deployment, bfloat16, and compilation of the backbone
+==================  ============================================================
 """

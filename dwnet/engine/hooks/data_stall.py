@@ -1,6 +1,6 @@
-"""How long a training waits for its data, and what to do about it.
+"""Measures how long a training waits for its data, and says what may help.
 
-A slow disk, few workers or large images make a GPU idle, and nobody sees it (mmpretrain#1927, #1824).
+A slow disk, too few workers or large images leave a GPU idle unnoticed (mmpretrain#1927, #1824).
 """
 import os
 import time
@@ -14,13 +14,13 @@ from mmengine.runner import Runner
 
 
 class Waiting:
-    """Adds up the seconds in which a training loop waits for batches.
+    """Sums the seconds in which a training loop waits for batches.
 
-    The very first batch does not count: it waits for the workers to start.
+    The first batch does not count, since the workers are starting.
 
     Attributes:
-        seconds: Spent waiting.
-        batches: Waited for.
+        seconds: Time spent waiting.
+        batches: Number of batches waited for.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Waiting:
         self._begun = False
 
     def during(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """The same batches."""
+        """Yields the batches, and counts the waiting time."""
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
@@ -45,13 +45,13 @@ class Waiting:
 
 @HOOKS.register_module()
 class WaitingHook(Hook):
-    """Says once, when a training waits for its data for a large share of its time, what may help; and at the end.
+    """Warns once, with advice, if a training waits for data for a large share of the time; logs the share at the end.
 
     Time in validation and in writing checkpoints does not count.
 
     Args:
-        share: So much of the time is worth a remark.
-        after: Batches to look at before.
+        share: Share of the time from which the hook warns.
+        after: Number of batches to measure before the warning.
     """
 
     def __init__(self, share: float = .2, after: int = 50) -> None:
@@ -64,7 +64,7 @@ class WaitingHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         waiting = getattr(runner.train_loop, 'waiting', None)
-        if waiting is None or not waiting.batches:  # the first step, too, is slower than others
+        if waiting is None or not waiting.batches:  # skip the first step, which is slower
             return
         self._busy += time.perf_counter() - self._start
         if not self._said and waiting.batches >= self.after:
@@ -85,9 +85,9 @@ class WaitingHook(Hook):
 
 
 def advice(runner: Runner) -> str:
-    """What may help, the likeliest first."""
+    """Settings that may shorten the waiting, the likeliest first."""
     workers = runner.train_dataloader.num_workers
-    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))  # of this process
+    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get('LOCAL_WORLD_SIZE', 1)))  # for this process
     tips = []
     if workers < cores:
         tips.append(f'more workers (train_dataloader.num_workers={cores}, now {workers})')
@@ -96,4 +96,4 @@ def advice(runner: Runner) -> str:
     threads = runner.cfg.get('env_cfg', {}).get('mp_cfg', {}).get('opencv_num_threads', 0)
     if workers and threads:
         tips.append(f'env_cfg.mp_cfg.opencv_num_threads=0 (now {threads}: the workers compete)')
-    return ', '.join([*tips, 'images on disk that are not much larger than the training takes them', 'a local disk'])
+    return ', '.join([*tips, 'images on disk not much larger than the input size', 'a local disk'])

@@ -1,4 +1,4 @@
-"""mmengine's early stopping, with its count kept in checkpoints: a resumed training stops where it would have."""
+"""mmengine's early stopping with its state in checkpoints, so that a resumed training stops at the same epoch."""
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class ResumableEarlyStoppingHook(EarlyStoppingHook):
-    """Ends the training when so many validations in a row were no better than the best one."""
+    """Ends the training after ``patience`` validations in a row without a better score."""
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint['early_stopping'] = dict(best_score=float(self.best_score), wait_count=self.wait_count)

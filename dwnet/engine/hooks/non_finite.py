@@ -1,4 +1,4 @@
-"""Steps that would ruin the weights are left out, on all processes together."""
+"""Skips training steps whose loss or gradients are not finite, on all processes together."""
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,35 +22,35 @@ from .preemption import PreemptionHook
 
 
 class _Step(NamedTuple):
-    """A step whose flags have been agreed on and not yet looked at."""
+    """A step whose flags the processes have agreed on, and which the host has not read yet."""
     number: int
     batch: Any
     flags: Tensor  # on the host: not finite; SIGTERM
-    copied: torch.cuda.Event | None  # when they are there
+    copied: torch.cuda.Event | None  # recorded after the copy of the flags
 
 
 @HOOKS.register_module()
 class GuardHook(Hook):
-    """Skips the optimiser's step where the loss or the gradients' norm is not finite on any process.
+    """Skips the optimiser's step if the loss or the gradients' norm is not finite on any process.
 
-    The gradients are taken away before the optimiser looks at them, so neither weights nor moments move, and the
-    buffers, which a forward pass has changed by then, such as BatchNorm's statistics, are put back. What float16's
-    loss scale skips while the loss is finite is its business and not counted.
+    The optimiser does not see the gradients, so weights and moments stay as they are. Buffers that the forward pass
+    has changed, such as BatchNorm's statistics, are restored. Steps that float16's loss scale skips while the loss is
+    finite do not count.
 
-    The processes agree in one collective operation a step, which asks about SIGTERM, too. On a GPU a fused Adam or
-    AdamW skips by a flag that stays on the GPU; the host reads it in the next step, when it has long been there, so
-    nothing waits. For any other optimiser the host has to read it before the optimiser's step.
+    The processes agree in one all-reduce for each step, which also asks about SIGTERM. On a GPU a fused Adam or AdamW
+    skips by a flag on the GPU; the host reads the flag in the next step, long after it was set, so nothing waits. For
+    any other optimiser the host must read the flag before the optimiser's step.
 
     Args:
-        in_a_row: As many skipped steps, one behind the other, end the training; each process saves its batch.
+        in_a_row: So many skipped steps in a row end the training; each process saves its last batch.
     """
-    priority = 'ABOVE_NORMAL'  # before averages of the weights are taken
+    priority = 'ABOVE_NORMAL'  # before the EMA of the weights is updated
 
     def __init__(self, in_a_row: int = 20) -> None:
         self.in_a_row = in_a_row
         self.skipped = self.row = 0
-        self._gathering = False  # gradients, of more than one pass
-        self._flags: Tensor | None = None  # of the step; None before the optimiser was called
+        self._gathering = False  # gradients are being accumulated
+        self._flags: Tensor | None = None  # flags of the step; None until the optimiser is called
         self._unread: _Step | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
         self._handles: list[RemovableHandle] = []
@@ -70,7 +70,7 @@ class GuardHook(Hook):
             self._preemption.guarded = True
 
     def close(self) -> None:
-        """Takes its hooks off the model and the optimiser."""
+        """Removes the hooks from the model and the optimiser."""
         for handle in self._handles:
             handle.remove()
         for optimizer in self._optimizers:
@@ -105,7 +105,7 @@ class GuardHook(Hook):
         self._read(runner)
 
     def _read(self, runner: Runner) -> None:
-        """Looks at the flags of the last step that has not been looked at."""
+        """Reads the flags of the last step, unless the host has read them already."""
         if self._unread is None:
             return
         (number, batch, flags, copied), self._unread = self._unread, None
@@ -127,7 +127,7 @@ class GuardHook(Hook):
             path = Path(runner.work_dir, f'not_finite_step{number}_rank{get_rank()}.pth')
             torch.save(as_plain(batch), path)
             raise UserError(f'{self.row} steps in a row had a loss or gradients that are not finite; the last batch is '
-                            f'in {path}. Look at it, lower the learning rate, or clip gradients '
+                            f'in {path}. Inspect that batch, lower the learning rate, or clip gradients '
                             '(optim_wrapper.clip_grad)')
 
     def _see_losses(self, model: nn.Module, args: tuple, losses: Any) -> None:
@@ -140,10 +140,10 @@ class GuardHook(Hook):
 
     def _judge(self, optimizer: torch.optim.Optimizer, *_) -> None:
         parameters = [p for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-        # under FSDP each process looks at its share
+        # under FSDP each process checks its own shard
         gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters]
         finite = nn.utils.get_total_norm(gradients).isfinite()
-        # while a fused optimiser steps, the loss scale's own verdict lies beside its grad_scale
+        # during the step of a fused optimiser, the loss scale sets found_inf together with grad_scale
         by_scale = optimizer.found_inf if hasattr(optimizer, 'grad_scale') else None
         if by_scale is not None:
             finite = finite | (by_scale > 0)
@@ -153,16 +153,16 @@ class GuardHook(Hook):
             optimizer.found_inf = not_finite if by_scale is None else torch.maximum(not_finite, by_scale.squeeze())
         elif self._flags[0]:
             for parameter in parameters:
-                parameter.grad = None  # the optimiser passes over such a parameter
+                parameter.grad = None  # the optimiser skips parameters without a gradient
 
     def _agree(self, not_finite: Tensor) -> None:
-        """Sets the flags: whether on any process something is not finite, and whether any was asked to stop."""
+        """Sets the flags: whether any process has non-finite values, and whether any process was asked to stop."""
         asked = self._preemption is not None and self._preemption.asked
         flags = torch.stack([not_finite, torch.full_like(not_finite, asked)]).float()
         if is_distributed():
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
         if not self._reads_late:
-            flags = flags.cpu()  # the step waits here for the GPU
+            flags = flags.cpu()  # waits for the GPU
         self._flags = flags if self._flags is None else torch.maximum(self._flags, flags)
 
     @torch.no_grad()
@@ -178,14 +178,14 @@ class GuardHook(Hook):
 
 
 def reads_late(device: torch.device, optimizers: list[torch.optim.Optimizer]) -> bool:
-    """Whether the flags stay on a GPU: the step of these optimisers obeys ``found_inf``, a tensor, by itself."""
+    """Whether the flags can stay on the GPU: these optimisers skip a step by ``found_inf``, a tensor."""
     return device.type == 'cuda' and all(
         isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW))
         and all(group.get('fused') for group in optimizer.param_groups) for optimizer in optimizers)
 
 
 def as_plain(data: Any) -> Any:
-    """A batch in tensors, numbers and text alone, which load without running code."""
+    """Converts a batch to tensors, numbers and text, which load without running code."""
     if isinstance(data, (Tensor, str, int, float, bool, type(None))):
         return data
     if isinstance(data, np.ndarray):

@@ -1,4 +1,4 @@
-"""SIGTERM, by which clusters end a job: the training is saved where it is, then ends."""
+"""Saves the training at SIGTERM, the signal by which clusters end a job, and then ends it."""
 import os
 import signal
 import threading
@@ -16,15 +16,15 @@ from mmengine.runner import Runner
 
 from dwnet.engine.checkpoints import PREEMPTED, is_gathering, point_to
 
-EXIT_CODE = 128 + signal.SIGTERM  # 143, what a shell reports of a process that SIGTERM ended
+EXIT_CODE = 128 + signal.SIGTERM  # 143, as a shell reports for a process that SIGTERM ended
 
 
 class Preempted(Exception):
-    """The training was asked to stop.
+    """Raised when the training was asked to stop.
 
     Args:
-        message: What was saved.
-        alone: Others may not have been asked.
+        message: What was saved, and how to go on.
+        alone: Other processes may not have been asked.
     """
 
     def __init__(self, message: str, alone: bool = False) -> None:
@@ -33,19 +33,19 @@ class Preempted(Exception):
 
 
 class OutlastSigterm:
-    """Start-up of a data worker: launchers send SIGTERM to it, too, but it is needed for the last step.
+    """Makes a data worker ignore SIGTERM from the launcher, because the last step still needs the worker.
 
-    Of its training's process it obeys the signal: Python ends its children so.
+    If SIGTERM comes from the training process itself, the worker exits; that is how Python stops its children.
 
     Args:
-        then: What else is done at its start.
+        then: The ``worker_init_fn`` of the config, called afterwards.
     """
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self.then, self.training = then, os.getpid()
 
     def __call__(self, worker: int) -> None:
-        if hasattr(signal, 'sigwaitinfo'):  # it tells the sender, as handlers do not; Linux has it
+        if hasattr(signal, 'sigwaitinfo'):  # on Linux; unlike a handler, it tells the sender
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             threading.Thread(target=self._obey, args=(self.training, ), daemon=True).start()
         if self.then is not None:
@@ -60,27 +60,27 @@ class OutlastSigterm:
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """After the step in which SIGTERM came to any process, all save together and end; ``--resume`` goes on there.
+    """Saves a checkpoint and ends the training after the step in which any process got SIGTERM; ``--resume`` continues.
 
-    While gradients are gathered over several steps it waits for the last of them. A validation is cut short: the
-    training before it has been saved, or is saved at the interval that the config names.
+    While gradients are accumulated, the hook waits for the optimiser's step. A validation ends at once without a
+    checkpoint; the config's interval decides what was saved before.
     """
-    priority = 'LOWEST'  # behind schedules and regular checkpoints
+    priority = 'LOWEST'  # after schedules and regular checkpoints
 
     def __init__(self) -> None:
-        self.asked = False  # this process
-        self.any_asked = False  # of all processes, as all of them know it
-        self.guarded = False  # GuardHook asks them, and sets any_asked
+        self.asked = False  # this process got SIGTERM
+        self.any_asked = False  # any process got SIGTERM; the same on all processes
+        self.guarded = False  # GuardHook asks the processes, and sets any_asked
         self._restore: Callable[[], Any] | None = None
 
     def before_train(self, runner: Runner) -> None:
-        if threading.current_thread() is threading.main_thread():  # Python lets no other one
+        if threading.current_thread() is threading.main_thread():  # other threads cannot set handlers
             previous = signal.signal(signal.SIGTERM, self._ask)
             self._restore = partial(signal.signal, signal.SIGTERM, previous or signal.SIG_DFL)
         self._device = next(runner.model.parameters()).device
 
     def close(self) -> None:
-        """Gives SIGTERM its former handler."""
+        """Restores the former handler of SIGTERM."""
         if self._restore is not None:
             self._restore()
             self._restore = None

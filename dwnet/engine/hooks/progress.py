@@ -1,4 +1,4 @@
-"""A progress bar with the time left, in training, validation, testing and inference."""
+"""A progress bar with the time left, for training, validation, testing and inference."""
 import logging
 import sys
 import time
@@ -12,12 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class ProgressLine:
-    """A bar a task on a terminal; elsewhere a plain line now and then. It goes to standard error, or as plain lines
-    to standard output.
+    """A bar for each task on standard error if that is a terminal; otherwise plain lines on standard output.
 
     Args:
-        plain: Whether plain lines are printed where there is no terminal.
-        plain_interval: Seconds between two of them.
+        plain: Print plain lines if there is no terminal.
+        plain_interval: Seconds between two plain lines.
 
     Example:
         >>> with ProgressLine() as progress:
@@ -52,12 +51,12 @@ class ProgressLine:
                   f'{left} s left', flush=True)
 
     def remove(self, name: str) -> bool:
-        """Takes a task away; returns whether others go on."""
+        """Removes a task; returns whether other tasks are left."""
         self._bar.remove_task(self._tasks.pop(name))
         return bool(self._tasks)
 
     def close(self) -> None:
-        """Ends the bar and gives the terminal back."""
+        """Ends the bars and restores the terminal."""
         self._bar.stop()
 
     def __enter__(self) -> 'ProgressLine':
@@ -69,10 +68,10 @@ class ProgressLine:
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Draws a bar on a terminal; elsewhere a plain line now and then.
+    """Draws a bar on a terminal; elsewhere prints a plain line now and then.
 
-    The plain lines come only where the log itself is silent (``log_level`` above INFO), since the log's
-    lines tell the time left as well.
+    Plain lines are printed only if the log is silent (``log_level`` above INFO), since the log also tells the time
+    left.
 
     Args:
         plain_interval: Seconds between two plain lines.
@@ -106,7 +105,7 @@ class ProgressHook(Hook):
         self.close()
 
     def after_val(self, runner: Runner) -> None:
-        if self._line is not None and not self._line.remove('val'):  # else training goes on
+        if self._line is not None and not self._line.remove('val'):  # otherwise the training goes on
             self.close()
 
     def after_test(self, runner: Runner) -> None:
@@ -118,7 +117,7 @@ class ProgressHook(Hook):
         if self._line is None:
             silent = min(h.level for h in runner.logger.handlers) > logging.INFO
             self._line = ProgressLine(silent, self.plain_interval)
-            if self._line.live:  # the log's lines go above the bar
+            if self._line.live:  # on the same stream, the log's lines appear above the bar
                 for handler in runner.logger.handlers:
                     if type(handler) is logging.StreamHandler:
                         handler.setStream(sys.stderr)
@@ -129,7 +128,7 @@ class ProgressHook(Hook):
             self._line.advance(name)
 
     def close(self) -> None:
-        """Ends the bar and gives the terminal back."""
+        """Ends the bars and restores the terminal."""
         if self._line is not None:
             self._line.close()
             self._line = None

@@ -1,4 +1,4 @@
-"""What the options for speed switch on: deployment, bfloat16, and compilation of the backbone."""
+"""Hooks behind the options for speed: deployment, bfloat16, and compilation of the backbone."""
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,11 +15,11 @@ from dwnet.models.deploy import switch_to_deploy
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Folds the backbone's BatchNorms when the weights are loaded and before the first image is tested."""
+    """Folds the backbone's BatchNorms after the weights are loaded and before the first image is tested."""
 
     def before_test(self, runner: Runner) -> None:
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
-        for model in (runner.model, *averages):  # which the hook swaps, tensor by tensor
+        for model in (runner.model, *averages):  # EMAHook swaps the tensors of the two
             switch_to_deploy(model)
         runner.logger.info('the BatchNorms of the backbone are folded')
 
@@ -31,7 +31,7 @@ def _backbones(model: nn.Module) -> list[nn.Module]:
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compiles the backbone, and it alone: what surrounds it in a detector has no static graph (mmdet#11050)."""
+    """Compiles the backbone alone: the other parts of a detector have no static graph (mmdet#11050)."""
 
     def before_run(self, runner: Runner) -> None:
         for backbone in _backbones(runner.model):
@@ -40,11 +40,11 @@ class CompileHook(Hook):
 
 @HOOKS.register_module()
 class BFloat16Hook(Hook):
-    """The backbone computes in bfloat16; heads go on in float32, in which boxes are not rounded and metrics count."""
+    """Runs the backbone in bfloat16. Heads stay in float32, so that boxes and scores are not rounded."""
 
     def before_test(self, runner: Runner) -> None:
         for backbone in _backbones(runner.model):
-            backbone.forward = partial(_in_bfloat16, backbone.forward)  # a copy of the model computes for itself
+            backbone.forward = partial(_in_bfloat16, backbone.forward)  # no closure: copies of the model work
 
 
 def _in_bfloat16(forward: Callable, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
@@ -55,9 +55,9 @@ def _in_bfloat16(forward: Callable, x: torch.Tensor) -> torch.Tensor | tuple[tor
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
-    """Computes in bfloat16 where autocast finds it safe, on GPUs and CPUs.
+    """Trains with bfloat16 autocast, on GPUs and CPUs.
 
-    The weights and their updates stay in float32. bfloat16 has the range of float32, so no loss scale is needed.
+    Weights and updates stay in float32. bfloat16 has the range of float32, so no loss scale is needed.
     """
 
     @contextmanager

@@ -1,17 +1,17 @@
-"""What is imported as ``mmcv._ext`` where mmcv is not compiled.
+"""Imported as ``mmcv._ext`` where mmcv is not compiled.
 
-The functions have the names and the arguments of mmcv 2.1.0's ``pybind.cpp``, and write into the tensors that
-they are given for it. ``mmcv.ops`` wraps them into modules and autograd functions, as it does the compiled ones.
-Where the compiled operator has its own convention (the order of ties, what lies outside a map), it is kept.
+The functions have the names and arguments of mmcv 2.1.0's ``pybind.cpp``, and write into output tensors among the
+arguments. ``mmcv.ops`` wraps the functions into modules and autograd functions, as it wraps the compiled ones.
+The functions keep the conventions of the compiled operators (the order of ties, samples outside a map).
 
 ===================  ====================================================================
-``boxes``            NMS in its forms, overlaps
+``boxes``            NMS and its variants, overlaps
 ``rois``             RoI align and pool, deformable RoI pool
 ``deform``           deformable convolution (1 and 2), multi-scale deformable attention
 ``focal_loss``       sigmoid and softmax focal loss
 ``resampling``       masked convolution, CARAFE, PSA's masks
 ``sync_bn``          batch normalisation over several processes
-``precision``        16-bit floats, which most of the libraries' operators do not take
+``precision``        casts 16-bit floats, which most PyTorch operators here do not take
 ===================  ====================================================================
 """
 from collections.abc import Callable
@@ -38,17 +38,17 @@ globals().update(COVERED)
 
 
 def get_compiler_version() -> str:
-    """Asked for by ``mmcv.utils.collect_env``, which reports it."""
+    """Called and reported by ``mmcv.utils.collect_env``."""
     return 'n/a'
 
 
 def get_compiling_cuda_version() -> str:
-    """Asked for by ``mmcv.utils.collect_env``, which reports it."""
+    """Called and reported by ``mmcv.utils.collect_env``."""
     return 'n/a'
 
 
 def __getattr__(name: str) -> Callable:
-    """Every other operator is there, so that ``mmcv.ops`` can be imported, and says what it needs when called."""
+    """Gives every other operator a function that raises an error, so that ``mmcv.ops`` can be imported."""
     if name.startswith('__'):
         raise AttributeError(name)
 

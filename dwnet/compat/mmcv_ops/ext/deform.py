@@ -1,6 +1,6 @@
 """Deformable convolution by torchvision, multi-scale deformable attention by ``grid_sample``.
 
-mmcv's ``im2col_step`` is how many images it unfolds at once: it changes memory, never the result.
+mmcv's ``im2col_step``, the number of images that it unfolds at once, changes memory use but not the result.
 """
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from .precision import wide
 
-FAR = -1e6  # pixels away, in the place of NaN and infinity: outside every map, as they are to mmcv; torchvision crashes
+FAR = -1e6  # pixels, replaces NaN and infinity: outside every map, as in mmcv; torchvision would crash
 
 
 def deform_conv_forward(input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
@@ -49,7 +49,7 @@ def modulated_deform_conv_forward(input: Tensor, weight: Tensor, bias: Tensor, o
                                   mask: Tensor, output: Tensor, columns: Tensor, kernel_h: int, kernel_w: int,
                                   stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int,
                                   dilation_w: int, group: int, deformable_group: int, with_bias: bool) -> None:
-    """The same with a factor for each point, ``mask``, (B, deformable_group * kh * kw, h, w) (arXiv:1811.11168)."""
+    """Also multiplies each point by ``mask``, (B, deformable_group * kh * kw, h, w) (arXiv:1811.11168)."""
     offset = _as_read(offset, 2, weight, deformable_group, output.shape[2:])
     mask = _as_read(mask, 1, weight, deformable_group, output.shape[2:])
     output.copy_(_convolve(input, weight, offset, mask, bias if with_bias else None, (stride_h, stride_w),
@@ -74,19 +74,19 @@ def modulated_deform_conv_backward(input: Tensor, weight: Tensor, bias: Tensor, 
 
 
 def _as_read(points: Tensor, each: int, weight: Tensor, groups: int, size: torch.Size) -> Tensor:
-    """mmcv does not look at the size of this map: it reads what it needs from the start of each image's memory.
+    """Reads ``points`` as mmcv does: from the start of each image's memory, whatever the size of the map.
 
-    mmdet's DyHead counts on it: it gives the offsets of a larger map.
+    mmdet's DyHead relies on this: it passes the offsets of a larger map.
     """
     channels = each * groups * weight.shape[2] * weight.shape[3]
     needed = channels * size[0] * size[1]
     if points.shape[1:] == (channels, *size) or points.shape[1:].numel() < needed:
-        return points  # torchvision says what is missing
+        return points  # torchvision reports a wrong shape
     return points.flatten(1)[:, :needed].view(-1, channels, *size)
 
 
 def _write(written: Tensor, gradient: Tensor) -> None:
-    if written.shape != gradient.shape:  # of a larger map, whose rest had no part
+    if written.shape != gradient.shape:  # a larger map; the rest has no gradient
         whole = gradient.new_zeros(written.shape).flatten(1)
         whole[:, :gradient.shape[1:].numel()] = gradient.flatten(1)
         gradient = whole.view(written.shape)
@@ -96,7 +96,7 @@ def _write(written: Tensor, gradient: Tensor) -> None:
 def _arguments(input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None,
                stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int], groups: int,
                offset_groups: int) -> tuple:
-    """In the order of torchvision, which wants a bias and a mask where there is none, too."""
+    """The arguments in torchvision's order; torchvision always needs a bias and a mask."""
     offset = wide(offset).nan_to_num(FAR, FAR, FAR)
     masked = mask is not None
     mask = mask if masked else input.new_zeros(len(input), 1)
@@ -115,8 +115,8 @@ def _convolve_backward(grad_output: Tensor, input: Tensor, weight: Tensor, offse
     """The gradients of input, weight, offset, mask and bias."""
     arguments = _arguments(input, weight, offset, mask, bias, stride, padding, dilation, groups, offset_groups)
     gradients = list(torch.ops.torchvision._deform_conv2d_backward(wide(grad_output).contiguous(), *arguments))
-    # To mmcv a point a whole pixel before the map lies outside and its offset has no gradient. Offsets that start at 0
-    # put every point of the padding there, and torchvision gives them the slope towards the map.
+    # In mmcv a point one whole pixel in front of the map is outside and its offset has no gradient; torchvision gives
+    # the slope towards the map. Offsets that start at 0 put every point of the padding there.
     kernel, size = weight.shape[2:], offset.shape[2:]
     points = wide(offset).nan_to_num(FAR, FAR, FAR)
     points = points.unflatten(1, (offset_groups, *kernel, 2))  # (B, groups, kh, kw, 2, h, w)
@@ -138,9 +138,9 @@ def ms_deform_attn_forward(value: Tensor, value_spatial_shapes: Tensor, value_le
     """Multi-scale deformable attention (arXiv:2010.04159), (B, queries, heads * channels).
 
     Args:
-        value: (B, keys, heads, channels), the levels one after the other.
-        value_spatial_shapes: (levels, 2), height and width of each.
-        value_level_start_index: (levels,); follows from the shapes.
+        value: (B, keys, heads, channels), the keys of all levels concatenated.
+        value_spatial_shapes: (levels, 2), height and width of each level.
+        value_level_start_index: (levels,); unused, since the shapes determine it.
         sampling_locations: (B, queries, heads, levels, points, 2) as x, y from 0 to 1 over the level.
         attention_weights: (B, queries, heads, levels, points).
         im2col_step: See above.
@@ -174,7 +174,7 @@ def _attend(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -
 
 def gradients_of(function: Callable[..., Tensor], inputs: tuple[Tensor, ...],
                  grad_output: Tensor) -> tuple[Tensor, ...]:
-    """The gradients of a function's inputs, by running it again under autograd."""
+    """The gradients of a function's inputs; runs the function again under autograd."""
     with torch.enable_grad():
         leaves = [wide(x.detach()).requires_grad_() for x in inputs]
         return torch.autograd.grad(function(*leaves), leaves, wide(grad_output))

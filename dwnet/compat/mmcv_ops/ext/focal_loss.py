@@ -1,7 +1,7 @@
-"""Focal losses (Lin et al., arXiv:1708.02002), as of mmcv's ``csrc/common/cuda/*_focal_loss_cuda_kernel.cuh``.
+"""Focal losses (Lin et al., arXiv:1708.02002), as in mmcv's ``csrc/common/cuda/*_focal_loss_cuda_kernel.cuh``.
 
-``weight`` is (classes,), or empty for none; it holds for the target class. The compiled operators read beside it
-for a target that is no class (mmdet's background); here such a target weighs 1.
+``weight`` is (classes,), or empty for none, and is indexed by the target. For a target that is no class (mmdet's
+background) the compiled operators read out of bounds; here the weight of such a target is 1.
 """
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
                                alpha: float) -> None:
-    """Writes into ``output``, (N, classes), the loss of the logits ``input``, (N, classes); ``target`` is (N,)."""
+    """Writes the loss of the logits ``input``, (N, classes), into ``output``, (N, classes); ``target`` is (N,)."""
     p, is_target = _probabilities(input, target)
     positive = alpha * (1 - p)**gamma * p.clamp(min=TINY).log()
     negative = (1 - alpha) * p**gamma * (1 - p).clamp(min=TINY).log()
@@ -23,7 +23,7 @@ def sigmoid_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
 
 def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float,
                                 alpha: float) -> None:
-    """Writes into ``grad_input``, (N, classes), the gradient of :func:`sigmoid_focal_loss_forward`."""
+    """Writes the gradient of :func:`sigmoid_focal_loss_forward` into ``grad_input``, (N, classes)."""
     p, is_target = _probabilities(input, target)
     positive = alpha * (1 - p)**gamma * (1 - p - gamma * p * p.clamp(min=TINY).log())
     negative = (1 - alpha) * p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=TINY).log() - p)
@@ -32,7 +32,7 @@ def sigmoid_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, g
 
 def softmax_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float,
                                alpha: float) -> None:
-    """Writes into ``output``, (N,), the loss of the probabilities ``input``, (N, classes); 0 without a class."""
+    """Writes the loss of probabilities ``input``, (N, classes), into ``output``, (N,); 0 if the target is no class."""
     p, is_class = _probability_of_target(input, target)
     loss = -alpha * (1 - p)**gamma * p.clamp(min=TINY).log()
     output.copy_(torch.where(is_class, loss, 0) * _of_target(weight, target, input))
@@ -40,7 +40,7 @@ def softmax_focal_loss_forward(input: Tensor, target: Tensor, weight: Tensor, ou
 
 def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor,
                                 gamma: float, alpha: float) -> None:
-    """Writes into ``grad_input`` the gradient of :func:`softmax_focal_loss_forward` with regard to the logits."""
+    """Writes the gradient of :func:`softmax_focal_loss_forward` with regard to the logits into ``grad_input``."""
     p, is_class = _probability_of_target(input, target)
     slope = alpha * (gamma * (1 - p)**(gamma - 1) * p * p.clamp(min=TINY).log() - (1 - p)**gamma)
     slope = torch.where(is_class, slope, 0) * _of_target(weight, target, input)

@@ -1,8 +1,8 @@
-"""16-bit floats: most of the libraries' operators do not take them, and mixed precision brings them."""
+"""Casts 16-bit floats, which mixed precision brings and most operators of PyTorch and torchvision here do not take."""
 import torch
 from torch import Tensor
 
 
 def wide(x: Tensor) -> Tensor:
-    """A 16-bit tensor in float32, in which it is then computed; any other as it is."""
+    """Casts a 16-bit tensor to float32; any other tensor is returned unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

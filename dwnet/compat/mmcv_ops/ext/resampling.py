@@ -27,10 +27,10 @@ def carafe_forward(features: Tensor, masks: Tensor, rfeatures: Tensor, routput: 
                    kernel_size: int, group_size: int, scale_factor: int) -> None:
     """Upsamples ``features``, (B, C, H, W), into ``output``, (B, C, sH, sW) (arXiv:1905.02188).
 
-    Each new pixel is a sum over a window of ``kernel_size`` about the old one it lies in, with the weights of
+    Each output pixel is a sum over a window of ``kernel_size`` around the input pixel that contains it, weighted by
     ``masks``, (B, group_size * kernel_size ** 2, sH, sW).
     """
-    rfeatures.copy_(features)  # what mmcv hands to carafe_backward
+    rfeatures.copy_(features)  # mmcv passes rfeatures to carafe_backward
     carafe_naive_forward(features, masks, output, kernel_size, group_size, scale_factor)
 
 
@@ -43,13 +43,13 @@ def carafe_backward(top_grad: Tensor, rfeatures: Tensor, masks: Tensor, rtop_gra
 
 def carafe_naive_forward(features: Tensor, masks: Tensor, output: Tensor, kernel_size: int, group_size: int,
                          scale_factor: int) -> None:
-    """The same as :func:`carafe_forward`."""
+    """As :func:`carafe_forward`."""
     output.copy_(_reassemble(wide(features), wide(masks), kernel_size, group_size, scale_factor))
 
 
 def carafe_naive_backward(top_grad: Tensor, features: Tensor, masks: Tensor, bottom_grad: Tensor, mask_grad: Tensor,
                           kernel_size: int, group_size: int, scale_factor: int) -> None:
-    """The same as :func:`carafe_backward`."""
+    """As :func:`carafe_backward`."""
     gradients = gradients_of(lambda f, m: _reassemble(f, m, kernel_size, group_size, scale_factor), (features, masks),
                              top_grad)
     bottom_grad.copy_(gradients[0]), mask_grad.copy_(gradients[1])
@@ -60,14 +60,14 @@ def _reassemble(features: Tensor, masks: Tensor, kernel: int, groups: int, scale
     windows = functional.unfold(features, kernel, padding=kernel // 2)
     windows = windows.unflatten(1, (groups, -1, kernel**2)).unflatten(-1, (height, width))
     masks = masks.unflatten(1, (groups, -1)).unflatten(4, (width, scale)).unflatten(3, (height, scale))
-    with torch.autocast(features.device.type, enabled=False):  # it would multiply in 16 bits
+    with torch.autocast(features.device.type, enabled=False):  # autocast would multiply in 16 bits
         summed = torch.einsum('bgckhw,bgkhswt->bgchswt', windows, masks)
     return summed.reshape(len(features), -1, height * scale, width * scale)
 
 
 def psamask_forward(input: Tensor, output: Tensor, psa_type: int, num_: int, h_feature: int, w_feature: int,
                     h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int) -> None:
-    """Spreads each pixel's mask, centred on it, over the map (PSANet): ``output`` is (B, H * W, H, W).
+    """Spreads each pixel's mask, centred on the pixel, over the map (PSANet): ``output`` is (B, H * W, H, W).
 
     ``input`` is (B, h_mask * w_mask, H, W). ``psa_type`` 0, collect: the mask of pixel (h, w) goes to
     ``output[:, :, h, w]``; 1, distribute: to ``output[:, h * W + w]``.
@@ -93,8 +93,8 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, psa_type: int, num
 
 def _mask_places(height: int, width: int, h_mask: int, w_mask: int, half_h: int, half_w: int,
                  device: torch.device) -> tuple[tuple, Tensor]:
-    """Where in the mask of pixel (h, w) the pixel (y, x) lies: an index of (B, h_mask, w_mask, h, w) that gives
-    (B, y, x, h, w), and whether it lies inside."""
+    """Place of pixel (y, x) in the mask of pixel (h, w): an index of (B, h_mask, w_mask, h, w) that gives
+    (B, y, x, h, w), and whether (y, x) lies inside the mask."""
     y, x, h, w = torch.meshgrid(*(torch.arange(n, device=device) for n in (height, width, height, width)),
                                 indexing='ij', )
     row, column = y - h + half_h, x - w + half_w

@@ -1,7 +1,7 @@
-"""Features of regions of interest, as of mmcv's ``roi_align.cpp`` and ``roi_pool``, ``deform_roi_pool`` for CUDA.
+"""Features of regions of interest, as in mmcv's ``roi_align.cpp`` and ``roi_pool``, ``deform_roi_pool`` for CUDA.
 
 ``input`` is (B, C, H, W), ``rois`` are (N, 5) as index in the batch, x1, y1, x2, y2, ``output`` is (N, C, h, w).
-Regions with NaN or infinity, which a detector that diverges has, come out as NaN; the compiled operators crash on them.
+Regions with NaN or infinity, as a diverging detector has, give NaN; the compiled operators crash on such regions.
 """
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .precision import wide
 
-NO_SAMPLE = -10000.  # mmcv's maximum of nothing
+NO_SAMPLE = -10000.  # mmcv's maximum of a cell without samples
 
 
 def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
@@ -19,10 +19,10 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
                       sampling_ratio: int, pool_mode: int, aligned: bool) -> None:
     """Writes the mean (``pool_mode`` 1) or the maximum (0) of bilinear samples of each cell into ``output``.
 
-    The maximum also writes where it was sampled into ``argmax_y`` and ``argmax_x``.
+    For the maximum, the place of the sample is written into ``argmax_y`` and ``argmax_x``.
 
     Raises:
-        RuntimeError: On the CPU, if a region is of negative size with ``aligned``, as in compiled mmcv.
+        RuntimeError: On the CPU, if a region has a negative size with ``aligned``, as in compiled mmcv.
     """
     x = wide(input)
     finite, lost = _split(rois.to(x.dtype))
@@ -50,7 +50,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        grad_input: Tensor, aligned_height: int, aligned_width: int,
                        spatial_scale: float, sampling_ratio: int, pool_mode: int,
                        aligned: bool) -> None:
-    """Writes into ``grad_input``, (B, C, H, W), the gradient of :func:`roi_align_forward`."""
+    """Writes the gradient of :func:`roi_align_forward` into ``grad_input``, (B, C, H, W)."""
     grad_output = wide(grad_output)
     finite, _ = _split(rois.to(grad_output.dtype))
     if pool_mode == 1:
@@ -63,16 +63,16 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
         channel = torch.arange(grad_input.shape[1], device=grad_input.device)[:, None, None]
         y, x = wide(argmax_y), wide(argmax_x)
         for row, column, weight in _corners(y, x, *grad_input.shape[2:]):
-            weight = weight.where(y != -1, 0)  # -1: there was no sample
+            weight = weight.where(y != -1, 0)  # -1: no sample
             gradient.index_put_((batch, channel, row, column), grad_output * weight, accumulate=True)
         grad_input.copy_(gradient)
 
 
 def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int,
                      pooled_width: int, spatial_scale: float) -> None:
-    """Writes the maximum of each cell's pixels into ``output``, 0 where it has none, and its place into ``argmax``.
+    """Writes the maximum of each cell's pixels into ``output`` (0 for an empty cell), and its place into ``argmax``.
 
-    mmcv does not round the regions to pixels as torchvision does; so each cell goes to torchvision as a region.
+    mmcv does not round the regions to pixels as torchvision does, so torchvision gets each cell as a region.
     """
     x = wide(input)
     finite, lost = _split(rois.to(x.dtype))
@@ -93,7 +93,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
 
 def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor, pooled_height: int,
                       pooled_width: int, spatial_scale: float) -> None:
-    """Writes into ``grad_input``, (B, C, H, W), the gradient of :func:`roi_pool_forward`."""
+    """Writes the gradient of :func:`roi_pool_forward` into ``grad_input``, (B, C, H, W)."""
     grad_output = wide(grad_output)
     finite, _ = _split(rois.to(grad_output.dtype))
     grad_input.copy_(torch.ops.torchvision._roi_pool_backward(
@@ -102,9 +102,9 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
 
 def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output: Tensor, pooled_height: int,
                             pooled_width: int, spatial_scale: float, sampling_ratio: int, gamma: float) -> None:
-    """RoI align by average whose cells are moved.
+    """Average RoI align with shifted cells.
 
-    ``offset`` is (N, 2, h, w), by how much in x and y, in units of the region's size times ``gamma``; or empty.
+    ``offset`` is (N, 2, h, w), the shifts in x and y in units of the region's size times ``gamma``; or empty.
     """
     x = wide(input)
     finite, lost = _split(rois.to(x.dtype))
@@ -120,9 +120,9 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
 def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, offset: Tensor, grad_input: Tensor,
                              grad_offset: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float,
                              sampling_ratio: int, gamma: float) -> None:
-    """Writes into ``grad_input`` and ``grad_offset`` the gradients of :func:`deform_roi_pool_forward`.
+    """Writes the gradients of :func:`deform_roi_pool_forward` into ``grad_input`` and ``grad_offset``.
 
-    At the border mmcv's slope goes on beyond the map, as if there were no clamping; kept.
+    As in mmcv, the slope at the border continues beyond the map, as if samples were not clamped.
     """
     x = wide(input)
     finite, lost = _split(rois.to(x.dtype))
@@ -151,30 +151,30 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
 
 
 def _split(rois: Tensor) -> tuple[Tensor, Tensor]:
-    """The regions, empty where they had NaN or infinity, which crash torchvision; and which had them."""
+    """The regions, emptied if they hold NaN or infinity, which crash torchvision; and which regions were emptied."""
     finite = rois.isfinite().all(1)
     return rois.where(finite[:, None], 0), ~finite[:, None, None, None]
 
 
 def _extent(rois: Tensor, scale: float, shift: float) -> tuple[Tensor, Tensor]:
-    """(N, 2) each, y and x: where the regions start on the map and how large they are."""
+    """Start and size of the regions on the map, (N, 2) each as y, x."""
     start, end = rois[:, [2, 1]] * scale - shift, rois[:, [4, 3]] * scale - shift
     return start, end - start
 
 
 def _moved(start: Tensor, size: Tensor, offset: Tensor, gamma: float) -> Tensor:
-    """(N, 2, h, w) or (N, 2, 1, 1): where the region starts that each cell belongs to."""
+    """Start of the region for each cell, (N, 2, h, w) if the cells are shifted, else (N, 2, 1, 1)."""
     start = start[..., None, None]
     return start + gamma * size[..., None, None] * offset.flip(1) if len(offset) else start
 
 
 def _samples(start: Tensor, size: Tensor, height: int, width: int,
              sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The samples of all cells, one of each cell a turn, in mmcv's order.
+    """Yields one sample of every cell at a time, in mmcv's order.
 
     Yields:
-        y and x, (N, h, w); whether the region has this sample, and how many it has, (N, 1, 1, 1). A region without any
-        is yielded once, unused, with a number of 1.
+        y and x, (N, h, w); whether the region has this sample, and its number of samples, (N, 1, 1, 1). A region
+        without samples is yielded once, unused, with a number of 1.
     """
     cell = size / size.new_tensor([height, width])
     grid = torch.full_like(cell, sampling_ratio) if sampling_ratio > 0 else cell.ceil()
@@ -191,9 +191,9 @@ def _samples(start: Tensor, size: Tensor, height: int, width: int,
 
 
 def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Row, column and weight of the four pixels about each point: top left, top right, bottom left, bottom right.
+    """Row, column and weight of the four pixels around each point: top left, top right, bottom left, bottom right.
 
-    Up to a pixel outside the map, the value is that of the border; beyond, nothing.
+    Points up to one pixel outside the map get the value of the border; points beyond get 0.
     """
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
@@ -205,7 +205,7 @@ def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor
 
 
 def _sample(input: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-    """Bilinear samples, (N, C, h, w), at the points y and x, (N, h, w); and their corners with values, (N, h, w, C)."""
+    """Bilinear samples, (N, C, h, w), at the points y, x, (N, h, w); and the corners with values, (N, h, w, C)."""
     pixels, batch = input.permute(0, 2, 3, 1), batch.long()[:, None, None]
     corners = [(row, column, weight, pixels[batch, row, column])
                for row, column, weight in _corners(y, x, *input.shape[2:])]
@@ -215,7 +215,7 @@ def _sample(input: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor,
 
 
 def _pixels(low: Tensor, high: Tensor, scale: float, cells: int, length: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Along one side: first and last pixel of each cell, (N, cells), and whether the cell has any."""
+    """First and last pixel of each cell along one side, (N, cells), and whether the cell has pixels."""
     start, end = low * scale, (high + 1) * scale
     step, number = ((end - start) / cells)[:, None], torch.arange(cells, dtype=low.dtype, device=low.device)
     first = (number * step + start[:, None]).floor().clamp(0, length)

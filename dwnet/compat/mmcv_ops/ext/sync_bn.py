@@ -1,6 +1,6 @@
-"""The parts of mmcv's batch normalisation over processes, ``MMSyncBN``, as of ``sync_bn_cuda_kernel.cuh``.
+"""The parts of mmcv's batch normalisation over processes, ``MMSyncBN``, as in ``sync_bn_cuda_kernel.cuh``.
 
-``mmcv.ops.sync_bn`` adds the statistics of the processes up between the calls. ``input`` and ``output`` are (N, C, S);
+``mmcv.ops.sync_bn`` sums the statistics over the processes between the calls. ``input`` and ``output`` are (N, C, S);
 the statistics are (C,) in float32.
 """
 from torch import Tensor
@@ -12,14 +12,14 @@ def sync_bn_forward_mean(input: Tensor, mean: Tensor) -> None:
 
 
 def sync_bn_forward_var(input: Tensor, mean: Tensor, var: Tensor) -> None:
-    """Writes the mean squares about ``mean``, which is that of all processes, into ``var``."""
+    """Writes the mean squared distance from ``mean``, the mean over all processes, into ``var``."""
     var.copy_((input.float() - mean[:, None]).square().mean((0, 2)))
 
 
 def sync_bn_forward_output(input: Tensor, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor,
                            running_mean: Tensor, running_var: Tensor, norm: Tensor, std: Tensor, output: Tensor,
                            eps: float, momentum: float, group_size: int) -> None:
-    """Writes ``std``, ``norm`` (the normalised input) and ``output``, and moves the running statistics."""
+    """Writes ``std``, ``norm`` (the normalised input) and ``output``, and updates the running statistics."""
     std.copy_((var + eps).sqrt())
     norm.copy_((input.float() - mean[:, None]) / std[:, None])
     output.copy_(norm * weight[:, None] + bias[:, None])
@@ -36,6 +36,6 @@ def sync_bn_backward_param(grad_output: Tensor, norm: Tensor, grad_weight: Tenso
 
 def sync_bn_backward_data(grad_output: Tensor, weight: Tensor, grad_weight: Tensor, grad_bias: Tensor, norm: Tensor,
                           std: Tensor, grad_input: Tensor) -> None:
-    """Writes the gradient of the input, given those of weight and bias over all processes."""
+    """Writes the gradient of the input, given the gradients of weight and bias over all processes."""
     common = (grad_weight[:, None] * norm + grad_bias[:, None]) / (norm.shape[0] * norm.shape[2])
     grad_input.copy_(weight[:, None] * (grad_output.float() - common) / std[:, None])

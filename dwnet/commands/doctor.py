@@ -1,19 +1,19 @@
-"""``python -m dwnet doctor``: what is installed, what is missing for which task, and what to do about it."""
+"""What is installed, what is missing for which task, and what to do about it."""
 import importlib.util
 import os
 import platform
 import re
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-TASKS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': 'mmseg', 'timm': 'timm'}
-EXTRAS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'timm': 'timm'}
-DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmdet',
-                 'mmsegmentation', 'timm', 'numpy', 'opencv-python', 'opencv-python-headless',
-                 'pycocotools')
+EXAMPLE = ''
+
+DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
+                 'opencv-python-headless', 'pycocotools')
 # The OpenCV without windows, over the files of the one with windows.
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
 
@@ -90,7 +90,6 @@ def examine() -> Iterator[Finding]:
         return
     from dwnet.compat import mmcv_ops
     from dwnet.compat.mmcv_ops.ext import COVERED
-    from dwnet.toolboxes import timm_registration
     if mmcv_ops.in_use():
         yield Finding('mmcv operators', f"dwnet's stand-in, {len(COVERED)} functions "
                       '(docs/mmcv_operators.md)')
@@ -102,19 +101,15 @@ def examine() -> Iterator[Finding]:
 
     yield from _capabilities('cuda' if devices else 'cpu')
 
-    for task, toolbox in TASKS.items():
+    from dwnet.toolboxes import TOOLBOXES, timm_registration
+    for toolbox in TOOLBOXES.values():
         # the toolboxes' packages hold little by themselves; .models brings in everything
-        error = _import_error(toolbox if toolbox == 'timm' else f'{toolbox}.models')
-        if not error and toolbox == 'timm' and not timm_registration.timm_is_safe():
-            yield Finding(task, "it runs code from the files that it loads, so dwnet's models are not registered",
-                          f"pip install 'timm>={timm_registration.TIMM}'")
-        elif not error:
-            yield Finding(task, f'ready ({toolbox})')
-        elif f"No module named '{toolbox}'" in error:
-            yield Finding(task, f'{toolbox} is not installed',
-                          f"only if you need it: pip install 'dwnet[{EXTRAS[toolbox]}]'")
-        else:
-            yield Finding(task, error, f"pip install 'dwnet[{EXTRAS[toolbox]}]'{CONSTRAINTS}")
+        yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.extra)
+    if _version('timm') and not timm_registration.timm_is_safe():
+        yield Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
+                      f"pip install 'timm>={timm_registration.TIMM}'")
+    else:
+        yield _usable('timm', 'timm', 'timm', 'timm')
 
     from dwnet.demo import digits
     root = digits.ROOT
@@ -122,6 +117,17 @@ def examine() -> Iterator[Finding]:
         whole = digits.is_complete(root)
         yield Finding('digits data', f'{root} is {"complete" if whole else "damaged"}',
                       '' if whole else 'python -m dwnet.demo.digits')
+
+
+def _usable(task: str, module: str, distribution: str, extra: str) -> Finding:
+    """Whether the package that does ``task`` is there and can be imported."""
+    package = module.partition('.')[0]
+    error = _import_error(module)
+    if not error:
+        return Finding(task, f'ready ({package} {_version(distribution)})')
+    if f"No module named '{package}'" in error:
+        return Finding(task, f'{package} is not installed', f"only if you need it: pip install 'dwnet[{extra}]'")
+    return Finding(task, error, f"pip install 'dwnet[{extra}]'{CONSTRAINTS}")
 
 
 def _capabilities(device: str) -> Iterator[Finding]:
@@ -145,9 +151,9 @@ def _capabilities(device: str) -> Iterator[Finding]:
 
 def _version_remedy(name: str, version: str) -> str:
     if name == 'opencv-python' and _major(version) >= 5:
-        return "pip install 'opencv-python<5': mmdet's mask code expects OpenCV 4's contours"
+        return "pip install 'opencv-python<5': masks are made of contours, which OpenCV 5 changed"
     if name in ('mmcv', 'mmcv-lite') and not version.startswith('2.1.'):
-        return f'pip install {name}==2.1.0: mmdet and mmseg refuse every other minor version'
+        return f'pip install {name}==2.1.0: the toolboxes refuse every other minor version'
     if name == 'torch' and tuple(int(n) for n in re.findall(r'\d+', version)[:2]) < (2, 6):
         return "pip install 'torch>=2.6': older ones run code from the files that they load"
     return ''
@@ -177,8 +183,12 @@ def lacks_display_library(error: str) -> bool:
     return bool(re.search(r'lib(xcb|X11|Xext|Xrender|SM|ICE|GL|EGL|glib|gthread)[-.\w]*\.so', error))
 
 
-def report() -> int:
-    """Prints the findings. Returns the number of those that call for a remedy."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """None: it looks at everything."""
+
+
+def run(args: Namespace) -> None:
+    """Prints the findings; the exit code is 1 if one calls for a remedy."""
     from rich.console import Console
     from rich.table import Table
 
@@ -192,4 +202,4 @@ def report() -> int:
     problems = [f for f in findings if f.remedy]
     for finding in problems:
         console.print(f'[yellow]![/] {finding.subject}: '.replace('\\', '') + finding.remedy.replace('[', r'\['))
-    return len(problems)
+    sys.exit(1 if problems else 0)

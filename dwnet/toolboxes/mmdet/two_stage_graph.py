@@ -1,16 +1,20 @@
-"""A detector of two stages as one graph, non-maximum suppression included: Faster, Mask and Cascade R-CNN.
+"""A two-stage detector as one graph, non-maximum suppression included: Faster, Mask and Cascade R-CNN.
 
-mmdet's own functions between the heads cannot be recorded: they branch on how many boxes there are and split them by
-counts that a graph would keep. This is what they compute for one image, in operators that ONNX has.
+mmdet's functions between the heads cannot be traced: they branch on the number of boxes, and split boxes by counts that
+a graph would freeze. This module computes the same for one image, in operators that ONNX has.
 """
 import torch
+from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
+from mmdet.models.task_modules import DeltaXYWHBBoxCoder
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from dwnet.errors import UserError
 
-from .graphs import Normalise
+from ..graphs import Normalise
 
 
 class TwoStageDetector(nn.Module):
@@ -20,8 +24,6 @@ class TwoStageDetector(nn.Module):
     batch = 1
 
     def __init__(self, model: nn.Module) -> None:
-        from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
-        from mmdet.models.task_modules import DeltaXYWHBBoxCoder
         super().__init__()
         self.normalise, self.model = Normalise(model.data_preprocessor), model
         head = model.roi_head
@@ -43,7 +45,7 @@ class TwoStageDetector(nn.Module):
         return (boxes, scores, labels, *([self._masks(maps, boxes, labels)] if 'masks' in self.axes else []))
 
     def _propose(self, maps: tuple[Tensor, ...], size: torch.Size) -> Tensor:
-        """The RPN's boxes, best first, (N, 4)."""
+        """The RPN's proposals, best first, (N, 4)."""
         head, config = self.model.rpn_head, self.model.test_cfg.rpn
         all_scores, all_deltas = head(maps)
         all_anchors = head.prior_generator.grid_priors([s.shape[-2:] for s in all_scores], device=maps[0].device)
@@ -64,7 +66,7 @@ class TwoStageDetector(nn.Module):
         return boxes[_nms_of_kinds(boxes, scores, levels, config.nms.iou_threshold, size)[:config.max_per_img]]
 
     def _classify(self, maps: tuple[Tensor, ...], boxes: Tensor, size: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes of the last stage, with the mean score of all; what remains of them, best first."""
+        """Boxes of the last stage with the mean scores of all stages, after NMS, best first."""
         head, config = self.model.roi_head, self.model.test_cfg.rcnn
         cascade = isinstance(head.bbox_head, nn.ModuleList)
         stages = list(head.bbox_head) if cascade else [head.bbox_head]
@@ -97,9 +99,7 @@ class TwoStageDetector(nn.Module):
         return masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))[:, 0]
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """What mmdet makes of one picture; of the masks, what it has before it pastes them."""
-        from mmdet.structures import DetDataSample
-        from mmdet.structures.bbox import bbox2roi
+        """mmdet's predictions for one picture; masks are those before pasting."""
         shape = tuple(pictures[0].shape[1:])
         sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
         found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances
@@ -116,9 +116,9 @@ class TwoStageDetector(nn.Module):
         return outputs
 
     def find_more(self, model: nn.Module, photographs: list[Tensor]) -> None:
-        """Lowers the score threshold of this graph and of ``model`` until there are boxes on each photograph.
+        """Lowers the score threshold of this graph and of ``model`` until each photograph has boxes.
 
-        It goes into the widest gap of the scores there, so that rounding does not move a box across it.
+        The threshold is set in the widest gap between scores, so that rounding moves no box across the threshold.
         """
         self._set_threshold(model, 0.)
         found = [self.reference(model, [picture])[1] for picture in photographs]
@@ -135,7 +135,7 @@ class TwoStageDetector(nn.Module):
 
 
 def _decode(coder, boxes: Tensor, deltas: Tensor, size: torch.Size) -> Tensor:
-    """Moves and stretches boxes, and cuts them off at the image's edge."""
+    """Applies the deltas to the boxes, and clips the boxes to the image."""
     boxes = coder.decode(boxes, deltas)
     if not coder.clip_border:
         return boxes
@@ -144,13 +144,13 @@ def _decode(coder, boxes: Tensor, deltas: Tensor, size: torch.Size) -> Tensor:
 
 
 def _nms_of_kinds(boxes: Tensor, scores: Tensor, kinds: Tensor, threshold: float, size: torch.Size) -> Tensor:
-    """Indices, best first. Boxes of different kinds are moved apart, so that they do not meet."""
+    """Per-class (or per-level) NMS by offsetting the boxes of each kind; returns indices, best first."""
     return nms(boxes + (kinds * (size[0] + size[1]))[:, None], scores, threshold)
 
 
 def _extract(extractor: nn.Module, maps: tuple[Tensor, ...], boxes: Tensor) -> Tensor:
-    """What each box sees of the map that its size is for: (N, C, h, w)."""
-    rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)  # of the one image
+    """RoI align of each box, from the level that fits the box's size: (N, C, h, w)."""
+    rois = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], 1)  # image 0 of the batch
     layers = extractor.roi_layers
     level = extractor.map_roi_levels(rois, len(layers))
     parts, order = [], []

@@ -1,0 +1,77 @@
+"""The arguments that several commands have."""
+import argparse
+
+import torch
+from mmengine.config import DictAction
+
+from dwnet.engine.distributed.process_group import started_by
+from dwnet.errors import UserError, one_line
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False) -> None:
+    """Those that the commands for a config have in common; ``load_config`` takes what they parse.
+
+    Args:
+        parser: What they are added to.
+        launched: Whether several processes can work together, and a launcher may start them.
+    """
+    parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; it says which task and which data')
+    parser.add_argument(
+        '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config: train_dataloader.batch_size=8 model.backbone.with_cp=True …')
+    if not launched:
+        parser.set_defaults(launcher='none')
+        return
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch', 'slurm', 'mpi'),
+        default=started_by(),
+        help='who started this process; set by dist_train.sh and the like')
+    # Given by the old torch.distributed.launch; the environment says the same.
+    parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
+
+
+def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
+    """Those of the commands that show a model images; ``load_config`` takes what they parse.
+
+    Args:
+        parser: What they are added to.
+        number: How many images, as argparse's ``nargs``.
+    """
+    parser.add_argument(
+        'images', nargs=number, metavar='IMAGES',
+        help="image files, folders (with all that is below), patterns such as 'photos/**/*.jpg'")
+    parser.add_argument('--config', required=True, help='config file of the model')
+    parser.add_argument('--checkpoint', help='its weights, .pth or .safetensors')
+    parser.add_argument('--out', help='folder of what is written (default: work_dirs/NAME_OF_THE_CONFIG/…)')
+    parser.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' … (default: a GPU if there is one)")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='change the config: model.test_cfg.rcnn.score_thr=.1 …')
+    parser.set_defaults(work_dir=None, launcher='none')
+
+
+def chosen_device(name: str | None) -> str:
+    """``--device``; by default a GPU if there is one.
+
+    Raises:
+        UserError: If it is not there.
+    """
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'--device {name} is not there: {one_line(error)}') from error
+    return name
+
+
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of train and test alike."""
+    parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')
+    parser.add_argument('--channels-last', action='store_true', help='lay out neck and head channels-last, too')
+    parser.add_argument('--compile', action='store_true', help='torch.compile the backbone')

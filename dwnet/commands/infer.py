@@ -1,0 +1,44 @@
+"""Predicts the classes, boxes or pixels of images and videos, as JSON and as pictures."""
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from dwnet.apis import inferencer
+from dwnet.demo import digits
+from dwnet.deploy.inference import find_files, infer
+from dwnet.errors import UserError
+
+from ._arguments import add_image_arguments, chosen_device
+from ._config import load_config
+
+EXAMPLE = ('photos/ --config configs/classification/dwnet-nano_digits.py '
+           '--checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth')
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_image_arguments(parser)
+    parser.add_argument('--batch-size', type=int, default=1, help='images that are computed at once (default: 1)')
+    parser.add_argument(
+        '--threshold', type=float, default=.3,
+        help='detections of a lower score are not drawn (default: 0.3); the JSON has them all')
+    parser.add_argument('--no-pictures', action='store_true', help='write the JSON (and label images) only')
+
+
+def run(args: Namespace) -> None:
+    if args.checkpoint is None:
+        raise UserError('--checkpoint FILE is missing: without weights the predictions would be random')
+    if args.batch_size < 1:
+        raise UserError(f'--batch-size {args.batch_size}: it has to be 1 or more')
+
+    cfg = load_config(args)
+    digits.prepare_if_missing(*args.images)
+    files = find_files(args.images)
+    out = Path(args.out or Path(cfg.work_dir, 'predictions'))
+    device = chosen_device(args.device)
+    left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
+                     not args.no_pictures)
+    predicted = len(json.loads((out / 'predictions.json').read_text())['predictions'])
+    print(f'{predicted} of {len(files)} files predicted: {out}/predictions.json')
+    if left_out:
+        raise UserError(f'{len(left_out)} of {len(files)} files could not be read as a whole:',
+                        *(f'{name}: {reason}' for name, reason in left_out.items()))

@@ -1,0 +1,120 @@
+"""Precision, speed and processes of a training or a test, and what it writes."""
+import copy
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EMAHook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS, VISBACKENDS
+from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
+
+from dwnet.config_names import script
+from dwnet.errors import UserError
+from dwnet.registry import class_of, is_a, type_name
+from dwnet.toolboxes import toolbox_of
+
+from . import add_hook, has_dwnet
+
+
+def enable_amp(cfg: Config) -> None:
+    """``--amp``: mixed precision, with the loss scale adapted as it goes."""
+    if not torch.cuda.is_available():
+        raise UserError('--amp needs a GPU, and PyTorch sees none; leave it out to train in fp32, or take --bf16')
+    _must_be_plain('--amp', cfg)
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_bf16_training(cfg: Config) -> None:
+    """``--bf16`` of a training: bfloat16 where autocast finds it safe; evaluation stays in fp32."""
+    _must_be_plain('--bf16', cfg)
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):  # AmpOptimWrapper's
+        cfg.optim_wrapper.pop(key, None)
+    cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+
+
+def _must_be_plain(option: str, cfg: Config) -> None:
+    wrapper = {'type': OptimWrapper, **cfg.optim_wrapper}
+    if class_of(wrapper, OPTIM_WRAPPERS, cfg.get('default_scope')) not in (OptimWrapper, AmpOptimWrapper):
+        raise UserError(f'{option} cannot be combined with optim_wrapper.type={type_name(wrapper)!r}')
+
+
+def enable_bf16_testing(cfg: Config) -> None:
+    """``--bf16`` of a test: the backbone in bfloat16."""
+    add_hook(cfg, 'BFloat16Hook')
+
+
+def enable_channels_last(cfg: Config) -> None:
+    """``--channels-last``: the whole model lies channels-last in memory."""
+    cfg.channels_last = True
+
+
+def enable_compile(cfg: Config) -> None:
+    """``--compile``: the backbone runs through ``torch.compile``."""
+    variable, usual = ('CC', 'gcc') if torch.cuda.is_available() else ('CXX', 'g++')
+    compiler = os.environ.get(variable, usual)
+    if shutil.which(compiler) is None:
+        raise UserError(f'--compile needs a compiler, and {compiler} is missing; install it (Debian: apt-get install '
+                        f'{usual}), name another in {variable}, or leave --compile out')
+    add_hook(cfg, 'CompileHook')
+
+
+def enable_deploy(cfg: Config) -> None:
+    """``--deploy``: the BatchNorms of the backbone are folded before the test."""
+    if not has_dwnet(cfg):
+        raise UserError('--deploy folds the BatchNorms of a DWNet, and the backbone of this config is none')
+    add_hook(cfg, 'DeployHook')
+
+
+def enable_fsdp(cfg: Config) -> None:
+    """``--strategy fsdp``: the weights, their gradients and the optimizer's state are spread over the processes."""
+    if cfg.get('launcher', 'none') == 'none':
+        raise UserError('--strategy fsdp is for several processes, which '
+                        f"`bash {script('dist_train.sh')} CONFIG NUMBER --strategy fsdp` starts")
+    if class_of(cfg.optim_wrapper, OPTIM_WRAPPERS, cfg.get('default_scope')) is AmpOptimWrapper:
+        raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
+                        '--cfg-options optim_wrapper.type=OptimWrapper for float32')
+    if cfg.get('channels_last'):  # of the config of an earlier training
+        raise UserError('--strategy fsdp cannot be combined with channels_last=True, which the config has')
+    if any(is_a(hook, EMAHook, HOOKS, cfg.get('default_scope')) for hook in cfg.get('custom_hooks') or []):
+        raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
+    cfg.strategy = 'fsdp'
+
+
+def enable_log_to(cfg: Config, places: list[str]) -> None:
+    """``--log-to``: curves go to TensorBoard or Weights & Biases as well, by mmengine's own backends."""
+    backends = dict(tensorboard=TensorboardVisBackend, wandb=WandbVisBackend)
+    visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
+    kept = list(visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
+    for place in places:
+        if importlib.util.find_spec(place) is None:
+            raise UserError(f'--log-to {place}: the package {place} is missing: pip install {place}')
+        if not any(is_a(backend, backends[place], VISBACKENDS, cfg.get('default_scope')) for backend in kept):
+            kept.append(dict(type=backends[place].__name__))
+    visualizer.vis_backends = kept
+
+
+def enable_show_dir(cfg: Config, folder: str) -> None:
+    """``--show-dir``: the toolbox's own hook draws every prediction, truth beside it."""
+    folder = str(Path(folder).resolve())
+    if cfg.default_hooks.get('visualization') is None:
+        raise UserError('--show-dir needs default_hooks.visualization in the config')
+    toolbox_of(cfg).save_pictures(cfg, folder)
+
+
+def enable_out(cfg: Config, out: str) -> None:
+    """``--out``: predictions in a file (classification, detection) or a folder (segmentation)."""
+    toolbox_of(cfg).save_predictions(cfg, out)
+
+
+def enable_tta(cfg: Config) -> None:
+    """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``; by default each image and
+    its mirror image, and of detections the boxes alone."""
+    if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
+        toolbox_of(cfg).add_mirrored_view(cfg)
+    cfg.model = ConfigDict(**cfg.tta_model, module=copy.deepcopy(cfg.model))
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline

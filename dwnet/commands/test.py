@@ -1,0 +1,55 @@
+"""Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
+from argparse import ArgumentParser, Namespace
+
+from dwnet.demo.digits import prepare_if_missing
+from dwnet.engine import Runner
+from dwnet.engine.preflight import check_data
+from dwnet.engine.scores import report_scores
+
+from ._arguments import add_config_arguments, add_speed_arguments
+from ._config import load_config
+from .options import Option, apply_options
+from .options.running import (
+    enable_bf16_testing,
+    enable_channels_last,
+    enable_compile,
+    enable_deploy,
+    enable_out,
+    enable_show_dir,
+    enable_tta,
+)
+from .options.weights import set_checkpoint
+
+EXAMPLE = 'configs/classification/dwnet-nano_digits.py work_dirs/dwnet-nano_digits/epoch_10.pth'
+# In the order in which they change the config; the hooks that they add run in the same order
+OPTIONS = (
+    Option('--show-dir', enable_show_dir),
+    Option('--out', enable_out),
+    Option('--deploy', enable_deploy),
+    Option('--bf16', enable_bf16_testing),
+    Option('--channels-last', enable_channels_last),
+    Option('--compile', enable_compile),
+    Option('--tta', enable_tta),  # puts a model around the one that the others look at
+)
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_config_arguments(parser, launched=True)
+    parser.add_argument('checkpoint', help='.pth file')
+    parser.add_argument('--show-dir', help='save a picture of each prediction in this folder')
+    parser.add_argument(
+        '--out', help='save the predictions: a .pkl file (classification, detection) or a folder of '
+        'label images (segmentation)')
+    parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms: the same scores, faster')
+    parser.add_argument(
+        '--tta', action='store_true', help="test-time augmentation: the config's, or each image with its mirror image")
+    add_speed_arguments(parser)
+
+
+def run(args: Namespace) -> None:
+    cfg = load_config(args)
+    check_data(cfg, 'test', prepare=prepare_if_missing)
+    set_checkpoint(cfg, args.checkpoint)
+    apply_options(OPTIONS, cfg, args)
+    runner = Runner.from_cfg(cfg)
+    report_scores(runner, runner.test())

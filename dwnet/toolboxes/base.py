@@ -1,0 +1,219 @@
+"""What a toolbox has to answer: what differs from one to the next, asked nowhere else.
+
+A toolbox is an object, and the rest of the package calls the object of :func:`dwnet.toolboxes.toolbox_of`. The class
+below answers for a toolbox that has no module here, with what all OpenMMLab toolboxes have in common. A module of this
+folder says what its toolbox does otherwise; it imports the toolbox inside its methods alone.
+"""
+import contextlib
+import copy
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import METRICS, TRANSFORMS
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from dwnet.data.checks import CocoFile
+from dwnet.data.parts import OwnData
+from dwnet.errors import UserError, some
+from dwnet.registry import class_of, is_a, lineage
+
+SAY_WHICH = 'say by --cfg-options default_hooks.checkpoint.save_best=… which score counts'
+
+
+class Toolbox:
+    """A toolbox without a module here.
+
+    Attributes:
+        name: The package, which is also mmengine's scope; of this class the scope that a config names, if it names one.
+        distribution: The package's name on PyPI.
+        extra: The extra of ``dwnet`` that installs the toolbox.
+        task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty: unknown here.
+        image_shape: Height and width at which papers count multiply-adds.
+        trial_size: Height and width of the image with which a backbone is swapped; it only has to pass all parts.
+        scores: Score → its name in papers, in the order in which scores are shown.
+        metric: The metric that papers quote, by package and class.
+        measures: That argument of ``metric`` that says what is measured; empty if there is none.
+        main_scores: What can be measured → the score that chooses the best checkpoint. The first that is measured
+            counts; without the argument ``measures`` the first of all is measured.
+        preprocessor_type: The data preprocessor of a model that names none.
+        checked_datasets: Data set, by package and class → that of ours which names what the former passes over.
+        downloads: Data sets that fetch themselves, by package and class.
+        layer_decay: The toolbox's constructor of layer-wise learning rates, by package and class, if it refuses DWNet.
+        tta_model: The config of the model that averages over an image and its mirror image.
+    """
+    distribution = ''
+    extra = 'all'
+    task = ''
+    image_shape = (224, 224)
+    trial_size = 512
+    scores: dict[str, str] = {}
+    metric = ''
+    measures = ''
+    main_scores: dict[str, str] = {}
+    preprocessor_type = 'BaseDataPreprocessor'
+    checked_datasets: dict[str, str] = {}
+    downloads: frozenset[str] = frozenset()
+    layer_decay = ''
+    tta_model: dict[str, Any] | None = None
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+    def load(self) -> None:
+        """Imports the toolbox, which registers its classes.
+
+        Raises:
+            Exception: Of any kind; some toolboxes check versions by assertions.
+        """
+        if self.task:
+            importlib.import_module(f'{self.name}.models')
+
+    # --- Configs -----------------------------------------------------------------------------------------
+
+    def main_score(self, metric: dict, scope: str | None) -> str | None:
+        """The score of a metric's config that papers quote first; None if it is no metric of this toolbox.
+
+        Raises:
+            UserError: If it is, and measures no such score.
+        """
+        if not self.metric or not is_a(metric, self.metric, METRICS, scope):
+            return None
+        measured = as_list(metric.get(self.measures, next(iter(self.main_scores))))
+        for kind, score in self.main_scores.items():
+            if kind in measured:
+                return score
+        raise UserError(f'val_evaluator measures {some(measured)}, and none of {some(self.main_scores)}: {SAY_WHICH}')
+
+    def preprocessor(self, cfg: Config) -> dict:
+        """The config of the data preprocessor, with its type."""
+        settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
+        return {'type': self.preprocessor_type, **settings}
+
+    def prepare_visualizer(self, visualizer: Visualizer) -> None:
+        """Changes a visualizer of this toolbox that draws into arrays."""
+
+    # --- A user's own data ---------------------------------------------------------------------------------
+
+    def own_dataset(self, data: OwnData, part: str) -> dict:
+        """The config, less its pipeline, of the data set for ``part`` of ``data``."""
+        raise NotImplementedError
+
+    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+        """The config of the evaluator of ``part``, ``'val'`` or ``'test'``."""
+        raise NotImplementedError
+
+    def fit_to_data(self, cfg: Config, data: OwnData) -> None:
+        """Takes from the model and the pipelines what ``data`` cannot teach."""
+
+    # --- Trainings and tests -------------------------------------------------------------------------------
+
+    def prepare_model(self, model: nn.Module, cfg: Config) -> None:
+        """Changes a model that a Runner has just built."""
+
+    def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
+        """The config of an evaluator, with metrics of ours in the place of the toolbox's."""
+        return evaluator
+
+    @contextlib.contextmanager
+    def watch_annotations(self) -> Iterator[list[CocoFile]]:
+        """Within the context, every COCO file that a data set reads is added to the list, examined."""
+        yield []
+
+    def save_pictures(self, cfg: Config, folder: str) -> None:
+        """Has a test draw each prediction, the ground truth beside it, into ``folder``."""
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = folder
+
+    def save_predictions(self, cfg: Config, out: str, dump: str = 'DumpResults') -> None:
+        """Has a test write its predictions to ``out``.
+
+        Raises:
+            UserError: If ``out`` has an ending that does not fit.
+        """
+        if not out.endswith(('.pkl', '.pickle')):
+            raise UserError(f'--out {out}: the predictions are written as .pkl')
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
+
+    def add_mirrored_view(self, cfg: Config) -> None:
+        """Sets ``tta_model`` and ``tta_pipeline`` of a config that has none: each image and its mirror image.
+
+        Raises:
+            UserError: If the toolbox has no model for it, or the config no pipeline.
+        """
+        pipeline = cfg.test_dataloader.dataset.get('pipeline')
+        if self.tta_model is None or not pipeline:
+            raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
+        cfg.tta_model = copy.deepcopy(self.tta_model)
+        # the ground truth is loaded behind the mirror and stays as it is, since the predictions are mirrored back;
+        # padding comes behind the mirror, too, so that it lies at the right and below of a mirror image
+        behind = {'mmcv.LoadAnnotations', 'mmcv.Pad'}
+        here = next((i for i, step in enumerate(pipeline[:-1])
+                     if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
+        packing = copy.deepcopy(pipeline[-1])
+        if 'meta_keys' in packing:
+            packing.meta_keys = [*packing.meta_keys, *{'flip', 'flip_direction'}.difference(packing.meta_keys)]
+        views = [dict(type=f'{self.name}.RandomFlip', prob=prob) for prob in (0., 1.)]
+        cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
+            views, *([step] for step in pipeline[here:-1]), [packing]])]
+
+    # --- Inference -----------------------------------------------------------------------------------------
+
+    def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
+        """A training batch of ``number`` random images of ``shape``, (height, width), with ground truth."""
+        raise NotImplementedError
+
+    def graph(self, model: nn.Module) -> nn.Module:
+        """What a file of ``model`` computes, in the form that :mod:`dwnet.toolboxes.graphs` describes.
+
+        Raises:
+            UserError: If there is no such form.
+        """
+        raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
+                        'with an RPN and RoI heads can; its backbone alone can, by --backbone')
+
+    def inferencer(self, model: nn.Module) -> Any:
+        """The toolbox's own inferencer around a model of :func:`dwnet.apis.init_model`."""
+        raise NotImplementedError
+
+
+def as_list(part: Any) -> list:
+    """A config that may be one of something or a list."""
+    return list(part) if isinstance(part, (list, tuple)) else [part]
+
+
+def innermost(dataset: dict) -> dict:
+    """The config of the data set inside wrappers that repeat or mix it."""
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    if 'pipeline' not in dataset:
+        raise UserError('--data-root cannot change a config that joins several data sets; set its dataloaders')
+    return dataset
+
+
+def with_metric(evaluator: Any, theirs: type, own: type) -> Any:
+    """A copy of an evaluator's config with the metric ``own`` in the place of ``theirs``; its subclasses stay."""
+    if isinstance(evaluator, (list, tuple)):
+        return [with_metric(metric, theirs, own) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    if 'metrics' in evaluator:  # of an Evaluator's own config
+        return {**evaluator, 'metrics': with_metric(evaluator['metrics'], theirs, own)}
+    return {**evaluator, 'type': own} if class_of(evaluator, METRICS) is theirs else evaluator
+
+
+def inferencer_around(kind: type, model: nn.Module, **arguments) -> Any:
+    """An inferencer of class ``kind`` for a model that is built already.
+
+    By themselves the toolboxes' inferencers load files that can run code, and refuse official ones.
+    """
+
+    class Inferencer(kind):
+
+        def _init_model(self, *_) -> nn.Module:
+            return model
+
+    Inferencer.__name__ = kind.__name__
+    return Inferencer(model.cfg, device=str(next(model.parameters()).device), **arguments)

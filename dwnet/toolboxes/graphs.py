@@ -1,0 +1,73 @@
+"""The modules that are exported: the toolbox's preprocessing and a backbone or a classifier.
+
+A graph is a module with ``axes``, which maps each output to the names of its dynamic dimensions, and ``reference``,
+the original model's outputs for the same images. ``batch`` is the number of images, if the graph supports only one.
+"""
+import torch
+from torch import Tensor, nn
+
+from dwnet.models.layers import pad_to_multiple
+
+SIDE = 256  # side of the image on which a backbone's strides are measured
+
+
+def converts_to_rgb(preprocessor: nn.Module) -> bool:
+    """Whether a data preprocessor makes RGB of the BGR that the toolboxes read."""
+    # mmdet and mmengine, mmseg, and mmpretrain each name the switch differently
+    switches = ('_channel_conversion', 'channel_conversion', 'to_rgb')
+    return any(getattr(preprocessor, switch, False) for switch in switches)
+
+
+class Normalise(nn.Module):
+    """A toolbox's data preprocessor as a module: RGB of 0 to 255 → input of the network."""
+
+    def __init__(self, preprocessor: nn.Module) -> None:
+        super().__init__()
+        self.to_bgr = not converts_to_rgb(preprocessor)
+        mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
+        self.register_buffer('mean', torch.zeros(3, 1, 1) if mean is None else mean.clone())
+        self.register_buffer('std', torch.ones(3, 1, 1) if std is None else std.clone())
+        self.divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = image.flip(1) if self.to_bgr else image
+        image = (image - self.mean) / self.std
+        return pad_to_multiple(image, self.divisor) if self.divisor > 1 else image
+
+
+class Backbone(nn.Module):
+    """The feature maps, one for each output of the graph."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.backbone = Normalise(model.data_preprocessor), model.backbone
+        with torch.no_grad():
+            maps = model.backbone(torch.zeros(1, 3, SIDE, SIDE))
+        strides = [f'stride{SIDE // x.shape[-1]}' for x in ([maps] if isinstance(maps, Tensor) else maps)]
+        names = [name if name not in strides[:i] else f'{name}_{strides[:i].count(name) + 1}'
+                 for i, name in enumerate(strides)]
+        self.axes = {name: {0: 'batch', 2: f'{name}_height', 3: f'{name}_width'} for name in names}
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone(self.normalise(image))
+
+    def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
+        """The same maps by the model's own preprocessor, of pictures (3, H, W), BGR, uint8."""
+        maps = model.backbone(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
+        return [maps] if isinstance(maps, Tensor) else list(maps)
+
+
+class Classifier(nn.Module):
+    """Logits, (B, classes)."""
+    axes = {'logits': {0: 'batch'}}
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.model = Normalise(model.data_preprocessor), model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(self.normalise(image), mode='tensor')
+
+    def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
+        """The same logits by the model's own preprocessor, of pictures (3, H, W), BGR, uint8."""
+        return [model(model.data_preprocessor(dict(inputs=pictures), False)['inputs'], mode='tensor')]

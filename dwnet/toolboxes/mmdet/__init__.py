@@ -1,0 +1,124 @@
+"""What mmdet answers: object detection.
+
+========  ====================================================================
+``coco``  COCO annotations with what is broken named and left out
+``tta``   test-time augmentation of detectors that also predict masks
+========  ====================================================================
+"""
+import contextlib
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, METRICS, TRANSFORMS
+from torch import nn
+
+from dwnet.data.checks import CocoFile
+from dwnet.data.parts import OwnData, palette
+from dwnet.errors import UserError
+from dwnet.registry import class_of, is_a
+
+from ..base import Toolbox, as_list, inferencer_around, innermost, with_metric
+
+
+class MMDet(Toolbox):
+    """mmdet."""
+    distribution = 'mmdet'
+    extra = 'det'
+    task = 'detection'
+    image_shape = (800, 1280)
+    scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+    metric = 'mmdet.CocoMetric'
+    measures = 'metric'
+    main_scores = {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'}
+    layer_decay = 'mmdet.LearningRateDecayOptimizerConstructor'
+    checked_datasets = {'mmdet.CocoDataset': 'dwnet.CheckedCocoDataset'}
+    # of the boxes alone, since mmdet merges no masks
+    tta_model = dict(type='BoxTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100))
+
+    def __init__(self) -> None:
+        super().__init__('mmdet')
+
+    # --- A user's own data ---------------------------------------------------------------------------------
+
+    def own_dataset(self, data: OwnData, part: str) -> dict:
+        found = data.parts[part]
+        # in training, images without objects teach the background
+        return dict(type='mmdet.CocoDataset', data_root=str(data.root), ann_file=found['ann_file'],
+                    data_prefix=dict(img=f"{found['images']}/"),
+                    metainfo=dict(classes=data.classes, palette=palette(len(data.classes))),
+                    **(dict(test_mode=True) if part != 'train' else {}))
+
+    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+        boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO has none
+        masks = data.with_masks and _has_mask_head(cfg.model)
+        return dict(type='mmdet.CocoMetric', ann_file=data.parts[part]['ann_file'],
+                    metric=[*['bbox'] * bool(boxes), *['segm'] * masks])
+
+    def fit_to_data(self, cfg: Config, data: OwnData) -> None:
+        """Objects that have boxes alone teach a mask head nothing, so it is left out."""
+        if data.with_masks:
+            return
+        for part in ('train', 'val', 'test'):
+            for step in innermost(cfg[f'{part}_dataloader'].dataset).pipeline:
+                if is_a(step, 'mmcv.LoadAnnotations', TRANSFORMS, cfg.get('default_scope')):
+                    step['with_mask'] = False
+        if not _has_mask_head(cfg.model):
+            return
+        if 'roi_head' not in cfg.model:
+            raise UserError('the annotations have no masks (segmentation), and this model predicts nothing but masks; '
+                            'take the config of a detector')
+        cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+        print('the annotations have boxes and no masks: the mask head is left out')
+
+    # --- Trainings and tests -------------------------------------------------------------------------------
+
+    def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
+        from .coco import CheckedCocoMetric, CocoDataset, CocoMetric
+        datasets = [(cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
+        # other data sets, of Cityscapes or Objects365 say, leave nothing out
+        if any(isinstance(dataset, dict) and class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
+            return with_metric(evaluator, CocoMetric, CheckedCocoMetric)
+        return evaluator
+
+    @contextlib.contextmanager
+    def watch_annotations(self) -> Iterator[list[CocoFile]]:
+        from .coco import watch
+        with watch() as files:
+            yield files
+
+    def save_pictures(self, cfg: Config, folder: str) -> None:
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder, interval=1)
+
+    def save_predictions(self, cfg: Config, out: str, dump: str = 'mmdet.DumpDetResults') -> None:
+        super().save_predictions(cfg, out, dump)
+
+    def add_mirrored_view(self, cfg: Config) -> None:
+        super().add_mirrored_view(cfg)
+        importlib.import_module('dwnet.toolboxes.mmdet.tta')  # registers BoxTTAModel
+        for metric in as_list(cfg.test_evaluator):
+            if is_a(metric, self.metric, METRICS, cfg.get('default_scope')):
+                metric.metric = 'bbox'
+
+    # --- Inference -----------------------------------------------------------------------------------------
+
+    def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
+        """Each image has 8 boxes and masks, of 80 classes."""
+        from mmdet.testing import demo_mm_inputs
+        return demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=80, with_mask=True)
+
+    def graph(self, model: nn.Module) -> nn.Module:
+        if not (hasattr(model, 'roi_head') and model.with_rpn):
+            return super().graph(model)
+        from .two_stage_graph import TwoStageDetector
+        return TwoStageDetector(model)
+
+    def inferencer(self, model: nn.Module) -> Any:
+        from mmdet.apis import DetInferencer
+        return inferencer_around(DetInferencer, model)
+
+
+def _has_mask_head(model: dict) -> bool:
+    return bool(model.get('mask_head') or model.get('panoptic_head')  # Mask2Former's
+                or (model.get('roi_head') or {}).get('mask_head'))

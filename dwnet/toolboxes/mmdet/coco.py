@@ -1,0 +1,74 @@
+"""mmdet's reader, data set and metric of COCO, on annotations whose broken entries are named and left out."""
+import contextlib
+from collections.abc import Collection, Iterator
+
+from mmdet.datasets import CocoDataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.evaluation import CocoMetric
+from mmengine.fileio import get_local_path
+from mmengine.registry import METRICS
+
+from dwnet.data.checks import CocoFile, examine_coco
+from dwnet.data.coco import read_coco
+from dwnet.errors import UserError
+from dwnet.registry import DATASETS
+
+
+class CheckedCOCO(COCO):
+    """mmdet's reader, on what :func:`read_coco` leaves."""
+
+    def __init__(self, annotation_file: str) -> None:
+        super().__init__()
+        self.dataset = read_coco(annotation_file)
+        self.createIndex()
+        self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(CocoDataset):
+    """mmdet's ``CocoDataset``; broken images and annotations are named and left out."""
+    COCOAPI = CheckedCOCO
+
+    def filter_data(self) -> list[dict]:
+        kept = super().filter_data()
+        if not kept:
+            raise UserError(f'{self.ann_file} leaves no image that is large enough and has an object of a class of the '
+                            'config')
+        return kept
+
+
+@METRICS.register_module()
+class CheckedCocoMetric(CocoMetric):
+    """mmdet's ``CocoMetric`` on the annotations that :class:`CheckedCocoDataset` has, and no others."""
+
+    def __init__(self, ann_file: str | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if ann_file is not None:
+            with get_local_path(ann_file, backend_args=self.backend_args) as path:
+                self._coco_api = CheckedCOCO(path)
+
+
+@contextlib.contextmanager
+def watch() -> Iterator[list[CocoFile]]:
+    """Within the context, each COCO file that a data set reads is examined and kept: mmdet forgets what it leaves out.
+
+    The data sets read through their class attribute ``COCOAPI``, so no file is read twice.
+    """
+    files: list[CocoFile] = []
+    api = CheckedCocoDataset.COCOAPI
+
+    class Watched(api):
+
+        def __init__(self, annotation_file: str) -> None:
+            self.file = annotation_file
+            super().__init__(annotation_file)
+
+        def get_cat_ids(self, cat_names: Collection[str] = (), *args, **kwargs) -> list[int]:
+            files.append(examine_coco(self.file, self.dataset, cat_names))
+            return super().get_cat_ids(list(cat_names), *args, **kwargs)
+
+    CheckedCocoDataset.COCOAPI = Watched
+    try:
+        yield files
+    finally:
+        CheckedCocoDataset.COCOAPI = api

@@ -1,0 +1,44 @@
+"""What mmpretrain answers: image classification."""
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from dwnet.data.parts import OwnData
+
+from .base import Toolbox
+from .graphs import Classifier
+
+
+class MMPretrain(Toolbox):
+    """mmpretrain."""
+    distribution = 'mmpretrain'
+    extra = 'cls'
+    task = 'classification'
+    trial_size = 224
+    scores = {'accuracy/top1': 'top-1', 'accuracy/top5': 'top-5'}
+    metric = 'mmpretrain.Accuracy'
+    main_scores = {'top1': 'accuracy/top1'}
+    preprocessor_type = 'mmpretrain.ClsDataPreprocessor'  # which the stock configs leave out
+    downloads = frozenset({'mmpretrain.CIFAR10', 'mmpretrain.MNIST'})
+    tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
+
+    def __init__(self) -> None:
+        super().__init__('mmpretrain')
+
+    def own_dataset(self, data: OwnData, part: str) -> dict:
+        return dict(type='mmpretrain.CustomDataset', data_root=str(data.root), metainfo=dict(classes=data.classes),
+                    ann_file=data.parts[part]['ann_file'])
+
+    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+        return dict(type='mmpretrain.Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
+
+    def save_pictures(self, cfg: Config, folder: str) -> None:
+        cfg.default_hooks.visualization.update(enable=True, out_dir=folder, interval=1)
+
+    def graph(self, model: nn.Module) -> nn.Module:
+        return Classifier(model) if getattr(model, 'with_head', False) else super().graph(model)
+
+    def inferencer(self, model: nn.Module) -> Any:
+        from mmpretrain import ImageClassificationInferencer
+        return ImageClassificationInferencer(model)

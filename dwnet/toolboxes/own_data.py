@@ -1,0 +1,76 @@
+"""A user's own data in the place of a config's: data sets, evaluators, and the number of classes of every head."""
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS
+
+from dwnet.data import coco, folders, masks
+from dwnet.data.parts import OwnData
+from dwnet.errors import UserError
+from dwnet.registry import is_a
+
+from . import known_toolbox_of
+from .base import innermost
+
+# Task → what finds its data below a folder
+FORMS = dict(classification=folders.find, detection=coco.find, segmentation=masks.find)
+
+
+def use_own_data(cfg: Config, root: str) -> OwnData:
+    """Puts the data below ``root`` into a config.
+
+    The pipelines stay. Lists that a split makes necessary are written into ``cfg.work_dir``/split.
+
+    Raises:
+        UserError: If the data cannot be found, or have a mistake that a look at their names, classes or labels shows.
+    """
+    folder = Path(root).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f'--data-root {root} is no folder')
+    toolbox = known_toolbox_of(cfg, '--data-root')
+    data = FORMS[toolbox.task](folder, Path(cfg.work_dir, 'split').resolve())
+    for part in ('train', 'val', 'test'):
+        loader, found = cfg.get(f'{part}_dataloader'), part if part in data.parts else 'val'
+        if loader is None:
+            raise UserError(f'--data-root needs a config that trains and validates, and this one has no '
+                            f'{part}_dataloader')
+        dataset = innermost(loader.dataset)  # a wrapper, such as one that repeats or mixes images, stays around it
+        pipeline = [dict(step) for step in dataset.pipeline]
+        for step in pipeline:
+            if is_a(step, 'mmcv.LoadAnnotations', TRANSFORMS, cfg.get('default_scope')):
+                step.pop('reduce_zero_label', None)
+        dataset.clear()
+        dataset.update(toolbox.own_dataset(data, found), pipeline=pipeline)
+        if part != 'train':
+            cfg[f'{part}_evaluator'] = toolbox.own_evaluator(cfg, data, found)
+    toolbox.fit_to_data(cfg, data)
+    _set_num_classes(cfg.model, len(data.classes))
+    _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # where mmpretrain's own configs have it
+    return data
+
+
+def _set_num_classes(model: Any, number: int) -> None:
+    """In each part of a model's config that tells classes apart; weights of classes, which fit them no longer, go."""
+    if isinstance(model, (list, tuple)):
+        for part in model:
+            _set_num_classes(part, number)
+    if not isinstance(model, dict):
+        return
+    if model.get('num_stuff_classes'):
+        raise UserError('--data-root cannot set up panoptic models, which tell things and stuff apart')
+    for key in ('num_classes', 'num_things_classes'):
+        if key in model:
+            for loss in (value for name, value in model.items() if name.startswith('loss')):
+                _set_class_weight(loss, model[key], number)
+            model[key] = number
+    for name, part in model.items():
+        if 'rpn' not in name and name != 'semantic_head':
+            _set_num_classes(part, number)
+
+
+def _set_class_weight(loss: Any, before: int, number: int) -> None:
+    for part in loss if isinstance(loss, (list, tuple)) else [loss]:
+        weights = part.get('class_weight') if isinstance(part, dict) else None
+        if isinstance(weights, (list, tuple)):
+            part['class_weight'] = None if len(weights) == before else [1.] * number + [weights[-1]]  # of "no object"

@@ -1,0 +1,42 @@
+"""Every command has what ``python -m dwnet`` and ``tools/`` ask of it."""
+import importlib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_python
+
+from dwnet import commands
+
+# Neither of them works on a config, a checkpoint or data, so a clone needs no file for them.
+ONLY_AS_MODULES = {'doctor', 'hook'}
+OF_THE_CLONE = {'benchmark', 'write_model_zoo'}
+
+
+@pytest.mark.parametrize('called', ['python -m dwnet {}', 'tools/{}.py'])
+@pytest.mark.parametrize('name', commands.names())
+def test_a_command_is_whole(name, called, monkeypatch, capsys):
+    command = importlib.import_module(f'dwnet.commands.{name}')
+    assert callable(command.add_arguments) and callable(command.run)
+    monkeypatch.setattr('sys.argv', [called.format(name), '--help'])
+    with pytest.raises(SystemExit) as end:
+        commands.start(name)
+    usage, *_, example = capsys.readouterr().out.strip().splitlines()
+    assert end.value.code == 0 and usage.startswith(f'usage: {Path(called.format(name)).name} ')
+    assert commands.summary(name) == command.__doc__.splitlines()[0] != ''
+    arguments = command.EXAMPLE
+    if called.startswith('python'):  # with or without a clone
+        arguments = arguments.replace('configs/', 'dwnet::')
+    assert example == f"example: {'python ' * called.startswith('tools')}{called.format(name)} {arguments}".rstrip()
+
+
+def test_every_command_has_a_file_in_tools():
+    tools = {path.stem for path in Path('tools').glob('*.py')}
+    assert tools == set(commands.names()) - ONLY_AS_MODULES | OF_THE_CLONE
+
+
+def test_the_list_of_commands_imports_none_of_them(tmp_path):
+    """Nor PyTorch: whoever asks which commands there are gets them at once."""
+    (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = sys.modules['mmengine'] = None\n")
+    shown = run_python('-m', 'dwnet', '--help', PYTHONPATH=f'{tmp_path}:{ROOT}').stdout
+    for name in commands.names():
+        assert f'  {name:20}{commands.summary(name)}\n' in shown
