@@ -12,9 +12,10 @@ EXTRAS = {
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
-    'export': ['onnx', 'onnxscript', 'onnxruntime'],
+    'demo': ['scikit-learn'],  # the embedded digits
+    'export': ['onnx', 'onnxscript', 'onnxruntime', 'scikit-learn'],
     # grad-cam brings a second OpenCV, whose files lie over those of the first
-    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard'],
+    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS['docs'] = [
@@ -39,14 +40,13 @@ setup(
     install_requires=[
         'torch>=2.6',  # the first that loads files without running them by default
         'torchvision',
-        'mmengine>=0.10.6',
+        'mmengine>=0.10.6,<0.11',  # dwnet/compat/private_names.py: what the next may take away
         'numpy',
         'packaging',
         'pillow',
         'filelock',
         'rich',
         'safetensors',
-        'scikit-learn',
         'pycocotools',
         'opencv-python<5',  # mmengine brings it; OpenCV 5 changed the contours that mmdet's masks come from
     ],
