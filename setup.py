@@ -20,7 +20,8 @@ EXTRAS = {
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
-EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'build', 'setuptools', 'uv']
+EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build',
+                 'setuptools', 'uv']
 
 setup(
     name='dwnet',
@@ -30,6 +31,7 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10',
+    classifiers=[f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 15)],
     packages=find_packages(include=['dwnet', 'dwnet.*']),
     package_data={'dwnet': ['.mim/model-index.yml', '.mim/configs/**', '.mim/tools/*']},  # links to the folders
     exclude_package_data={'dwnet': ['.mim/**/*.pyc']},
