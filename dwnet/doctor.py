@@ -13,7 +13,7 @@ TASKS = {'classification': 'mmpretrain', 'detection': 'mmdet', 'segmentation': '
 EXTRAS = {'mmpretrain': 'cls', 'mmdet': 'det', 'mmseg': 'seg', 'timm': 'timm'}
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain', 'mmdet',
                  'mmsegmentation', 'timm', 'numpy', 'opencv-python', 'opencv-python-headless',
-                 'pycocotools')
+                 'pycocotools', 'scikit-learn')
 # The OpenCV without windows, over the files of the one with windows.
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
 
