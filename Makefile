@@ -3,7 +3,7 @@
 # make demo       set up, then train and score all three tasks on embedded data
 # make test       set up, then run the everyday tests
 # make test-all   set up, then run all tests, in hours
-# make lint       set up, then run ruff
+# make lint       set up, then check style, types and files: the hooks of .pre-commit-config.yaml
 # make docs       set up, with what the documentation needs, then build it into build/docs
 # make linkcheck  the addresses in the documentation; needs a network
 # make data       set up, then make the embedded data
@@ -77,7 +77,7 @@ oracle: setup
 	$(RUN) -W ignore tests/mmcv_oracle.py
 
 lint: setup
-	$(RUN) -m ruff check .
+	$(RUN) -m pre_commit run --all-files
 
 # In a venv of its own; --strict, since what could not be looked up would pass otherwise.
 audit:

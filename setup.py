@@ -12,14 +12,16 @@ EXTRAS = {
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
-    'export': ['onnx', 'onnxscript', 'onnxruntime'],
+    'demo': ['scikit-learn'],  # the embedded digits
+    'export': ['onnx', 'onnxscript', 'onnxruntime', 'scikit-learn'],
     # grad-cam brings a second OpenCV, whose files lie over those of the first
-    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard'],
+    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
-EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'build', 'setuptools', 'uv']
+EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build',
+                 'setuptools', 'uv']
 
 setup(
     name='dwnet',
@@ -29,6 +31,7 @@ setup(
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10',
+    classifiers=[f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 15)],
     packages=find_packages(include=['dwnet', 'dwnet.*']),
     package_data={'dwnet': ['.mim/model-index.yml', '.mim/configs/**', '.mim/tools/*']},  # links to the folders
     exclude_package_data={'dwnet': ['.mim/**/*.pyc']},
@@ -37,14 +40,13 @@ setup(
     install_requires=[
         'torch>=2.6',  # the first that loads files without running them by default
         'torchvision',
-        'mmengine>=0.10.6',
+        'mmengine>=0.10.6,<0.11',  # dwnet/compat/private_names.py: what the next may take away
         'numpy',
         'packaging',
         'pillow',
         'filelock',
         'rich',
         'safetensors',
-        'scikit-learn',
         'pycocotools',
         'opencv-python<5',  # mmengine brings it; OpenCV 5 changed the contours that mmdet's masks come from
     ],

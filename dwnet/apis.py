@@ -140,13 +140,13 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         >>> classify(numpy.zeros((64, 64, 3), 'uint8'))[0]['pred_class'] in '0123456789'
         True
     """
-    model = init_model(config, checkpoint, device)
+    model: Any = init_model(config, checkpoint, device)
     toolbox = known_toolbox_of(model.cfg, 'inferencer')
     _name_transforms(model.cfg, toolbox.name)
     return toolbox.inferencer(model)
 
 
-def _name_transforms(cfg: Config, scope: str) -> None:
+def _name_transforms(cfg: Config, scope: str | None) -> None:
     """Types of the test pipeline that are classes or their paths become names: the inferencers look for names."""
     for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
         kind = class_of(step, TRANSFORMS, scope)

@@ -1,6 +1,7 @@
 """The error that is shown to a person, and what its line is made of."""
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -16,6 +17,21 @@ class UserError(Exception):
         # one that was raised in a data worker PyTorch makes anew, from a report that ends with the message
         message = message.rpartition(f'{__name__}.UserError: ')[2]
         super().__init__('\n- '.join(map(_one_line, (message, *parts))))
+
+
+@contextmanager
+def requires(package: str, extra: str, purpose: str) -> Iterator[None]:
+    """Around the import of an optional package: a missing one ends with the command that installs it.
+
+    Args:
+        package: Its name on PyPI.
+        extra: The extra of this project that brings the package.
+        purpose: What needs it, as the message begins.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{purpose} needs {package}, which is missing: pip install 'dwnet[{extra}]'") from error
 
 
 def one_line(error: BaseException) -> str:

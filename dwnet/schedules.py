@@ -1,5 +1,6 @@
 """The learning rate of the official ImageNet runs, which no combination of mmengine's schedulers gives."""
 import math
+from typing import Any
 
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
@@ -23,15 +24,17 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
         kwargs: As for all schedulers of mmengine.
     """
 
-    def __init__(self, optimizer, warmup: int, end: int, start_factor: float, end_factor: float, **kwargs) -> None:
+    def __init__(self, optimizer: Any, warmup: int, end: int, start_factor: float, end_factor: float,
+                 **kwargs: Any) -> None:
         self.warmup, self.start_factor, self.end_factor = warmup, start_factor, end_factor
         super().__init__(optimizer, end=end, **kwargs)
 
     @classmethod
-    def build_iter_from_epoch(cls, *args, warmup: int, end: int, epoch_length: int, **kwargs) -> 'WarmupCosineLR':
+    def build_iter_from_epoch(cls, *args: Any, warmup: int, end: int, epoch_length: int,
+                              **kwargs: Any) -> 'WarmupCosineLR':
         """Called for ``convert_to_iter_based=True``."""
-        kwargs['by_epoch'] = False
-        return cls(*args, warmup=warmup * epoch_length, end=end * epoch_length, **kwargs)
+        kwargs |= dict(by_epoch=False, warmup=warmup * epoch_length, end=end * epoch_length)
+        return cls(*args, **kwargs)
 
     def _get_value(self) -> list[float]:
         step = self.last_step

@@ -123,4 +123,4 @@ def test_after_an_interruption_no_further_task_begins(monkeypatch, tmp_path):
 def test_tasks_name_configs_and_metrics_that_exist():
     for task in demo.TASKS:
         assert Path(config_path(task.config)).is_file()
-        assert all(key in demo.NAMES for key in task.scores)
+        assert all(key in demo.SCORE_NAMES for key in task.scores)

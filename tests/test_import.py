@@ -3,11 +3,13 @@ import importlib.util
 import os
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_command, run_python
 
 from dwnet.compat.after_import import after_import
+from dwnet.errors import UserError
 
 NAMES = {f'{kind}dwnet_{size}' for kind in ('', 'dynamic_', 'i_dynamic_', 'local_mlp_') for size in ('tiny', 'base')}
 
@@ -20,6 +22,19 @@ import dwnet
 print([name for name in {slow} if name in sys.modules and name not in before])
 '''
     assert run_python('-c', code).stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('code, extra', [
+    ('from dwnet.inspect import precision_recall; precision_recall.metrics()', 'vis'),
+    ('from dwnet.deploy import export; export._photographs(1, 9, 9)', 'export'),
+    ('from dwnet.demo.digits import prepare; prepare("made")', 'demo')])
+def test_a_missing_scikit_learn_is_named(code, extra, monkeypatch, tmp_path):
+    for module in ('sklearn', 'sklearn.datasets', 'sklearn.metrics'):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=fr"needs scikit-learn, which is missing: pip install 'dwnet\[{extra}\]'"):
+        exec(code)
+    assert not Path('made').exists()
 
 
 @pytest.mark.parametrize('code', [

@@ -214,10 +214,10 @@ def test_what_cannot_be_written_is_an_error_of_one_line(weights, photos, tmp_pat
 @pytest.mark.parametrize('arguments, message', [
     (['nowhere/*.jpg', '--checkpoint', 'x.pth'], 'nowhere/*.jpg is missing'),
     (['dwnet', '--checkpoint', 'x.pth'], 'no images in dwnet, but '),
-    (['docs/demo.png', '--checkpoint', 'x.pth'], 'weights x.pth are missing'),
-    (['docs/demo.png'], '--checkpoint FILE is missing'),
-    (['docs/demo.png', '--checkpoint', 'x.pth', '--batch-size', '0'], '--batch-size 0'),
-    (['docs/demo.png', '--checkpoint', 'x.pth', '--device', 'nonsense'], '--device nonsense'),
+    (['docs/images/demo.webp', '--checkpoint', 'x.pth'], 'weights x.pth are missing'),
+    (['docs/images/demo.webp'], '--checkpoint FILE is missing'),
+    (['docs/images/demo.webp', '--checkpoint', 'x.pth', '--batch-size', '0'], '--batch-size 0'),
+    (['docs/images/demo.webp', '--checkpoint', 'x.pth', '--device', 'nonsense'], '--device nonsense'),
 ])
 def test_mistakes_end_in_one_line(arguments, message, tmp_path):
     done = run_tool('tools/infer.py', *arguments, '--config', CONFIGS['classification'], '--out', tmp_path)

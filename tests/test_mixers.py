@@ -348,4 +348,3 @@ def zero_kernels(model) -> None:
     with torch.no_grad():
         for module in kernels_of(model):
             module.weight.zero_()
-

@@ -203,6 +203,15 @@ def test_sharded_checkpoints_are_like_any_other(config, tmp_path):
     assert (momentum(ends[0]) - momentum(ends[1])).norm() < 1e-3 * momentum(ends[0]).norm()
 
 
+def test_only_rank_0_gathers_whole_tensors(tmp_path):
+    run_python('-m', 'torch.distributed.run', '--standalone', '--local-addr', 'localhost', '--nproc-per-node', '2',
+               'tests/sharded_state.py', tmp_path, **CPU)
+    first, second = (json.loads((tmp_path / f'record{rank}.json').read_text()) for rank in range(2))
+    assert first['shares'] == first['moments'] == 0
+    # of AdamW's state, step, exp_avg and exp_avg_sq, the last two are shared
+    assert second['shares'] == second['parameters'] > 0 and second['moments'] == 2 * second['parameters']
+
+
 @pytest.mark.long
 def test_sharded_training_in_bfloat16(config, alone, tmp_path):
     state = train(config, tmp_path, 2, 16, '--strategy', 'fsdp', '--bf16')

@@ -12,8 +12,8 @@ from mmengine.optim import OptimWrapper
 from dwnet import DWNet
 
 README = (ROOT / 'README.md').read_text()
-DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted(ROOT.glob('docs/*.md')),
-             *sorted(ROOT.glob('configs/*/README.md'))]
+DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
+             *sorted(ROOT.glob('docs/*.md')), *sorted(ROOT.glob('configs/*/README.md'))]
 every_document = pytest.mark.parametrize('document', DOCUMENTS, ids=lambda d: str(d.relative_to(ROOT)))
 
 
@@ -21,9 +21,31 @@ every_document = pytest.mark.parametrize('document', DOCUMENTS, ids=lambda d: st
 def test_paths_exist(document):
     text = document.read_text()
     paths = re.findall(r'\b((?:configs|tools|tests|docs|dwnet)/[\w./-]+\.(?:py|sh|png|md))', text)
-    assert [p for p in paths if not (ROOT / p).exists()] == []
+    there = [path.parent if path.stem == 'NAME' else path for path in map(Path, paths)]
+    assert [p for p in there if not (ROOT / p).exists()] == []
     links = re.findall(r'\]\((?!https?://)([^)#]+)\)', text)
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@every_document
+def test_code_fits_a_page(document):
+    """A page of 1,100 pixels shows 88 characters of code; a longer line has to be scrolled."""
+    fences = re.findall(r'^```(.*?)\n(.*?)^```$', document.read_text(), re.M | re.S)
+    shown = [code for language, code in fences if not language.startswith('{')]  # the others are for Sphinx
+    assert [line for code in shown for line in code.splitlines() if len(line) > 88] == []
+
+
+def test_pictures_are_small_shown_and_described():
+    shown = [(alt, (page.parent / path).resolve()) for page in DOCUMENTS
+             for alt, path in re.findall(r'!\[([^]]*)]\(([^)]+)\)', page.read_text())]
+    assert [path for alt, path in shown if len(alt) < 15] == []
+    sizes = {path: path.stat().st_size for path in (ROOT / 'docs/images').iterdir()}
+    assert sizes.keys() <= {path for _, path in shown}
+    assert max(sizes.values()) <= 150_000 and sum(sizes.values()) <= 1_500_000
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 200
 
 
 def test_make_targets_exist():
@@ -34,7 +56,7 @@ def test_make_targets_exist():
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
 def test_options_exist(tool):
-    described = re.search(rf'`{tool}\.py`\s+takes(.*?)[;.]\s', README, re.S)[1]
+    described = re.search(rf'`{tool}\.py`\s+takes(.*?)[;.]\s', (ROOT / 'docs/get_started.md').read_text(), re.S)[1]
     usage = usage_of(f'tools/{tool}.py')
     options = re.findall(r'--[\w-]+', described)
     assert options and [o for o in options if o not in usage] == []
@@ -42,9 +64,10 @@ def test_options_exist(tool):
 
 @every_document
 def test_commands_name_tools_configs_and_options_that_exist(document):
-    commands = re.findall(r'(?:python|bash) (tools/[\w.]+) ([^`#|\n]*)', document.read_text())
+    text = document.read_text().replace('\\\n', ' ')
+    commands = re.findall(r'(?:python|bash) (tools/[\w.]+) ([^`#|\n]*)', text)
     commands += [(f'tools/{tool}.py', arguments) for tool, arguments in re.findall(
-        r'-m dwnet (?!doctor|hook|TOOL)(\w+) ([^`#|\n]*)', document.read_text())]
+        r'-m dwnet (?!doctor|hook|TOOL)(\w+) ([^`#|\n]*)', text)]
     for tool, arguments in commands:
         assert (ROOT / tool).is_file()
         for config in re.findall(r'configs/\S+\.py', arguments):
@@ -82,13 +105,17 @@ def has(cfg: Config, key: str) -> bool:
 
 
 def test_checkpoint_of_the_example_is_the_last_epoch():
-    for name, epoch in re.findall(r'work_dirs/([\w-]+)/epoch_(\d+)\.pth', README):
+    pages = [(ROOT / 'docs' / page).read_text() for page in ('get_started.md', 'distributed.md', 'deploy.md')]
+    named = {found for page in pages for found in re.findall(r'work_dirs/([\w-]*digits)/epoch_(\d+)\.pth', page)}
+    assert len(named) == 2
+    for name, epoch in named:
         assert Config.fromfile(next(Path('configs').glob(f'*/{name}.py'))).train_cfg.max_epochs == int(epoch)
 
 
 def test_arguments_are_described_as_they_are():
     parameters = inspect.signature(DWNet.__init__).parameters
-    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| .* \| ?(.*?) ?\|$', README, re.M)
+    table = (ROOT / 'docs/swap_in.md').read_text().split("## The backbone's arguments")[1].split('## ')[0]
+    rows = re.findall(r'^\| ((?:`\w+`(?:, )?)+) \| .* \| ?(.*?) ?\|$', table, re.M)
     seen = 0
     for names, default in rows:
         for name in re.findall(r'`(\w+)`', names):

@@ -13,7 +13,7 @@ from pathlib import Path
 EXAMPLE = ''
 
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
-                 'opencv-python-headless', 'pycocotools')
+                 'opencv-python-headless', 'pycocotools', 'scikit-learn')
 # The OpenCV without windows, over the files of the one with windows.
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
 

@@ -6,6 +6,7 @@
 ``pkg_resources``   a stand-in for setuptools' module of this name
 ``after_import``    a function that is called when somebody imports a module: our models in timm
 ``timm_loading``    timm's reader of checkpoints, for our models
+``private_names``   the private names of other packages that this package uses
 ==================  ==============================================================
 """
 from . import stand_ins

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dwnet.errors import UserError
+from dwnet.errors import UserError, requires
 
 CLASSES = tuple('0123456789')
 ROOT = Path('data/digits')  # the configs expect the data here, below the current folder
@@ -188,9 +188,9 @@ def _write_part(root: Path, part: str, artist: _Artist, renderings: int, scenes:
 
 def _draw(root: Path, config: DigitsConfig) -> Iterator[None]:
     """Draws and writes all files of ``config`` below ``root``."""
-    from sklearn.datasets import load_digits, load_sample_images
-    from sklearn.model_selection import train_test_split
-
+    with requires('scikit-learn', 'demo', 'the embedded data set'):
+        from sklearn.datasets import load_digits, load_sample_images
+        from sklearn.model_selection import train_test_split
     digits = load_digits()
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
     indices = train_test_split(

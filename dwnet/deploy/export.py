@@ -13,10 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
-from dwnet.errors import UserError, one_line
+from dwnet.errors import UserError, one_line, requires
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
 from dwnet.toolboxes import toolbox_of
@@ -94,6 +93,8 @@ def _write(graph: nn.Module, path: Path) -> None:
 
 def _photographs(batch: int, height: int, width: int) -> Tensor:
     """scikit-learn's two photographs, plain and mirrored: (B, 3, H, W), RGB of 0 to 255, whole numbers."""
+    with requires('scikit-learn', 'export', 'trying out the file'):
+        from sklearn.datasets import load_sample_images
     pictures = [picture for whole in load_sample_images().images for picture in (whole, whole[:, ::-1])]
     resized = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in pictures[:batch]]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
@@ -113,10 +114,8 @@ def _compare(path: Path, graph: nn.Module, reference: nn.Module) -> bool:
     Raises:
         UserError: If the outputs differ.
     """
-    try:
+    with requires('onnxruntime', 'export', 'trying out the file'):
         import onnxruntime
-    except ImportError as error:
-        raise UserError("onnxruntime, which checks the file, is missing: pip install 'dwnet[export]'") from error
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     compared = True
     for batch, height, width in SHAPES:

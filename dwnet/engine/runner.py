@@ -29,6 +29,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
 from dwnet.errors import UserError
@@ -127,6 +128,10 @@ class Runner(MMEngineRunner):
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, module=model,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
         return MODEL_WRAPPERS.build({**cfg, **(model_wrapper_cfg or {})})
+
+    def _init_model_weights(self) -> None:
+        if not isinstance(self.model, FSDPModule):  # shard() has drawn and broadcast them
+            super()._init_model_weights()
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """Each run has a visualizer of its own. By the name that mmdet's and mmseg's configs give it, the second run

@@ -68,8 +68,8 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     scores = runner.test()
     pictures = task.finish()
     hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
-    scores = {name: scores[key] for key, name in SCORE_NAMES.items() if key in scores}
-    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, scores, pictures)
+    rows = [(name, scores[key]) for key, name in SCORE_NAMES.items() if key in scores]
+    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, pictures, ('metric', 'score'), rows)
 
 
 class _Task:
@@ -110,6 +110,7 @@ class _Task:
 class _Classes(_Task):
 
     def begin(self, dataset: Any) -> None:
+        precision_recall.metrics()  # a missing package ends the test before it begins
         super().begin(dataset)
         self.labels: list[int] = []
         self.scores: list[np.ndarray] = []

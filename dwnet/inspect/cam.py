@@ -11,7 +11,7 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor, nn
 
-from dwnet.errors import UserError
+from dwnet.errors import UserError, requires
 
 from .layers import find_layers
 
@@ -49,10 +49,8 @@ def class_activation(model: nn.Module, inputs: Tensor, layers: Sequence[str] = (
     Raises:
         UserError: If grad-cam is not installed, or a layer or class does not exist.
     """
-    try:
+    with requires('grad-cam', 'vis', 'Grad-CAM'):
         from pytorch_grad_cam import EigenCAM, GradCAM
-    except ImportError as error:
-        raise UserError("the package grad-cam, which has Grad-CAM, is missing: pip install 'dwnet[vis]'") from error
     scores = _Scores(model)
     with torch.no_grad():
         first = scores(inputs)[0]  # (K, …)

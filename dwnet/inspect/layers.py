@@ -1,7 +1,8 @@
 """Finds layers of a model by name, and records their outputs."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from dwnet.errors import UserError
@@ -26,24 +27,19 @@ def find_layers(model: nn.Module, names: Sequence[str] = ()) -> dict[str, nn.Mod
     return {name: modules[name] for name in names}
 
 
-class Outputs:
-    """Records the outputs of layers: ``with Outputs(layers) as outputs: model(x)``."""
+@contextmanager
+def outputs_of(layers: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """The outputs of layers while a model computes, by name: ``with outputs_of(layers) as maps: model(x)``."""
+    maps: dict[str, Tensor] = {}
 
-    def __init__(self, layers: dict[str, nn.Module]) -> None:
-        self._layers = layers
-        self.maps: dict[str, Tensor] = {}
+    def keep(name: str, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            raise UserError(f'{name} gives no map (batch, channels, height, width)')
+        maps[name] = output
 
-    def __enter__(self) -> dict[str, Tensor]:
-        self._handles = [layer.register_forward_hook(self._keep(name)) for name, layer in self._layers.items()]
-        return self.maps
-
-    def _keep(self, name: str):
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            if not isinstance(output, torch.Tensor) or output.ndim != 4:
-                raise UserError(f'{name} gives no map (batch, channels, height, width)')
-            self.maps[name] = output
-        return hook
-
-    def __exit__(self, *_) -> None:
-        for handle in self._handles:
+    handles = [layer.register_forward_hook(partial(keep, name)) for name, layer in layers.items()]
+    try:
+        yield maps
+    finally:
+        for handle in handles:
             handle.remove()

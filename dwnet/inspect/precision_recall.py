@@ -1,16 +1,29 @@
 """Precision-recall curves of a classifier, each class against all others."""
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve
+
+from dwnet.errors import requires
 
 from .figure import COLOURS, new_figure, verbatim
 
 
+def metrics() -> ModuleType:
+    """scikit-learn's metrics.
+
+    Raises:
+        UserError: If scikit-learn is missing.
+    """
+    with requires('scikit-learn', 'vis', 'the picture of precision and recall'):
+        import sklearn.metrics
+    return sklearn.metrics
+
+
 def average_precisions(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Labels (N,) and scores (N, C) → the average precision of each class, (C,); NaN if a class does not occur."""
-    return np.array([average_precision_score(labels == c, scores[:, c]) if (labels == c).any() else np.nan
+    return np.array([metrics().average_precision_score(labels == c, scores[:, c]) if (labels == c).any() else np.nan
                      for c in range(scores.shape[1])])
 
 
@@ -28,7 +41,7 @@ def plot(labels: np.ndarray, scores: np.ndarray, names: Sequence[str], most: int
     figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
     for place, c in reversed(list(enumerate(order))):
-        precision, recall, _ = precision_recall_curve(labels == c, scores[:, c])
+        precision, recall, _ = metrics().precision_recall_curve(labels == c, scores[:, c])
         style = dict(color='#bbbbbb', linewidth=.7) if place >= most else dict(
             color=COLOURS[place], linewidth=1.5, label=f'{verbatim(names[c])}: {100 * average[c]:.1f}')
         axes.plot(recall, precision, **style)

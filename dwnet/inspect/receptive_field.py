@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dwnet.errors import UserError
 
 from .figure import MAP, new_figure
-from .layers import Outputs, find_layers
+from .layers import find_layers, outputs_of
 
 SHARES = (.5, .95)
 
@@ -42,7 +42,7 @@ def effective_receptive_field(model: nn.Module, inputs: Sequence[Tensor], layers
     fields: dict[str, np.ndarray] = dict.fromkeys(chosen, 0.0)
     for image in inputs:
         image = image.clone().requires_grad_()
-        with torch.enable_grad(), Outputs(chosen) as maps:
+        with torch.enable_grad(), outputs_of(chosen) as maps:
             getattr(model, 'backbone', model)(image)
         for name, output in maps.items():
             height, width = output.shape[-2:]

@@ -1,7 +1,6 @@
 """The report of a training: an HTML file with scores, curves, and predictions beside the ground truth."""
 import contextlib
 import copy
-import html
 import io
 import shlex
 import sys
@@ -20,7 +19,7 @@ from dwnet.apis import init_model
 from dwnet.errors import one_line
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.figure import COLOURS, new_figure
-from dwnet.inspect.page import STYLE, embed
+from dwnet.inspect.page import write_page
 from dwnet.inspect.samples import draw, make_visualizer
 from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_metric
 
@@ -103,13 +102,8 @@ def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
     curves = plot_curves({'training loss': ('iteration', read_curve(work_dir, 'loss')),
                     f'validation: {name}': ('epoch' if by_epoch else 'iteration', curve)})
     curves.save(work_dir / 'curves.png')
-    path = work_dir / 'report.html'
-    title = html.escape(runner.dumped_config.stem)
-    path.write_text(f"""<!doctype html><meta charset=utf-8><title>{title}</title>
-<style>{STYLE}</style><h1>{title}</h1>
-<p>{length}; the best validation: <b>{name} {best:g}</b>, of {html.escape(checkpoint.name)}.</p>
-<h2>Training</h2>{embed(curves)}
-<h2>Predictions</h2><p class=hint>Above the truth, below the prediction, on images that were not trained with.</p>
-{embed(picture)}
-""", encoding='utf-8')
-    return path
+    return write_page(
+        work_dir / 'report.html', runner.dumped_config.stem,
+        f'{length}; the best validation: {name} {best:g}, of {checkpoint.name}.',
+        [('Training', '', curves),
+         ('Predictions', 'Above the truth, below the prediction, on images that were not trained with.', picture)])

@@ -77,4 +77,3 @@ def plot(rates: dict[float, list[float]], epoch_length: int | None, title: str) 
     axes.spines[['top', 'right']].set_visible(False)
     axes.grid(alpha=.25)
     return figure
-

@@ -3,8 +3,10 @@
 Paper: "Demystifying Local Vision Transformer: Sparse Connectivity, Weight Sharing, and Dynamic
 Weight", Han et al., ICLR 2022, arXiv 2106.04263. Official code: Atten4Vis/DemystifyLocalViT (MIT).
 """
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
+from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -20,13 +22,13 @@ from dwnet.weights.names import rename_on_load
 
 from .fold import Affine, fold_into_linear
 from .layers import Mlp, PatchEmbed, PatchMerging, apply_norm, recompute
-from .mixers import ConvMixer, find_mixer
+from .mixers import ConvMixer, TokenMixer, find_mixer
 
 
 class Block(nn.Module):
     """Token mixer and MLP, each with a residual connection: (B, C, H, W) → (B, C, H, W)."""
 
-    def __init__(self, dim: int, mixer: nn.Module, norm_cfg: dict, pad_to_window: bool,
+    def __init__(self, dim: int, mixer: TokenMixer, norm_cfg: dict, pad_to_window: bool,
                  mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
         self.mixer = ConvMixer(dim, mixer, norm_cfg, pad_to_window)
@@ -74,6 +76,7 @@ class Stage(nn.Module):
         self.downsample = PatchMerging(dim // 2) if downsample else None
         mixer_class, settings = find_mixer(token_mixer)
         mixer = partial(mixer_class, dim, norm_cfg=norm_cfg, kernel_size=kernel_size, **settings)
+        blocks: Iterator[nn.Module]
         if mixer_class.in_swin_block:  # every second block's windows are shifted
             blocks = (SwinBlock(dim, mixer(shifted=i % 2 == 1), mlp_ratio, rate) for i, rate in enumerate(drop_paths))
         else:
@@ -131,7 +134,7 @@ class DWNet(BaseModule):
         [(1, 96, 16, 24), (1, 192, 8, 12), (1, 384, 4, 6), (1, 768, 2, 3)]
     """
 
-    arch_settings = {
+    arch_settings: dict[str, dict[str, Any]] = {
         'tiny': dict(embed_dims=96, depths=(2, 2, 6, 2)),
         'base': dict(embed_dims=128, depths=(2, 2, 18, 2)),
     }
@@ -150,7 +153,7 @@ class DWNet(BaseModule):
                  with_cp: bool = False,
                  deploy: bool = False,
                  kernel_size: int = 7,
-                 init_cfg: dict | list | None = (
+                 init_cfg: dict | Sequence[dict] | None = (
                      dict(type='TruncNormal', layer='Linear', std=.02, bias=0.),
                      dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
                  )) -> None:
@@ -227,9 +230,8 @@ class DWNet(BaseModule):
         """
         if self.deploy:
             return
-        for stage in self.stages:
-            for block in stage.blocks:
-                block.fold()
+        for block in chain(*self._blocks_of_stages()):
+            block.fold()
         for name, norm in self.norms.items():
             self.norms[name] = Affine.of(norm)
         self.deploy = True
@@ -258,7 +260,7 @@ class DWNet(BaseModule):
             The depth and the number of depths. The patch embedding has depth 0. Each block has a depth of its own,
             shared by a patch merging in front of the block. Output norms and all outside the backbone have the last.
         """
-        blocks = [len(stage.blocks) for stage in self.stages]
+        blocks = [len(blocks) for blocks in self._blocks_of_stages()]
         depths = sum(blocks) + 2
         name = param_name.removeprefix(prefix)
         if not param_name.startswith(prefix) or not name.startswith(('patch_embed.', 'stages.')):
@@ -267,6 +269,9 @@ class DWNet(BaseModule):
             return 0, depths
         _, stage, part, block, *_ = name.split('.')
         return 1 + sum(blocks[:int(stage)]) + (int(block) if part == 'blocks' else 0), depths
+
+    def _blocks_of_stages(self) -> list[list[Any]]:
+        return [list(stage.get_submodule('blocks').children()) for stage in self.stages]
 
     def _frozen_modules(self) -> list[nn.Module]:
         if self.frozen_stages < 0:

@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 def norm_as_affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Scale and shift of a BatchNorm in eval mode, (C,) each in float64; None for another norm."""
-    if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+    if not isinstance(norm, _BatchNorm) or norm.running_mean is None or norm.running_var is None:
         return None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     shift = -norm.running_mean.double() * scale
@@ -37,7 +37,7 @@ def fold_into_linear(norm: nn.Module, linear: nn.Linear) -> nn.Module:
     return nn.Identity()
 
 
-def _set(module: nn.Module, name: str, value: Tensor) -> None:
+def _set(module: nn.Conv2d | nn.Linear, name: str, value: Tensor) -> None:
     like = module.weight
     fmt = torch.channels_last if value.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last) \
         else torch.contiguous_format
@@ -57,7 +57,7 @@ class Affine(nn.Module):
         """The ``Affine`` of a BatchNorm; another norm is returned unchanged."""
         if (affine := norm_as_affine(norm)) is None:
             return norm
-        dtype = norm.running_mean.dtype
+        dtype = next(norm.buffers()).dtype
         return cls(affine[0].to(dtype), affine[1].to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Feature maps are (B, C, H, W) everywhere, in channels-last memory format, so the
 (B, H, W, C) for LayerNorm and Linear copy nothing.
 """
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any
 
@@ -118,19 +118,19 @@ class Mlp(nn.Module):
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
     """BatchNorm still normalises by the batch, but does not update the running statistics."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    before = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
+    before = [(norm, norm.momentum, counter, counter.clone()) for norm in module.modules()
+              if isinstance(norm, _BatchNorm) and (counter := norm.num_batches_tracked) is not None]
+    for norm, *_ in before:
         norm.momentum = 0.
     try:
         yield
     finally:
-        for norm, momentum, batches in before:
+        for norm, momentum, counter, batches in before:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
+            counter.copy_(batches)
 
 
-def recompute(block: nn.Module, *args, forward: Callable | None = None, **kwargs) -> Any:
+def recompute(block: nn.Module, *args: Any, forward: Callable | None = None, **kwargs: Any) -> Any:
     """Calls ``block(…)`` with activation checkpointing: the backward pass computes the activations again.
 
     The non-reentrant form gives the block gradients even if the input needs none (frozen stem, mmengine#1425).
@@ -139,11 +139,11 @@ def recompute(block: nn.Module, *args, forward: Callable | None = None, **kwargs
     return (_recompute_outside_graphs() if TWICE_IN_GRAPHS else _recompute)(block, forward or block, *args, **kwargs)
 
 
-def _recompute(block: nn.Module, forward: Callable, *args, **kwargs) -> Any:
+def _recompute(block: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
     if torch.compiler.is_compiling():  # a compiled graph updates the statistics once
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
-    def contexts():
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return nullcontext(), _statistics_kept(block) if block.training else nullcontext()
 
     return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
@@ -162,7 +162,7 @@ def turn_on_recomputation(model: nn.Module, names: str | Sequence[str]) -> None:
         module.forward = partial(_recomputed, module, module.forward)
 
 
-def _recomputed(module: nn.Module, forward: Callable, *args, **kwargs) -> Any:
+def _recomputed(module: nn.Module, forward: Callable, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return recompute(module, *args, forward=forward, **kwargs)

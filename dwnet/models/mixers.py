@@ -156,7 +156,7 @@ class DynamicDepthwiseConv(TokenMixer):
         each_tap = scale.repeat_interleave(self.kernel_size**2)
         with torch.no_grad():
             self.predict.weight.mul_(each_tap.view(-1, 1, 1, 1))
-            self.predict.bias.mul_(each_tap)
+            self.predict.bias.mul_(each_tap)  # type: ignore[union-attr]
             self.bias.mul_(scale).add_(shift)
         return nn.Identity()
 
@@ -188,7 +188,8 @@ class InhomogeneousDepthwiseConv(TokenMixer):
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
         if only_computes(self.predict, nn.Conv2d):
             y = predicted_depthwise_conv2d(
-                x, self._hidden(x), self.predict.weight, self.predict.bias, self.kernel_size)
+                x, self._hidden(x), self.predict.weight, self.predict.bias,  # type: ignore[arg-type]
+                self.kernel_size)
         else:
             y = inhomogeneous_depthwise_conv2d(x, self.predict_kernel(x))
         return F.relu(y, inplace=True) if relu else y
@@ -211,7 +212,7 @@ class ConvMixer(nn.Module):
             cells, which pass through the first BN and the global pooling.
     """
 
-    def __init__(self, dim: int, spatial: nn.Module, norm_cfg: dict, pad_to_window: bool) -> None:
+    def __init__(self, dim: int, spatial: TokenMixer, norm_cfg: dict, pad_to_window: bool) -> None:
         super().__init__()
         self.pad_to_window = pad_to_window
         self.proj_in = nn.Conv2d(dim, dim, 1, bias=False)

@@ -14,6 +14,7 @@ Source: "Demystifying Local Vision Transformer", Han et al., ICLR 2022, arXiv 21
 """
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,8 +149,8 @@ def predicted_depthwise_conv2d(x: Tensor, hidden: Tensor, weight: Tensor, bias: 
         raise ValueError(f'weight must be (G·k·k, D, 1, 1) with k = {size} odd and a G that divides {channels}, and '
                          f'hidden ({batch}, D, {height}, {width}), got {tuple(weight.shape)} and {tuple(hidden.shape)}')
     _check_bias(bias, len(weight))
-    x, weight, bias = autocast_to(x, weight, bias)
-    hidden = hidden.to(x.dtype)
+    x, weight, _ = autocast_to(x, weight, None)
+    hidden, bias = hidden.to(x.dtype), bias.to(x.dtype)
     if torch_forms.recorded_for_others():
         kernels = torch.nn.functional.conv2d(hidden, weight, bias).view(batch, groups, size, size, height, width)
         return torch_forms.sum_of_taps(x, kernels)
@@ -240,13 +241,13 @@ def _(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, 
     return torch_forms.empty_like(x), weight.new_empty(weight.shape)
 
 
-def _save_depthwise(ctx, inputs, output) -> None:
+def _save_depthwise(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, weight, bias, relu, ctx.backend = inputs
     ctx.has_bias = bias is not None
     ctx.save_for_backward(x, weight, output if relu else None)
 
 
-def _depthwise_gradients(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+def _depthwise_gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, rectified = ctx.saved_tensors
     if rectified is not None:
         grad_y = grad_y * (rectified > 0)
@@ -287,12 +288,12 @@ def _(grad_y: Tensor, x: Tensor, weight: Tensor, backend: str) -> tuple[Tensor, 
     return torch_forms.empty_like(x), torch.empty_like(weight)
 
 
-def _save_inhomogeneous(ctx, inputs, output) -> None:
+def _save_inhomogeneous(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, weight, ctx.backend = inputs
     ctx.save_for_backward(x, weight)
 
 
-def _inhomogeneous_gradients(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+def _inhomogeneous_gradients(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     return *_inhomogeneous_backward(grad_y, *ctx.saved_tensors, ctx.backend), None
 
 
@@ -311,15 +312,16 @@ def _(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, size: int) -> Ten
 
 
 @register_flop_formula(torch.ops.dwnet.depthwise_conv2d)
-def _(x_shape, weight_shape, *_, **__) -> int:
+def _(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * prod(x_shape) * prod(weight_shape[2:])
 
 
 @register_flop_formula(torch.ops.dwnet.predicted_depthwise_conv2d)
-def _(x_shape, hidden_shape, weight_shape, bias_shape, size, *_, **__) -> int:
+def _(x_shape: torch.Size, hidden_shape: torch.Size, weight_shape: torch.Size, bias_shape: torch.Size, size: int,
+      *_: Any, **__: Any) -> int:
     return 2 * prod(x_shape) * size**2 + 2 * hidden_shape[0] * prod(hidden_shape[2:]) * prod(weight_shape)
 
 
 @register_flop_formula(torch.ops.dwnet.inhomogeneous_depthwise_conv2d)
-def _(x_shape, weight_shape, *_, **__) -> int:
+def _(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
     return 2 * prod(x_shape) * prod(weight_shape[2:4])

@@ -55,7 +55,7 @@ def no_triton(device: str, index: int | None, dtype: torch.dtype) -> str:
 
 
 # as torch.compiler.assume_constant_result does, without importing the whole compiler, which takes 1.5 s
-no_triton._dynamo_marked_constant = True
+no_triton._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache

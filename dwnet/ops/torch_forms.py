@@ -4,6 +4,7 @@ No intermediate holds the k² neighbourhoods of all positions: each image, or ea
 on whole maps.
 """
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -68,9 +69,8 @@ def depthwise_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tenso
     if x[0, 0].numel() <= JOINED_BACKWARD:
         grad_x, grad_weight = _conv_backward(_join(grad_y), _join(x), weight.flatten(0, 1))
         return grad_x.view(x.shape).contiguous(memory_format=memory_format_of(x)), grad_weight.view(weight.shape)
-    images = [_conv_backward(*parts) for parts in zip(grad_y.split(1), x.split(1), weight)]
-    grad_x, grad_weight = zip(*images)
-    return torch.cat(grad_x).contiguous(memory_format=memory_format_of(x)), torch.stack(grad_weight)
+    grads_x, grads_weight = zip(*(_conv_backward(*parts) for parts in zip(grad_y.split(1), x.split(1), weight)))
+    return torch.cat(grads_x).contiguous(memory_format=memory_format_of(x)), torch.stack(grads_weight)
 
 
 def trains_on_small_maps(x: Tensor, weight: Tensor) -> bool:
@@ -95,12 +95,12 @@ class DepthwiseOfSmallMaps(torch.autograd.Function):
         return _conv(x, weight.squeeze(1), bias)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, weight, _ = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
@@ -109,7 +109,8 @@ class DepthwiseOfSmallMaps(torch.autograd.Function):
             inputs = x.permute(1, 2, 3, 0).flatten(1, 2)  # (C, H·W, B)
             outputs = grad_y.permute(1, 0, 2, 3).flatten(2)  # (C, B, H·W)
             pairs = torch.bmm(inputs, outputs).flatten(1)  # (C, H·W·H·W)
-            grad_weight = (pairs @ _tap_of_each_pair(*x.shape[2:], weight.shape[-1]).to(x.dtype)).view(weight.shape)
+            taps = _tap_of_each_pair(x.shape[2], x.shape[3], weight.shape[-1])
+            grad_weight = (pairs @ taps.to(x.dtype)).view(weight.shape)
         if ctx.needs_input_grad[2]:
             grad_bias = grad_y.sum((0, 2, 3))
         return grad_x, grad_weight, grad_bias
@@ -178,7 +179,7 @@ def sum_of_taps(x: Tensor, weight: Tensor) -> Tensor:
     groups, size = (int(length) for length in weight.shape[1:3])  # tracing makes lengths tensors
     height, width = x.shape[2:]
     padded = F.pad(x, [size // 2] * 4).unflatten(1, (groups, -1))  # (B, G, C/G, H + k - 1, W + k - 1)
-    sums = 0
+    sums: Any = 0
     for tap in range(size**2):
         row, column = divmod(tap, size)
         sums = sums + weight[:, :, row, column].unsqueeze(2) * padded[..., row:row + height, column:column + width]

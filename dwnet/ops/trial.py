@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -48,7 +49,7 @@ class Verdict:
 _tables: dict[str, dict[str, Verdict]] = {}  # environment → use → verdict
 
 
-def choose(operator: Callable, *inputs, may_try: bool) -> str:
+def choose(operator: Callable, *inputs: Any, may_try: bool) -> str:
     """The backend for ``operator(*inputs, backend)``: ``'torch'`` or ``'triton'``.
 
     Args:
@@ -103,8 +104,7 @@ def _try(operator: Callable, inputs: tuple, device: torch.device) -> Verdict:
 
 def _difference(ours: Tensor | tuple[Tensor, ...], theirs: Tensor | tuple[Tensor, ...]) -> str:
     """What is wrong with our results; empty if nothing is."""
-    ours, theirs = ([result] if isinstance(result, Tensor) else result for result in (ours, theirs))
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(*((result, ) if isinstance(result, Tensor) else result for result in (ours, theirs)), strict=True):
         if (a.shape, a.dtype) != (b.shape, b.dtype):
             return f'it is {tuple(a.shape)} of {a.dtype}'
         largest, error = (t.abs().max().item() if t.numel() else 0. for t in (b, a - b))

@@ -183,11 +183,15 @@ def _other_norms(own: Iterable[str], given: Iterable[str], official: bool) -> se
     if official and not given:
         return set()
     spare = {name for name in given if name.rpartition('.')[0] not in _modules(own)}
-    kinds = {re.match(r'norms\.[a-z]+', name)[0] for name in given}
+    kinds = {_norm_kind(name) for name in given}
     classifier = _modules(given) == {'norms.ln3'}
-    new = {name for name in own if re.match(r'norms\.[a-z]+', name)[0] not in kinds
-           or (classifier and not name.startswith('norms.ln3.'))}
+    new = {name for name in own if _norm_kind(name) not in kinds or (classifier and not name.startswith('norms.ln3.'))}
     return spare | new
+
+
+def _norm_kind(norm: str) -> str:
+    """``'ln'`` of ``'norms.ln3.weight'``."""
+    return norm.split('.')[1].rstrip('0123456789')
 
 
 def write_clean(source: str | Path, target: str | Path) -> Path:

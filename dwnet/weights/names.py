@@ -121,10 +121,10 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     names = our_names(state_dict)
     if unknown := [key for key, name in names.items() if name is None]:
         raise KeyError(f"{len(unknown)} of {len(names)} keys are not DWNet's: {', '.join(unknown)}")
-    return {names[key]: tensor for key, tensor in state_dict.items()}
+    return {name: state_dict[key] for key, name in names.items() if name is not None}
 
 
-def rename_on_load(state_dict: dict[str, Any], prefix: str, *_) -> None:
+def rename_on_load(state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Pre-hook of the backbone's ``load_state_dict``: renames official tensors below ``prefix`` to ours, in place.
 
     With the hook any loader, such as a toolbox's Runner, takes an official detector or segmentor. An official

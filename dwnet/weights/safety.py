@@ -49,7 +49,7 @@ def history_statistic(owner: type, name: str) -> Callable:
 class PlainDtype:
     """Replaces ``numpy.dtype``, whose constructor and state accept anything."""
 
-    def __init__(self, code: str, *_) -> None:
+    def __init__(self, code: str, *_: Any) -> None:
         self.code, self.order = str(code), '='
 
     def __setstate__(self, state: tuple) -> None:
@@ -64,13 +64,13 @@ class PlainDtype:
         dtype = np.dtype(self.code)
         if dtype.kind not in 'biufcSU':
             raise ValueError(f'the file holds an array of {dtype}; only numbers and text are allowed')
-        return dtype.newbyteorder(self.order if self.order in ('<', '>') else '=')
+        return dtype.newbyteorder('<' if self.order == '<' else '>' if self.order == '>' else '=')
 
 
 class PlainArray(np.ndarray):
     """An array from a file: numbers or text, never objects, because a file could forge their pointers."""
 
-    def __new__(cls, *_, **__):
+    def __new__(cls, *_: Any, **__: Any) -> 'PlainArray':
         raise ValueError('the file makes an array from scratch, which no checkpoint does')
 
     def __setstate__(self, state: tuple) -> None:
@@ -79,11 +79,11 @@ class PlainArray(np.ndarray):
             raise ValueError(f'the file holds an array made of a {type(raw).__name__}')
         super().__setstate__((version, shape, dtype.resolve(), fortran, bytes(raw)))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> str | tuple:
         return np.asarray(self).__reduce__()  # saved again as a plain NumPy array
 
 
-def reconstruct_array(*_) -> PlainArray:
+def reconstruct_array(*_: Any) -> PlainArray:
     """Replaces NumPy's ``_reconstruct``: returns the empty array that receives the state."""
     return np.ndarray.__new__(PlainArray, (0, ), np.int8)
 
@@ -164,6 +164,7 @@ def check_pickle(file: BinaryIO, deepest: int = 100, most: int = 500_000, growth
     memo: dict[int, object] = {}
     containers: list[list] = []  # content of each tuple, list, dict or call
     depth: dict[int, int] = {}
+    argument: Any
     for operation, argument, _ in pickletools.genops(file):
         name, before = operation.name, operation.stack_before
         if name in ('BINPUT', 'LONG_BINPUT'):

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast
+from mmengine.dist import broadcast, is_main_process
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -61,8 +61,8 @@ def lay_state_like_weights(optimizer: torch.optim.Optimizer) -> None:
 def shard(model: nn.Module) -> nn.Module:
     """Spreads the parameters of ``model`` over all processes, in place; a block's are together when it computes.
 
-    ``model.state_dict()`` gives whole tensors, for which all processes have to call it, and ``load_state_dict`` takes
-    them.
+    ``model.state_dict()`` gathers whole tensors on rank 0; the other ranks have to call it too, and keep their shares.
+    ``load_state_dict`` takes whole tensors on every rank.
     """
     if hasattr(model, 'init_weights'):  # later it would draw each process's share by itself
         model.init_weights()
@@ -84,7 +84,17 @@ def shard_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _whole(state: Any) -> Any:
-    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor().cpu(), state)  # a GPU may not hold all
+    """Whole tensors on rank 0, and the shares elsewhere: one whole copy, in the memory of the CPU, is enough.
+
+    ``torch.distributed.checkpoint.state_dict`` names optimizer state by parameter, and cannot load it where a parameter
+    has had no gradient yet; our files number it like every optimizer of PyTorch.
+    """
+    return tree_map_only(DTensor, _gather, state)
+
+
+def _gather(share: DTensor) -> Tensor:
+    whole = share.full_tensor()
+    return whole.cpu() if is_main_process() else share
 
 
 def _like(tensor: Tensor, sharded: Tensor) -> Tensor:
