@@ -259,7 +259,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example: PYTHON_3_14=/opt/python/bin/python3 python3 tests/matrix.py 3.13 3.14; '
-        'python3 tests/matrix.py 3.13 --keep --tests tests/test_dwnet.py')
+        'python3 tests/matrix.py 3.13 --keep --tests tests/models/test_dwnet.py')
     parser.add_argument('rows', nargs='*', metavar='ROW', help=f"of {', '.join(ROWS)} (default: all)")
     parser.add_argument('--again', action='store_true', help='also rows that have a result for this code')
     parser.add_argument('--keep', action='store_true', help='keep the environments')

@@ -1,4 +1,4 @@
-"""Runs the blocks of a page of the documentation, as `tests/test_docs.py` describes."""
+"""Runs the blocks of a page of the documentation, as `tests/clone/test_docs.py` describes."""
 import multiprocessing
 import os
 import re

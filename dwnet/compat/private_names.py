@@ -1,7 +1,7 @@
 """Private names of other packages that this package uses: what an upgrade may take away without notice.
 
-``tests/test_private_names.py`` looks each name up in the installed versions, and finds names that the package uses
-and this table lacks. mmcv's compiled operators are listed in :mod:`dwnet.compat.mmcv_ops.ext` instead.
+``tests/compat/test_private_names.py`` looks each name up in the installed versions, and finds names that the package
+uses and this table lacks. mmcv's compiled operators are listed in :mod:`dwnet.compat.mmcv_ops.ext` instead.
 """
 
 # Owner, a module or `module:attribute`; its names; what uses them, or why no public name will do

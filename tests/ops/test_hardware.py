@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dwnet import doctor
+from dwnet.commands import doctor
 from dwnet.ops import choose_backend, hardware
 
 FLAGS = {'AVX2': '_is_avx2_supported', 'AVX-512': '_is_avx512_supported', 'AMX': '_is_amx_tile_supported'}

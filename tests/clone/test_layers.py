@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'dwnet'
 
 # The rooms from top to bottom, each with the names, below dwnet, that its modules begin with. The empty name is the

@@ -71,7 +71,7 @@ def test_a_place_that_cannot_be_written_to(monkeypatch, tmp_path, capsys):
 
 
 def test_doctor_tells(monkeypatch, tmp_path):
-    from dwnet import doctor
+    from dwnet.commands import doctor
     from dwnet.compat.mmcv_ops import hook
     monkeypatch.setattr(hook, 'place', lambda: tmp_path / 'x.pth')
     monkeypatch.setattr(doctor, 'TASKS', {})

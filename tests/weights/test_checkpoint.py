@@ -14,7 +14,7 @@ from dwnet.checkpoint import convert_state_dict, load_weights, write_clean
 from dwnet.errors import UserError
 from dwnet.weights.loading import load_pretrained, read_state_dict
 
-DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parents[1] / 'data'
 NANO = dict(embed_dims=8, depths=(1, 1, 1, 1))
 
 

@@ -18,7 +18,7 @@ from dwnet.apis import init_model
 from dwnet.checkpoint import convert_state_dict
 from dwnet.weights.loading import load_pretrained
 
-DATA = Path(__file__).parent / 'data'
+DATA = Path(__file__).parents[1] / 'data'
 CASES = sorted(path.stem for path in DATA.glob('*.json'))
 PARAMETERS = {
     'dwnet_tiny': 24_172_744,

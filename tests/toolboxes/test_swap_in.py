@@ -1,7 +1,8 @@
 """DWNet in the place of the backbones of stock configs: of each family of configs in the toolboxes' wheels, the first.
 
 The rule is :func:`stock_configs.first_config`; nothing is chosen by what passes. What cannot be is listed in ``CANNOT``
-and has to fail as it says there. ``python tests/test_swap_in.py`` prints the lists as docs/swap_in.md has them.
+and has to fail as it says there. ``PYTHONPATH=tests python tests/toolboxes/test_swap_in.py`` prints the lists as
+docs/swap_in.md has them.
 """
 import copy
 import re
@@ -216,7 +217,7 @@ def lists() -> str:
 
 
 def test_the_page_lists_what_is_tested():
-    assert lists() in (ROOT / 'docs/swap_in.md').read_text(), 'python tests/test_swap_in.py prints what it should list'
+    assert lists() in (ROOT / 'docs/swap_in.md').read_text(), 'this file, run as a program, prints what it should list'
     works = sum(map(int, re.findall(r': (\d+) of \d+ work', lists())))
     assert f'that were tried, {works} of which work' in (ROOT / 'README.md').read_text()
 

@@ -24,7 +24,7 @@ from dwnet.toolboxes import TOOLBOXES, known_toolbox_of, main_metric, toolbox_of
 from dwnet.toolboxes.base import Toolbox
 from dwnet.toolboxes.own_data import use_own_data
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = '|'.join([*TOOLBOXES, *(toolbox.distribution for toolbox in TOOLBOXES.values())])
 # compat/ lists the private names of the toolboxes
 FILES = [file for folder in ('dwnet', 'tools') for file in sorted((ROOT / folder).rglob('*.py'))
