@@ -3,6 +3,8 @@
 mmengine imports ``<scope>.registry`` when it meets a scope that it does not know, so the name alone,
 in any config, brings this package in.
 """
+import contextlib
+import importlib
 from typing import Any
 
 import mmengine.registry
@@ -23,6 +25,8 @@ class InToolbox(Registry):
         self.import_from_location()
         if '.' not in key and key not in self._module_dict:
             for scope in reversed(DefaultScope._instance_dict.values()):  # the innermost first
+                with contextlib.suppress(ImportError):  # mmengine does so where it enters the scope
+                    importlib.import_module(f'{scope.scope_name}.registry')
                 toolbox = self.parent._search_child(scope.scope_name)
                 if toolbox is not None and toolbox.scope not in ('dwnet', 'mmengine'):
                     return toolbox.get(key)
