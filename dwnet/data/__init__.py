@@ -9,5 +9,7 @@
 ``checks``   what does not fit the model, the other data, or itself
 ===========  ==============================================================================
 
-A form of data is a module with ``find(root, split) -> OwnData``.
+A form of data is a module with ``find(root, split)``, which returns :class:`~dwnet.data.parts.OwnData`, or None if the
+folder ``root`` holds no data of this form, and ``NEEDS``, what the form needs in words. ``dwnet/toolboxes/own_data.py``
+lists the forms of each task in ``FORMS``.
 """

@@ -17,6 +17,7 @@ from dwnet.errors import UserError, some
 
 from .parts import OwnData, held_out, part_of, with_val, write_split
 
+NEEDS = 'a COCO file (.json), in the folder annotations'
 # Pixels. With millions in a polygon pycocotools overflows its memory, with infinity in a box torchvision's RoI align.
 _LARGEST = 100_000
 
@@ -139,7 +140,8 @@ def _fault_of_mask(segmentation: Any, width: int, height: int) -> str | None:
 # --- Below a folder --------------------------------------------------------------------------------------
 
 
-def find(root: Path, split: Path) -> OwnData:
+def find(root: Path, split: Path) -> OwnData | None:
+    """The data below ``root``; None if there are none of this form. Lists of a split are written into ``split``."""
     files = sorted(path for pattern in ('*.json', '*/*.json', '*/*/*.json') for path in root.glob(pattern)
                    if not any(part.startswith('.') for part in path.relative_to(root).parts))
     if root in split.parent.parents:  # a work dir among the data, with what an earlier training has left
@@ -147,7 +149,7 @@ def find(root: Path, split: Path) -> OwnData:
     if len(files) > 1:  # COCO has captions and keypoints beside its instances
         files = [path for path in files if 'instances' in path.name] or files
     if not files:
-        raise UserError(f'{root} has no annotations: a COCO file (.json), in {root}/annotations, is needed')
+        return None
     by_part = defaultdict(list)
     for path in files:
         words = ''.join(c if c.isalpha() else ' ' for c in path.relative_to(root).as_posix()).split()

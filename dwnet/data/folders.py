@@ -9,8 +9,11 @@ from dwnet.errors import UserError, some
 
 from .parts import OwnData, folders_in, held_out, images_below, part_of, parts_below, write_split
 
+NEEDS = 'a folder of images for each class'
+
 
 def find(root: Path, split: Path) -> OwnData:
+    """The data below ``root``. Lists of a split are written into ``split``."""
     folders = _split_folders(root)
     of_class = {part: {path.name: path for path in folders_in(folder) if not split.is_relative_to(path)}
                 for part, folder in folders.items()}  # without the work dir, or a folder that holds it

@@ -18,17 +18,18 @@ from dwnet.errors import UserError, some
 
 from .parts import OwnData, held_out, images_below, parts_below, write_split
 
+NEEDS = 'the folders images and masks (or labels, or annotations), with a label image for each image'
 _IGNORED = 255  # no class, in label images
 _LOOKED_AT = 100  # so many label images are compared with their images in size
 _ORIENTATION = 0x0112  # in EXIF: 5 to 8 lie on their side
 
 
-def find(root: Path, split: Path) -> OwnData:
+def find(root: Path, split: Path) -> OwnData | None:
+    """The data below ``root``; None if there are none of this form. Lists of a split are written into ``split``."""
     images = root / 'images'
     masks = next((path for name in ('masks', 'labels', 'annotations') if (path := root / name).is_dir()), None)
     if not images.is_dir() or masks is None:
-        raise UserError(f'{root} needs the folders images and masks (or labels, or annotations): a label image for '
-                        'each image')
+        return None
     parts = {part: folder.relative_to(images).as_posix() for part, folder in parts_below(images).items()} or dict(
         all='.')
     pairs = {part: _pairs(images / name, masks / name) for part, name in parts.items()}

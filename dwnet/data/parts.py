@@ -21,7 +21,9 @@ class OwnData(NamedTuple):
         root: The folder.
         classes: Their names; label i is the i-th.
         sizes: Images of 'train' and 'val', and of 'test' if there is such a part.
-        parts: What a toolbox needs to read each part; the module of the form says what that is.
+        parts: What a toolbox needs to read 'train', 'val' and 'test'. Classification: ``ann_file``, a list of images
+            and labels. Detection: ``ann_file``, a COCO file, and ``images``, a folder. Segmentation: ``images`` and
+            ``masks``, folders, ``img_suffix`` and ``seg_map_suffix``, and maybe ``ann_file``, a list of names.
         with_masks: Whether each object has a mask; only in detection.
     """
     root: Path

@@ -22,7 +22,7 @@ from dwnet.inspect import coco_errors, confusion, precision_recall
 from dwnet.inspect.figure import contact_sheet, save
 from dwnet.inspect.page import write_page
 from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
-from dwnet.registry import is_a
+from dwnet.registry import lineage
 from dwnet.toolboxes import SCORE_NAMES, known_toolbox_of, toolbox_of
 
 Picture = tuple[str, str, Path]  # headline, explanation, file
@@ -187,7 +187,8 @@ class _Objects(_Task):
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         super().__init__(cfg, out, number, threshold)
         metrics = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-        metric = next((m for m in metrics if is_a(m, toolbox_of(cfg).metric, METRICS, cfg.get('default_scope'))
+        known = toolbox_of(cfg).main_scores.keys()
+        metric = next((m for m in metrics if known & set(lineage(m, METRICS, cfg.get('default_scope')))
                        and m.get('ann_file')), None)
         if metric is None:
             raise UserError('detections are analysed as COCO does: test_evaluator needs a CocoMetric with ann_file')

@@ -91,7 +91,8 @@ def _test_command() -> str:
 def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
     work_dir, metric = Path(runner.work_dir), main_metric(runner.cfg)
     curve = read_curve(work_dir, metric)
-    name, best = SCORE_NAMES.get(metric, metric), max(curve[1], default=float('nan'))
+    rule = min if runner.cfg.default_hooks.get('checkpoint', {}).get('rule') == 'less' else max
+    name, best = SCORE_NAMES.get(metric, metric), rule(curve[1], default=float('nan'))
     print(f'best {name}: {best:g}')
     cfg = copy.deepcopy(runner.cfg)
     cfg.new_heads = False  # the checkpoint has this training's heads

@@ -106,16 +106,18 @@ class DWNet(BaseModule):
             settings: ``dict(type='mine', …)``. To add a mixer, see :class:`dwnet.models.TokenMixer`.
         in_channels: Channels of the image.
         mlp_ratio: Hidden width of the MLP, relative to its input.
-        out_indices: Stages whose maps are returned, 0 to 3; one int or a sequence of ints. Classifiers
-            take 3 alone: the norms of unused outputs get no gradient, which distributed training refuses.
+        out_indices: Stages whose maps are returned, 0 to 3, or -4 to -1; one int or a sequence of ints. A classifier
+            uses the last map alone and needs ``out_indices=3``: with more, the norms of the unused maps get no
+            gradient, and distributed training stops at parameters without a gradient.
         out_norm_cfg: Norm of each returned map, or None. The official classifiers use LN, the
             official detectors and segmentors BN (SyncBN in training).
-        pad_to_window: Pad the maps in front of each token mixer to a multiple of 7, as in the training of the
-            official detectors and segmentors. The padding changes nothing at 224×224, nor in 'local_mlp'.
+        pad_to_window: Pad the maps in each mixer to multiples of 7, whatever the kernel size, as in the training of
+            the official detectors and segmentors; see :class:`dwnet.models.mixers.ConvMixer`. Images of 224×224
+            have no other maps, so they are not padded. 'local_mlp' ignores the argument.
         norm_cfg: Norm inside the blocks; 'local_mlp' always has LayerNorm, as Swin.
         drop_path_rate: Stochastic depth of the last block; the rate grows linearly from 0 at the first block.
-        frozen_stages: -1 freezes nothing, 0 the patch embedding, n also the first n stages, as ResNet
-            does in all toolboxes. Frozen modules stay in eval mode.
+        frozen_stages: -1 freezes nothing, 0 the patch embedding, n also the first n stages and the norms of their
+            returned maps, as ResNet does in all toolboxes. Frozen modules stay in eval mode.
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it, for weights saved after that call.
         kernel_size: Height and width of the mixer's kernels, or of the windows of 'local_mlp'; odd.
@@ -181,8 +183,8 @@ class DWNet(BaseModule):
                 norm_cfg=norm_cfg,
                 pad_to_window=pad_to_window,
                 mlp_ratio=mlp_ratio) for i in range(max(self.out_indices) + 1))
-        # The names 'ln3' and 'bn3' keep a classifier's LayerNorm from loading into the BatchNorm of a detector
-        # that starts from the classifier's weights.
+        # build_norm_layer gives names such as 'ln3' and 'bn3'. By the names a detector that starts from a
+        # classifier's weights does not load the classifier's LayerNorm into its own BatchNorm.
         self.norms = nn.ModuleDict()
         self._norm_of_stage: dict[int, str] = {}
         if out_norm_cfg is not None:
@@ -257,8 +259,9 @@ class DWNet(BaseModule):
             prefix: Prefix of the backbone's parameters in the whole model, such as ``'backbone.'``.
 
         Returns:
-            The depth and the number of depths. The patch embedding has depth 0. Each block has a depth of its own,
-            shared by a patch merging in front of the block. Output norms and all outside the backbone have the last.
+            The depth and the number of depths. The patch embedding has depth 0, the n blocks have depths 1 to n, and
+            the output norms and all parameters outside the backbone have depth n + 1. A patch merging has the depth
+            of the block behind it.
         """
         blocks = [len(blocks) for blocks in self._blocks_of_stages()]
         depths = sum(blocks) + 2

@@ -68,16 +68,21 @@ def known_toolbox_of(config: dict, what: str) -> Toolbox:
 
 
 def main_metric(cfg: Config) -> str:
-    """The score of a validation that papers quote first, by the toolbox's name.
+    """The score that chooses the best checkpoint, by the toolbox's name for it.
+
+    It is ``default_hooks.checkpoint.save_best`` if the config sets that, else the score that papers quote first.
 
     Raises:
-        UserError: If the config measures no such score.
+        UserError: If the config sets no score and measures none of those.
     """
+    chosen = as_list(cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best'))[0]
+    if chosen not in (None, 'auto'):
+        return chosen
     for metric in as_list(cfg.get('val_evaluator') or []):
         for toolbox in TOOLBOXES.values():
             if score := toolbox.main_score(metric, cfg.get('default_scope')):
                 return score
-    known = [toolbox.metric.rpartition('.')[2] for toolbox in TOOLBOXES.values()]
+    known = [name.rpartition('.')[2] for toolbox in TOOLBOXES.values() for name in toolbox.main_scores]
     raise UserError(f'val_evaluator of this config has none of {some(known)}: {SAY_WHICH}')
 
 

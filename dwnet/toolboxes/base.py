@@ -18,49 +18,57 @@ from torch import nn
 from dwnet.data.checks import CocoFile
 from dwnet.data.parts import OwnData
 from dwnet.errors import UserError, some
-from dwnet.registry import class_of, is_a, lineage
+from dwnet.registry import class_of, lineage
 
-SAY_WHICH = 'say by --cfg-options default_hooks.checkpoint.save_best=… which score counts'
+SAY_WHICH = ('say which score counts by --cfg-options default_hooks.checkpoint.save_best=… '
+             'default_hooks.checkpoint.rule=greater')
 
 
 class Toolbox:
     """A toolbox without a module here.
 
+    A toolbox with a module sets the attributes, of which ``name``, ``distribution``, ``extra`` and ``task`` are needed,
+    and writes :meth:`own_dataset`, :meth:`own_evaluator` and :meth:`inferencer`. The other methods have an answer that
+    suits most toolboxes.
+
     Attributes:
-        name: The package, which is also mmengine's scope; of this class the scope that a config names, if it names one.
+        name: The package, which is also mmengine's scope. Of a toolbox without a module: the scope of the config, or
+            None if the config has no scope.
         distribution: The package's name on PyPI.
         extra: The extra of ``dwnet`` that installs the toolbox.
-        task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty: unknown here.
+        task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty for a toolbox without a module.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image with which a backbone is swapped; it only has to pass all parts.
         scores: Score → its name in papers, in the order in which scores are shown.
-        metric: The metric that papers quote, by package and class.
-        measures: That argument of ``metric`` that says what is measured; empty if there is none.
-        main_scores: What can be measured → the score that chooses the best checkpoint. The first that is measured
-            counts; without the argument ``measures`` the first of all is measured.
+        main_scores: Which score chooses the best checkpoint. Metric, by package and class → the name of its argument
+            that says what is measured (empty if there is none), and what can be measured → score. Of the things that
+            a config measures, the first in this table counts. A config without the argument measures the first.
         preprocessor_type: The data preprocessor of a model that names none.
-        checked_datasets: Data set, by package and class → that of ours which names what the former passes over.
+        checked_datasets: Data set of the toolbox, by package and class → our data set in its place, which logs the
+            broken entries that the toolbox's skips in silence.
         downloads: Data sets that fetch themselves, by package and class.
+        dump_type: The metric that writes predictions as a pickle.
         layer_decay: The toolbox's constructor of layer-wise learning rates, by package and class, if it refuses DWNet.
         tta_model: The config of the model that averages over an image and its mirror image.
     """
+    name: str | None = None
     distribution = ''
     extra = 'all'
     task = ''
     image_shape = (224, 224)
     trial_size = 512
     scores: dict[str, str] = {}
-    metric = ''
-    measures = ''
-    main_scores: dict[str, str] = {}
+    main_scores: dict[str, tuple[str, dict[str, str]]] = {}
     preprocessor_type = 'BaseDataPreprocessor'
     checked_datasets: dict[str, str] = {}
     downloads: frozenset[str] = frozenset()
+    dump_type = 'DumpResults'
     layer_decay = ''
     tta_model: dict[str, Any] | None = None
 
-    def __init__(self, name: str | None) -> None:
-        self.name = name
+    def __init__(self, name: str | None = None) -> None:
+        if name is not None:
+            self.name = name
 
     def load(self) -> None:
         """Imports the toolbox, which registers its classes.
@@ -74,18 +82,20 @@ class Toolbox:
     # --- Configs -----------------------------------------------------------------------------------------
 
     def main_score(self, metric: dict, scope: str | None) -> str | None:
-        """The score of a metric's config that papers quote first; None if it is no metric of this toolbox.
+        """The score of ``main_scores`` that a metric's config measures; None if the table has no such metric.
 
         Raises:
-            UserError: If it is, and measures no such score.
+            UserError: If the table has the metric, and the config measures none of its scores.
         """
-        if not self.metric or not is_a(metric, self.metric, METRICS, scope):
+        known = next((name for name in lineage(metric, METRICS, scope) if name in self.main_scores), None)
+        if known is None:
             return None
-        measured = as_list(metric.get(self.measures, next(iter(self.main_scores))))
-        for kind, score in self.main_scores.items():
+        argument, scores = self.main_scores[known]
+        measured = as_list(metric.get(argument, next(iter(scores))))
+        for kind, score in scores.items():
             if kind in measured:
                 return score
-        raise UserError(f'val_evaluator measures {some(measured)}, and none of {some(self.main_scores)}: {SAY_WHICH}')
+        raise UserError(f'val_evaluator measures {some(measured)}, and none of {some(scores)}: {SAY_WHICH}')
 
     def preprocessor(self, cfg: Config) -> dict:
         """The config of the data preprocessor, with its type."""
@@ -98,7 +108,7 @@ class Toolbox:
     # --- A user's own data ---------------------------------------------------------------------------------
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
-        """The config, less its pipeline, of the data set for ``part`` of ``data``."""
+        """The config, less its pipeline, of the data set that reads ``data.parts[part]``."""
         raise NotImplementedError
 
     def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
@@ -127,7 +137,7 @@ class Toolbox:
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = folder
 
-    def save_predictions(self, cfg: Config, out: str, dump: str = 'DumpResults') -> None:
+    def save_predictions(self, cfg: Config, out: str) -> None:
         """Has a test write its predictions to ``out``.
 
         Raises:
@@ -135,7 +145,7 @@ class Toolbox:
         """
         if not out.endswith(('.pkl', '.pickle')):
             raise UserError(f'--out {out}: the predictions are written as .pkl')
-        cfg.test_evaluator = [*as_list(cfg.test_evaluator), dict(type=dump, out_file_path=out)]
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), dict(type=self.dump_type, out_file_path=out)]
 
     def add_mirrored_view(self, cfg: Config) -> None:
         """Sets ``tta_model`` and ``tta_pipeline`` of a config that has none: each image and its mirror image.
@@ -147,8 +157,8 @@ class Toolbox:
         if self.tta_model is None or not pipeline:
             raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
         cfg.tta_model = copy.deepcopy(self.tta_model)
-        # the ground truth is loaded behind the mirror and stays as it is, since the predictions are mirrored back;
-        # padding comes behind the mirror, too, so that it lies at the right and below of a mirror image
+        # The mirror comes before the ground truth is loaded, so the ground truth is not mirrored: the predictions are
+        # mirrored back. The mirror comes before padding, too, so that all images are padded at the right and below.
         behind = {'mmcv.LoadAnnotations', 'mmcv.Pad'}
         here = next((i for i, step in enumerate(pipeline[:-1])
                      if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
@@ -194,7 +204,7 @@ def innermost(dataset: dict) -> dict:
 
 
 def with_metric(evaluator: Any, theirs: type, own: type) -> Any:
-    """A copy of an evaluator's config with the metric ``own`` in the place of ``theirs``; its subclasses stay."""
+    """A copy of an evaluator's config with the metric ``own`` in the place of ``theirs``; subclasses of it stay."""
     if isinstance(evaluator, (list, tuple)):
         return [with_metric(metric, theirs, own) for metric in evaluator]
     if not isinstance(evaluator, dict):

@@ -12,19 +12,16 @@ from .graphs import Classifier
 
 class MMPretrain(Toolbox):
     """mmpretrain."""
+    name = 'mmpretrain'
     distribution = 'mmpretrain'
     extra = 'cls'
     task = 'classification'
     trial_size = 224
     scores = {'accuracy/top1': 'top-1', 'accuracy/top5': 'top-5'}
-    metric = 'mmpretrain.Accuracy'
-    main_scores = {'top1': 'accuracy/top1'}
+    main_scores = {'mmpretrain.Accuracy': ('', {'top-1': 'accuracy/top1'})}
     preprocessor_type = 'mmpretrain.ClsDataPreprocessor'  # which the stock configs leave out
     downloads = frozenset({'mmpretrain.CIFAR10', 'mmpretrain.MNIST'})
     tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
-
-    def __init__(self) -> None:
-        super().__init__('mmpretrain')
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
         return dict(type='mmpretrain.CustomDataset', data_root=str(data.root), metainfo=dict(classes=data.classes),

@@ -13,8 +13,8 @@ from dwnet.registry import is_a
 from . import known_toolbox_of
 from .base import innermost
 
-# Task → what finds its data below a folder
-FORMS = dict(classification=folders.find, detection=coco.find, segmentation=masks.find)
+# Task → the forms of its data, in the order in which they are looked for; the first that is there counts
+FORMS = dict(classification=(folders, ), detection=(coco, ), segmentation=(masks, ))
 
 
 def use_own_data(cfg: Config, root: str) -> OwnData:
@@ -29,7 +29,11 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
     if not folder.is_dir():
         raise UserError(f'--data-root {root} is no folder')
     toolbox = known_toolbox_of(cfg, '--data-root')
-    data = FORMS[toolbox.task](folder, Path(cfg.work_dir, 'split').resolve())
+    split = Path(cfg.work_dir, 'split').resolve()
+    data = next(filter(None, (form.find(folder, split) for form in FORMS[toolbox.task])), None)
+    if data is None:
+        needed = ', or '.join(form.NEEDS for form in FORMS[toolbox.task])
+        raise UserError(f'{folder} has no data for {toolbox.task}, which needs {needed}')
     for part in ('train', 'val', 'test'):
         loader, found = cfg.get(f'{part}_dataloader'), part if part in data.parts else 'val'
         if loader is None:

@@ -266,7 +266,7 @@ def turned(root):
      'val has classes that .*train lacks: c; name the folders alike'),
     ('classification', lambda r: folders(r, train__a=1, train__b=1), lambda r: picture(r / 'val/1.jpg'),
      'val has no folders of classes, as .*train has them: a, b'),
-    ('detection', lambda r: folders(r, images=2), None, 'has no annotations: a COCO file'),
+    ('detection', lambda r: folders(r, images=2), None, 'has no data for detection, which needs a COCO file'),
     ('detection', lambda r: coco_root(r, annotations=[]), None, 'all.json has no annotations; export it again'),
     ('detection', lambda r: coco_root(r, images=[], annotations=[]), None, 'all.json has no images'),
     ('detection', coco_root, lambda r: (r / 'annotations/all.json').write_text('{"images": ['),
@@ -276,7 +276,7 @@ def turned(root):
      'names do not tell which one trains: leave train.json and val.json'),
     ('detection', coco_root, boxes_alone(12), '12 of 20 annotations of .*all.json have a box and no mask, the others'),
     ('detection', lambda r: coco_root(r, number=1), None, 'has one image with objects'),
-    ('segmentation', lambda r: folders(r, images=2), None, 'needs the folders images and masks'),
+    ('segmentation', lambda r: folders(r, images=2), None, 'has no data for segmentation, which needs the folders images'),
     ('segmentation', masks_root, colour, r'masks/0.png is a colour image \(RGB\): each pixel'),
     ('segmentation', lambda r: masks_root(r, values=(0, 255)), None, 'and 255 means "ignore this pixel": write 1'),
     ('segmentation', lambda r: masks_root(r, values=(1, )), names('a', 'b'), 'hold the values 1: one class alone'),
@@ -288,7 +288,7 @@ def turned(root):
     ('segmentation', masks_root, turned, '2.png has 40 × 30 pixels and .*2.jpg has 30 × 40: '),
     ('segmentation', masks_root, names('a', 'b', 'c', encoding='utf-16'), 'classes.txt is no text in UTF-8'),
     ('segmentation', masks_root, as_jpeg, 'are JPEG, which changes labels: write them as PNG'),
-    ('segmentation', masks_root, lambda r: picture(r / 'images/9.png'), 'end in .jpg, .png: mmseg takes one ending'),
+    ('segmentation', masks_root, lambda r: picture(r / 'images/9.png'), 'end in .jpg, .png: a data set has one ending'),
 ])
 def test_mistakes_in_own_data_are_one_line(task, make, spoil, message, tmp_path):
     root = make(tmp_path / 'my')
@@ -414,12 +414,13 @@ def test_the_main_metric_is_one_that_is_measured():
 
     assert of(type='CocoMetric') == of(scope=None, type='mmdet.CocoMetric', metric=['segm', 'bbox']) == 'coco/bbox_mAP'
     assert of(type='CocoMetric', metric='segm') == of(type='CocoMetric', metric=['segm']) == 'coco/segm_mAP'
+    assert of(type='LVISMetric') == 'lvis/bbox_AP' and of(type='LVISMetric', metric='segm') == 'lvis/segm_AP'
     assert of(type='mmseg.IoUMetric') == 'mIoU'
     assert of(scope='mmseg', type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
     assert of(type=type('MyMetric', (CocoMetric, ), {})) == 'coco/bbox_mAP'
-    with pytest.raises(UserError, match='has none of Accuracy, CocoMetric, IoUMetric'):
+    with pytest.raises(UserError, match='has none of Accuracy, CocoMetric, LVISMetric, IoUMetric'):
         of(type=type('CocoMetric', (), {}))
-    with pytest.raises(UserError, match="val_evaluator measures proposal, and none of bbox, segm: say by"):
+    with pytest.raises(UserError, match='val_evaluator measures proposal, and none of bbox, segm: say which score'):
         of(type='CocoMetric', metric='proposal')
 
 

@@ -59,14 +59,15 @@ def test_every_process_has_the_operators(python):
 
 
 def test_a_place_that_cannot_be_written_to(monkeypatch, tmp_path, capsys):
-    from dwnet.__main__ import _hook
+    from dwnet import commands
     from dwnet.compat.mmcv_ops import hook
     from dwnet.errors import UserError
     monkeypatch.setattr(hook, 'place', lambda: tmp_path / 'missing/x.pth')
     with pytest.raises(UserError, match='cannot be written'):
         hook.turn_on()
+    monkeypatch.setattr('sys.argv', ['python -m dwnet hook', 'on'])
     with pytest.raises(SystemExit) as ended:
-        _hook(['on'])
+        commands.start('hook')
     assert ended.value.code == 2 and 'cannot be written' in capsys.readouterr().err
 
 
@@ -74,7 +75,7 @@ def test_doctor_tells(monkeypatch, tmp_path):
     from dwnet.commands import doctor
     from dwnet.compat.mmcv_ops import hook
     monkeypatch.setattr(hook, 'place', lambda: tmp_path / 'x.pth')
-    monkeypatch.setattr(doctor, 'TASKS', {})
+    monkeypatch.setattr('dwnet.toolboxes.TOOLBOXES', {})
 
     def finding():
         return next(f for f in doctor.examine() if f.subject == 'start-up hook')

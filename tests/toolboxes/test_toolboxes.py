@@ -125,8 +125,7 @@ class Share(BaseMetric):
 class Toy(Toolbox):
     """The thirty lines, or fewer."""
     task = 'classification'
-    metric = 'toytools.Share'
-    main_scores = {'share': 'share'}
+    main_scores = {'toytools.Share': ('', {'share': 'share'})}
 
     def own_dataset(self, data, part):
         return dict(type='toytools.Pictures', data_root=str(data.root), ann_file=data.parts[part]['ann_file'],

@@ -218,8 +218,8 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
     if patience < 1:
         raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
     keep_best(cfg)
-    add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule='greater',
-              min_delta=1e-6, patience=patience)
+    rule = cfg.default_hooks.checkpoint.get('rule') or 'greater'
+    add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule=rule, min_delta=1e-6, patience=patience)
 
 
 def keep_best(cfg: Config) -> None:

@@ -24,7 +24,8 @@ class Preempted(Exception):
 
     Args:
         message: What was saved, and how to go on.
-        alone: Other processes may not have been asked.
+        alone: Other processes may not have been asked; those learn of the end from
+            :mod:`dwnet.engine.distributed.peer_liveness`.
     """
 
     def __init__(self, message: str, alone: bool = False) -> None:
@@ -62,8 +63,10 @@ class OutlastSigterm:
 class PreemptionHook(Hook):
     """Saves a checkpoint and ends the training after the step in which any process got SIGTERM; ``--resume`` continues.
 
-    While gradients are accumulated, the hook waits for the optimiser's step. A validation ends at once without a
-    checkpoint; the config's interval decides what was saved before.
+    While gradients are accumulated, the hook waits for the optimiser's step. SIGTERM during a validation ends the
+    training after the current batch of the validation, without a checkpoint: the weights have not changed since the last
+    step, and the config's interval decides what was saved before. Before the first step SIGTERM ends the process as it
+    ends any program.
     """
     priority = 'LOWEST'  # after schedules and regular checkpoints
 

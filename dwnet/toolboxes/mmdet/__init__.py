@@ -24,21 +24,20 @@ from ..base import Toolbox, as_list, inferencer_around, innermost, with_metric
 
 class MMDet(Toolbox):
     """mmdet."""
+    name = 'mmdet'
     distribution = 'mmdet'
     extra = 'det'
     task = 'detection'
     image_shape = (800, 1280)
     scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
-    metric = 'mmdet.CocoMetric'
-    measures = 'metric'
-    main_scores = {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'}
+    main_scores = {
+        'mmdet.CocoMetric': ('metric', {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'}),
+        'mmdet.LVISMetric': ('metric', {'bbox': 'lvis/bbox_AP', 'segm': 'lvis/segm_AP'})}
     layer_decay = 'mmdet.LearningRateDecayOptimizerConstructor'
     checked_datasets = {'mmdet.CocoDataset': 'dwnet.CheckedCocoDataset'}
+    dump_type = 'mmdet.DumpDetResults'
     # of the boxes alone, since mmdet merges no masks
     tta_model = dict(type='BoxTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100))
-
-    def __init__(self) -> None:
-        super().__init__('mmdet')
 
     # --- A user's own data ---------------------------------------------------------------------------------
 
@@ -91,14 +90,11 @@ class MMDet(Toolbox):
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder, interval=1)
 
-    def save_predictions(self, cfg: Config, out: str, dump: str = 'mmdet.DumpDetResults') -> None:
-        super().save_predictions(cfg, out, dump)
-
     def add_mirrored_view(self, cfg: Config) -> None:
         super().add_mirrored_view(cfg)
         importlib.import_module('dwnet.toolboxes.mmdet.tta')  # registers BoxTTAModel
         for metric in as_list(cfg.test_evaluator):
-            if is_a(metric, self.metric, METRICS, cfg.get('default_scope')):
+            if is_a(metric, 'mmdet.CocoMetric', METRICS, cfg.get('default_scope')):
                 metric.metric = 'bbox'
 
     # --- Inference -----------------------------------------------------------------------------------------

@@ -14,19 +14,15 @@ from ..base import Toolbox, inferencer_around, with_metric
 
 class MMSeg(Toolbox):
     """mmseg, which PyPI has as mmsegmentation."""
+    name = 'mmseg'
     distribution = 'mmsegmentation'
     extra = 'seg'
     task = 'segmentation'
     image_shape = (512, 2048)
     scores = {'mIoU': 'mIoU'}
-    metric = 'mmseg.IoUMetric'
-    measures = 'iou_metrics'
-    main_scores = {'mIoU': 'mIoU', 'mDice': 'mDice', 'mFscore': 'mFscore'}
+    main_scores = {'mmseg.IoUMetric': ('iou_metrics', {'mIoU': 'mIoU', 'mDice': 'mDice', 'mFscore': 'mFscore'})}
     layer_decay = 'mmseg.LearningRateDecayOptimizerConstructor'
     tta_model = dict(type='mmseg.SegTTAModel')
-
-    def __init__(self) -> None:
-        super().__init__('mmseg')
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         visualizer.alpha = .6  # the image can still be seen
@@ -52,7 +48,7 @@ class MMSeg(Toolbox):
         from .lean import IoUMetric, LeanIoUMetric
         return with_metric(evaluator, IoUMetric, LeanIoUMetric)
 
-    def save_predictions(self, cfg: Config, out: str, dump: str = '') -> None:
+    def save_predictions(self, cfg: Config, out: str) -> None:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)  # a folder of label images
 
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
