@@ -1,4 +1,4 @@
-"""The arguments that several commands have."""
+"""Arguments that several commands share."""
 import argparse
 
 import torch
@@ -13,9 +13,9 @@ def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False
 
     Args:
         parser: The command's parser.
-        launched: Whether several processes can work together, and a launcher may start them.
+        launched: Whether a launcher may start the command in several processes.
     """
-    parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; it says which task and which data')
+    parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; the config sets the task and the data')
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)')
     parser.add_argument(
@@ -32,7 +32,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default=started_by(),
         help='who started this process; set by dist_train.sh and the like')
-    # Given by the old torch.distributed.launch; the environment says the same.
+    # torch.distributed.launch passes it; ignored, since LOCAL_RANK in the environment says the same
     parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
 
 

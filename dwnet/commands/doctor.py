@@ -1,4 +1,4 @@
-"""What is installed, what is missing for which task, and what to do about it."""
+"""Reports what is installed, what is missing for which task, and what to do about it."""
 import importlib.util
 import os
 import platform
@@ -14,11 +14,9 @@ EXAMPLE = ''
 
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
                  'opencv-python-headless', 'pycocotools', 'scikit-learn')
-# The OpenCV without windows, over the files of the one with windows.
+# Writes the OpenCV without windows over the files of the OpenCV with windows
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
-
-
-CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # a clone has it
+CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # only a clone has the file
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def examine() -> Iterator[Finding]:
 
     from dwnet.toolboxes import TOOLBOXES, timm_registration
     for toolbox in TOOLBOXES.values():
-        # the toolboxes' packages hold little by themselves; .models brings in everything
+        # `import mmdet` alone imports little; mmdet.models imports nearly everything
         yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.extra)
     if _version('timm') and not timm_registration.timm_is_safe():
         yield Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
@@ -160,7 +158,7 @@ def _version_remedy(name: str, version: str) -> str:
 
 
 def _opencv() -> Finding | None:
-    """Both OpenCV packages are there: the windowed one, which mmengine brings, and the headless one, of grad-cam."""
+    """A finding if both OpenCV packages are installed: mmengine requires opencv-python, grad-cam the headless one."""
     windowed, headless = _version('opencv-python'), _version('opencv-python-headless')
     if not windowed or not headless:
         return None
@@ -168,27 +166,27 @@ def _opencv() -> Finding | None:
     if _is_headless() and windowed == headless:
         return Finding('OpenCV', f'{both}, and the headless one was installed last')
     return Finding('OpenCV', f'{both}, and they are mixed, or the one that needs libraries of X was installed last',
-                   HEADLESS.replace('<5', f'=={windowed}'))  # of another version they would still be mixed
+                   HEADLESS.replace('<5', f'=={windowed}'))  # another version would leave files of both
 
 
 def _is_headless() -> bool:
-    """Whether the files of cv2 are those of the headless package; read, since the import may fail."""
+    """Whether cv2 is the headless package's; reads a file of cv2, since the import may fail."""
     found = importlib.util.find_spec('cv2')
     version = Path(found.origin).with_name('version.py') if found and found.origin else None
     return bool(version and version.is_file() and re.search(r'headless\s*=\s*True', version.read_text()))
 
 
 def lacks_display_library(error: str) -> bool:
-    """Whether an import failed for want of a library of X or OpenGL, which servers and containers lack."""
+    """Whether an import failed because a library of X or OpenGL is missing, as on servers and in containers."""
     return bool(re.search(r'lib(xcb|X11|Xext|Xrender|SM|ICE|GL|EGL|glib|gthread)[-.\w]*\.so', error))
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds none: the doctor looks at everything."""
+    """The doctor has no arguments."""
 
 
 def run(args: Namespace) -> None:
-    """Prints the findings; the exit code is 1 if one calls for a remedy."""
+    """Prints the findings; the exit code is 1 if any finding has a remedy."""
     from rich.console import Console
     from rich.table import Table
 
