@@ -9,12 +9,7 @@ from dwnet.errors import UserError, one_line
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False) -> None:
-    """Adds the arguments of the commands that take a config; ``load_config`` reads them.
-
-    Args:
-        parser: The command's parser.
-        launched: Whether a launcher may start the command in several processes.
-    """
+    """Adds what ``load_config`` reads; ``launched`` if a launcher may start the command in several processes."""
     parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; the config sets the task and the data')
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)')
@@ -37,12 +32,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
-    """Adds the arguments of the commands that show images to a model; ``load_config`` reads them.
-
-    Args:
-        parser: The command's parser.
-        number: How many images, as argparse's ``nargs``.
-    """
+    """Adds what commands need that show images to a model; ``number`` of images is argparse's ``nargs``."""
     parser.add_argument(
         'images', nargs=number, metavar='IMAGES',
         help="image files, folders (with all that is below), patterns such as 'photos/**/*.jpg'")

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from dwnet.errors import one_line
+
 EXAMPLE = ''
 
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
@@ -21,13 +23,7 @@ CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
-
-    Attributes:
-        subject: What was looked at.
-        state: What was seen.
-        remedy: What to do; empty where nothing is wrong.
-    """
+    """One line of the report: what was looked at, what was seen, and what to do if something is wrong."""
     subject: str
     state: str
     remedy: str = ''
@@ -50,7 +46,7 @@ def _import_error(module: str) -> str:
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken package may raise anything
-        return ' '.join(f'{type(error).__name__}: {error}'.split())
+        return one_line(error)
     return ''
 
 
@@ -199,5 +195,5 @@ def run(args: Namespace) -> None:
     console.print(table)
     problems = [f for f in findings if f.remedy]
     for finding in problems:
-        console.print(f'[yellow]![/] {finding.subject}: '.replace('\\', '') + finding.remedy.replace('[', r'\['))
+        console.print(f'[yellow]![/] {finding.subject}: ' + finding.remedy.replace('[', r'\['))
     sys.exit(1 if problems else 0)

@@ -9,18 +9,7 @@ DistributionNotFound = metadata.PackageNotFoundError
 
 
 class Distribution:
-    """An installed distribution.
-
-    Args:
-        name: Its name.
-
-    Raises:
-        DistributionNotFound: If it is not installed.
-
-    Attributes:
-        version: Its version.
-        location: The folder that holds its packages.
-    """
+    """An installed distribution, with ``version`` and ``location``, the folder that holds its packages."""
 
     def __init__(self, name: str) -> None:
         self._found = metadata.distribution(name)

@@ -79,12 +79,7 @@ def find_heads(model: nn.Module) -> dict[str, int]:
 
 
 def check_classes(heads: dict[str, int], parts: dict[str, Any]) -> Iterator[Finding]:
-    """Compares the number of classes of data and heads, and the classes of the training and validation data.
-
-    Args:
-        heads: What ``find_heads`` returns.
-        parts: The data sets by their names, 'train' and 'val'.
-    """
+    """Compares the number of classes of heads and data, and the classes of the data sets 'train' and 'val'."""
     known = {part: classes for part, dataset in parts.items() if (classes := classes_of(dataset))}
     for number in sorted(set(map(len, known.values()))):
         of = [part for part, classes in known.items() if len(classes) == number]

@@ -114,9 +114,7 @@ class Runner(MMEngineRunner):
         model = model.to(get_device())
         if not (sharded and self.distributed):
             lay_gradients_like_weights(model)
-        if not self.distributed:
-            return super().wrap_model(model_wrapper_cfg, model)
-        if torch.cuda.is_available() and not sharded:
+        if not self.distributed or torch.cuda.is_available() and not sharded:
             return super().wrap_model(model_wrapper_cfg, model)
         if not torch.cuda.is_available() and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
             self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')

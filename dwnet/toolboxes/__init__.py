@@ -53,12 +53,8 @@ def toolbox_of(config: dict) -> Toolbox:
 def known_toolbox_of(config: dict, what: str) -> Toolbox:
     """Like :func:`toolbox_of`, but only for toolboxes with a module here.
 
-    Args:
-        config: A whole config.
-        what: What needs the toolbox, for the message.
-
     Raises:
-        UserError: If the config is of another toolbox.
+        UserError: If the config is of another toolbox; the message begins with ``what``, which needs the toolbox.
     """
     toolbox = toolbox_of(config)
     if not toolbox.task:

@@ -11,7 +11,7 @@ from dwnet.errors import UserError
 from dwnet.registry import is_a
 
 from . import known_toolbox_of
-from .base import innermost
+from .base import as_list, innermost
 
 # Task → what finds its data below a folder
 FORMS = dict(classification=folders.find, detection=coco.find, segmentation=masks.find)
@@ -70,7 +70,7 @@ def _set_num_classes(model: Any, number: int) -> None:
 
 
 def _set_class_weight(loss: Any, before: int, number: int) -> None:
-    for part in loss if isinstance(loss, (list, tuple)) else [loss]:
+    for part in as_list(loss):
         weights = part.get('class_weight') if isinstance(part, dict) else None
         if isinstance(weights, (list, tuple)):
             # a weight more than classes is that of "no object"

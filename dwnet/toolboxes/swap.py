@@ -16,7 +16,7 @@ from dwnet.models import DWNet
 from dwnet.registry import is_a, type_name
 
 from . import known_toolbox_of
-from .base import Toolbox
+from .base import Toolbox, as_list
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
 _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
@@ -67,8 +67,7 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     image = torch.rand(2, 3, *((side, side) if isinstance(side, int) else side), device='meta')
     from_scratch = {key: value for key, value in model.backbone.items() if key not in ('pretrained', 'init_cfg')}
     old = _run(from_scratch, image, name)
-    necks = model.get('neck') or []
-    necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
+    necks = as_list(model.get('neck') or [])
 
     if all(x.ndim == 2 for x in old) and not necks and toolbox.task == 'classification':  # pooled in the backbone
         necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
@@ -183,9 +182,8 @@ def _levels(key: str, part: ConfigDict, old: list[int]) -> list[int] | None:
     if not key.endswith('in_channels') and not (key == 'out_channels' and 'roi_layer' in part):
         return None
     is_list = isinstance(part[key], (list, tuple))
-    values = list(part[key]) if is_list else [part[key]]
-    levels = part.get('in_index', list(range(len(old))) if is_list else -1)
-    levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
+    values = as_list(part[key])
+    levels = as_list(part.get('in_index', list(range(len(old))) if is_list else -1))
     if all(-len(old) <= i < len(old) for i in levels) and [old[i] for i in levels] == values:
         return levels
     # by value, if each value is unique: YOLOv3 takes the maps last to first; DeepLabV3+ has a c1_in_channels

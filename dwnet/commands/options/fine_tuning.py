@@ -106,16 +106,11 @@ def _count_samples(cfg: Config) -> int:
 
 
 def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
-    """Sets the length of the training, and stretches or shortens the schedule with it.
+    """Sets the length of the training to ``epochs`` passes over ``samples`` images, and stretches the schedule to it.
 
     Hooks that begin at an epoch or iteration begin at the same fraction of the training. A training that counts
     iterations gets the iterations of ``epochs`` epochs, and validates and saves after each epoch. A warm-up that counts
     iterations in a training that counts epochs lasts at most a tenth of the training.
-
-    Args:
-        cfg: The config.
-        epochs: Passes over the training data.
-        samples: Training samples.
     """
     if epochs < 1:
         raise UserError(f'--epochs {epochs}: one epoch at least')
@@ -137,8 +132,7 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
         for name in ('val_begin', f'switch{key}', f'begin{key}'):
             if part.get(name):
                 part[name] = round(factor * part[name])
-    schedule = cfg.get('param_scheduler') or []
-    for scheduler in schedule if isinstance(schedule, list) else [schedule]:
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
         share = factor
         if by_epoch and not scheduler.get('by_epoch', True) and is_a(
                 scheduler, (LinearParamScheduler, ConstantParamScheduler), PARAM_SCHEDULERS, cfg.get('default_scope')):
@@ -174,8 +168,7 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
     wrapper = cfg.optim_wrapper
     wrapper.constructor = 'LayerDecayConstructor'
     wrapper.paramwise_cfg = {**(wrapper.get('paramwise_cfg') or {}), 'layer_decay_rate': rate}
-    schedule = cfg.get('param_scheduler') or []
-    for scheduler in schedule if isinstance(schedule, list) else [schedule]:
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
         end = scheduler.pop('eta_min', None)  # one floor for all layers would raise the rate of the first
         if not end:
             continue
