@@ -593,7 +593,7 @@ def test_a_resumed_average_ends_bit_identical(tmp_path):
 
 @pytest.mark.parametrize('kill', [0, 3, 4])
 def test_early_stopping_counts_on_after_a_kill(kill, tmp_path):
-    """Scores 1, 3, 3, 2, 9: two in a row that are no better than 3, and it ends behind the fourth epoch."""
+    """Scores 1, 3, 3, 2, 9: two in a row are no better than 3, so the training ends after the fourth epoch."""
     cfg = read_config(NANO['classification'])
     enable_early_stopping(cfg, 2)
     assert cfg.default_hooks.checkpoint.save_best == 'accuracy/top1'
@@ -658,7 +658,7 @@ def test_weights_without_heads_are_for_the_backbone(tmp_path):
 
 
 def test_weights_of_a_classifier_start_any_backbone(tmp_path):
-    """mmengine's loads nothing, and goes on, where all names begin with 'backbone.'."""
+    """mmengine's initialisation silently loads nothing if all names begin with 'backbone.'."""
     backbone = dict(type='ResNet', depth=18, num_stages=1, strides=(1, ), dilations=(1, ), out_indices=(0, ))
     cfg = read_config(NANO['detection'])
     cfg.model.backbone = backbone
@@ -686,7 +686,7 @@ def test_a_whole_model_is_told_from_a_classifier(scope, model, names, whole, tmp
 
 
 def test_new_heads_are_of_one_training(tmp_path):
-    """With them in the config that is written, a test would take weights of other classes, and guess."""
+    """With ``new_heads`` in the written config, a test would accept weights of other classes, and guess."""
     cfg = Config(dict(model=dict(type='NoisyNet'), new_heads=True))
     runner = types.SimpleNamespace(cfg=cfg, timestamp='now', work_dir=str(tmp_path), log_dir=str(tmp_path))
     Runner.dump_config(runner)
