@@ -45,7 +45,7 @@ OPTIONS = (
     Option('--log-to', enable_log_to),
     Option('--channels-last', enable_channels_last),
     Option('--compile', enable_compile),
-    # refuses some results of --bf16 and --ema
+    # checks the optimizer wrapper and the hooks, which --amp, --bf16 and --ema change
     Option('--strategy fsdp', enable_fsdp, conflicts=('--compile', '--channels-last')),
     Option('--auto-scale-lr', enable_auto_scale_lr),
 )
