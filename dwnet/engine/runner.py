@@ -341,9 +341,10 @@ class Runner(MMEngineRunner):
 
 
 def _fused(optimizer: Any) -> Any:
-    """The config of an optimizer; PyTorch's Adam and AdamW get ``fused=True`` if the config names no other form.
+    """The config of an optimizer, with ``fused=True`` for PyTorch's Adam and AdamW.
 
     The fused form makes fewer passes over the weights, and on a GPU it can skip a step by itself (see GuardHook).
+    ``fused=False`` or ``foreach=True`` in the config keeps another form.
     """
     adam = isinstance(optimizer, dict) and class_of(optimizer, OPTIMIZERS) in (torch.optim.Adam, torch.optim.AdamW)
     known = get_device() in ('cpu', 'cuda')

@@ -52,8 +52,8 @@ class CheckedCocoMetric(CocoMetric):
 def watch() -> Iterator[list[CocoFile]]:
     """Within the context, each COCO file that a data set reads is examined, and the result is added to the list.
 
-    Afterwards mmdet has forgotten what it left out. The data sets read through their class attribute ``COCOAPI``, so no
-    file is read twice.
+    mmdet keeps no record of what a data set leaves out. The data sets read through their class attribute ``COCOAPI``,
+    so no file is read twice.
     """
     files: list[CocoFile] = []
     api = CheckedCocoDataset.COCOAPI
