@@ -1,8 +1,7 @@
 """DWNet for OpenMMLab: one backbone for classification, detection and segmentation.
 
-Importing this package also lets the toolboxes run without mmcv's compiled operators, see
-:mod:`dwnet.compat`; so import it before mmdet and mmseg where mmcv is mmcv-lite. torchvision, timm and the toolboxes
-are imported when they are used.
+Importing this package also lets the toolboxes run without mmcv's compiled operators (:mod:`dwnet.compat`). With
+mmcv-lite, import dwnet before mmdet and mmseg. torchvision, timm and the toolboxes are imported at first use.
 """
 import sys
 

@@ -1,4 +1,4 @@
-"""What a notebook needs."""
+"""Functions for notebooks and scripts."""
 import contextlib
 import copy
 import logging
@@ -30,14 +30,13 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     Args:
         config: A config file, the name of one (``'dwnet::classification/dwnet-tiny_in1k.py'``), or a config.
         checkpoint: A ``.pth`` or ``.safetensors`` file or an address, of this project or official; None leaves
-            the initialisation, which is random unless the config's ``init_cfg`` says otherwise. A config with
-            ``new_heads=True`` takes weights whose heads have other shapes, and leaves those at their
-            initialisation.
+            the initialisation, which is random unless the config's ``init_cfg`` says otherwise. With
+            ``new_heads=True`` in the config, heads whose shapes differ keep their initialisation.
         device: Where the model goes.
 
     Returns:
-        The toolbox's model: an ``ImageClassifier``, a detector or a segmentor. Its ``cfg`` is the config, its
-        ``dataset_meta`` has the names (``classes``) and the colours (``palette``) of the classes, where they are known.
+        The toolbox's model: an ``ImageClassifier``, a detector or a segmentor. ``cfg`` is the config; ``dataset_meta``
+        has the names (``classes``) and colours (``palette``) of the classes, if they are known.
 
     Raises:
         UserError: If the weights cannot be read or do not fit the model.
@@ -52,7 +51,7 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without mmengine's log of each parameter's initialisation, and the toolboxes' warnings of their own old calls."""
+    """Silences mmengine's log of each initialised parameter, and toolboxes' warnings of their own deprecated calls."""
 
     def is_wanted(record: logging.LogRecord) -> bool:
         return record.funcName != '_dump_init_info'
@@ -61,8 +60,7 @@ def _quiet() -> Iterator[None]:
     logger.addFilter(is_wanted)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                'ignore', category=UserWarning, module=r'(importlib|mm\w+)\b')
+            warnings.filterwarnings('ignore', category=UserWarning, module=r'(importlib|mm\w+)\b')
             yield
     finally:
         logger.removeFilter(is_wanted)
@@ -71,7 +69,7 @@ def _quiet() -> Iterator[None]:
 def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None, device: str) -> nn.Module:
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config_path(config))
     enter_scope(cfg)
-    if cfg.get('data_preprocessor') is not None:  # where stock configs of mmpretrain have it; the Runner does so, too
+    if cfg.get('data_preprocessor') is not None:  # as in stock configs of mmpretrain; the Runner does the same
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     if checkpoint is not None and cfg.model.get('backbone'):
         cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
@@ -87,7 +85,7 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
         trained_on = meta.get('dataset_meta') if isinstance(meta, dict) and not new_heads else None
     model.cfg = cfg
     model.dataset_meta = _names_and_colours(trained_on) or _of_test_data(cfg)
-    model._config, model._dataset_meta = cfg, model.dataset_meta  # the names under which mmpretrain looks for them
+    model._config, model._dataset_meta = cfg, model.dataset_meta  # mmpretrain looks for these
     return model.to(device).eval()
 
 
@@ -97,12 +95,12 @@ def _of_test_data(cfg: Config) -> dict:
         return {}
     try:
         return _names_and_colours(DATASETS.build({**copy.deepcopy(dataset), 'lazy_init': True}).metainfo)
-    except Exception:  # of a data set that has to be there to be built: its classes go without names
+    except Exception:  # some data sets need their files to be built; their classes have no names then
         return {}
 
 
 def _names_and_colours(meta: Any) -> dict:
-    """``classes``, and a ``palette`` of as many colours; a file may hold anything under these names."""
+    """``classes`` and a ``palette`` of as many colours, checked, since a file may hold anything under these keys."""
     meta = meta if isinstance(meta, Mapping) else {}
     names, colours = meta.get('classes'), meta.get('palette')
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
@@ -112,7 +110,7 @@ def _names_and_colours(meta: Any) -> dict:
         fitting = colours.ndim == 2 and colours.shape[1] == 3 and len(colours) >= len(names)
     except (TypeError, ValueError, OverflowError):
         fitting = False
-    if not fitting:  # any, but always the same
+    if not fitting:  # random, but the same each time
         colours = np.random.RandomState(42).randint(0, 256, (len(names), 3))
     return dict(classes=tuple(names), palette=[tuple(colour) for colour in colours[:len(names)].tolist()])
 
@@ -147,7 +145,7 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
 
 
 def _name_transforms(cfg: Config, scope: str | None) -> None:
-    """Types of the test pipeline that are classes or their paths become names: the inferencers look for names."""
+    """Replaces classes and their import paths in the test pipeline by names: the inferencers look for names."""
     for step in (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline') or ():
         kind = class_of(step, TRANSFORMS, scope)
         name = getattr(kind, '__name__', None)

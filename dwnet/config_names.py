@@ -1,8 +1,8 @@
 """Configs by name, ``'dwnet::TASK/NAME.py'``, wherever the package is installed.
 
-They and the tools lie in ``.mim`` beside this file: in a wheel as copies, in a clone as links to its folders, as
-OpenMMLab's packages have them. In another config ``_base_ = 'dwnet::…'`` names one, and
-``mmengine.hub.get_config('dwnet::…')`` and ``get_model('dwnet::…')`` take them.
+Configs and tools are in ``.mim`` beside this file, as in OpenMMLab's packages: copies in a wheel, links to the folders
+in a clone. ``_base_ = 'dwnet::…'`` of another config, ``mmengine.hub.get_config('dwnet::…')`` and
+``get_model('dwnet::…')`` take these names.
 """
 import os
 import sys
@@ -23,11 +23,11 @@ sys.modules['dwnet.utils'] = sys.modules[__name__]
 
 
 def register_all_modules(init_default_scope: bool = True) -> None:
-    """Does nothing: the registries bring in their modules when a type is looked for."""
+    """Does nothing: the registries import their modules when a type is looked up."""
 
 
 def script(name: str) -> str:
-    """The path of a script of ``tools/``: as a clone has it, where this is one, else that of the installed package."""
+    """The path of a script of ``tools/``: relative in a clone, else the path in the installed package."""
     path, here = MIM / 'tools' / name, Path('tools', name)
     return str(here if here.is_file() and here.samefile(path) else path)
 

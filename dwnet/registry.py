@@ -1,7 +1,6 @@
 """The registries that make ``type='dwnet.DWNet'`` and the like known to every OpenMMLab toolbox.
 
-mmengine imports ``<scope>.registry`` when it meets a scope that it does not know, so the name alone,
-in any config, brings this package in.
+mmengine imports ``<scope>.registry`` when it meets an unknown scope, so the name in a config suffices.
 """
 import contextlib
 import importlib
@@ -10,15 +9,15 @@ from typing import Any
 import mmengine.registry
 from mmengine.registry import DefaultScope, Registry
 
-# What is imported before a type is looked for in the scope dwnet
+# Modules that are imported before a type is looked up in the scope dwnet
 LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.toolboxes.datasets', 'transform': 'dwnet.data.loading'}
 
 
 class InToolbox(Registry):
-    """A registry of this package; types that it does not hold are those of the toolbox around it.
+    """A registry of this package that looks up other types in the surrounding toolbox.
 
-    What a config has from ``_base_ = 'dwnet::…'`` is built by mmengine in the scope ``dwnet``, also the toolboxes' own
-    types, which mmengine would then look for in itself alone.
+    mmengine builds all parts from ``_base_ = 'dwnet::…'`` in the scope ``dwnet``, including the toolboxes' types, for
+    which mmengine alone would look only in its own registries.
     """
 
     def get(self, key: str) -> type | None:
@@ -33,11 +32,11 @@ class InToolbox(Registry):
         return super().get(key)
 
 
-# One below each of mmengine's.
+# A child of each root registry of mmengine
 REGISTRIES = {root.name: InToolbox(root.name, parent=root, scope='dwnet', locations=[LOCATIONS.get(root.name, 'dwnet')])
               for root in vars(mmengine.registry).values() if isinstance(root, Registry)}
 BACKBONES, DATASETS, TRANSFORMS = (REGISTRIES[name] for name in LOCATIONS)
-# What `token_mixer` of DWNet names; a mixer of a user's own is added by `@TOKEN_MIXERS.register_module('its name')`.
+# What `token_mixer` of DWNet names; `@TOKEN_MIXERS.register_module('its name')` adds a user's own mixer
 TOKEN_MIXERS = Registry('token mixer', scope='dwnet', locations=['dwnet.models'])
 
 
@@ -55,14 +54,14 @@ def class_of(config: dict, registry: Registry, scope: str | None = None) -> Any:
     with registry.switch_scope_and_registry(config.get('_scope_') or scope) as own:
         try:
             return own.get(kind)
-        except Exception:  # an unknown name, or a package that cannot be imported: building it will say
+        except Exception:  # an unknown name, or a broken package: the build reports it
             return None
 
 
 def lineage(config: dict, registry: Registry, scope: str | None = None) -> list[str]:
-    """The class of :func:`class_of` and the classes it inherits from, by package and name: ``'mmcv.Pad'`` and so on.
+    """The class of :func:`class_of` and its base classes, by package and name: ``'mmcv.Pad'`` and so on.
 
-    So a class of a toolbox is recognised without an import of the toolbox.
+    The names recognise a toolbox's class without an import of the toolbox.
     """
     return [f"{base.__module__.partition('.')[0]}.{base.__name__}"
             for base in getattr(class_of(config, registry, scope), '__mro__', ())]
@@ -73,7 +72,7 @@ def is_a(config: dict, kind: type | tuple[type, ...] | str, registry: Registry, 
 
     Args:
         config: A part of a config.
-        kind: A class, several of which one suffices, or package and name of a class: ``'mmcv.Pad'``.
+        kind: A class, several classes of which one suffices, or package and name of a class: ``'mmcv.Pad'``.
         registry: mmengine's root registry of such parts.
         scope: The config's default scope; by default that of this process.
     """
@@ -84,6 +83,6 @@ def is_a(config: dict, kind: type | tuple[type, ...] | str, registry: Registry, 
 
 
 def type_name(config: dict) -> str:
-    """A config's ``type`` in a message."""
+    """The name of a config's ``type``, for messages."""
     kind = config.get('type')
     return getattr(kind, '__name__', str(kind))

@@ -11,14 +11,14 @@ from mmengine.registry import PARAM_SCHEDULERS
 class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     """A linear warm-up, then the rest of a cosine that began at step 0: timm's ``CosineLRScheduler``.
 
-    The cosine counts the warm-up's steps, so behind it the rate goes on a little below its peak. The other
-    schedulers of OpenMMLab begin the cosine behind the warm-up. Start and end are factors of the base rate, so
-    they follow it when it is scaled with the batch size, as in the official code.
+    The cosine counts the warm-up's steps, so after the warm-up the rate continues a little below its peak. OpenMMLab's
+    other schedulers begin the cosine after the warm-up. Start and end are factors of the base rate, so both are scaled
+    with the batch size, as in the official code.
 
     Args:
         optimizer: The optimizer or its wrapper.
         warmup: Length of the warm-up, in epochs or iterations.
-        end: Length of all, by default that of the training.
+        end: Length of warm-up and cosine together, by default that of the training.
         start_factor: The first rate, relative to the base rate.
         end_factor: The last rate, relative to the base rate.
         kwargs: As for all schedulers of mmengine.
@@ -32,7 +32,7 @@ class WarmupCosineLR(LRSchedulerMixin, _ParamScheduler):
     @classmethod
     def build_iter_from_epoch(cls, *args: Any, warmup: int, end: int, epoch_length: int,
                               **kwargs: Any) -> 'WarmupCosineLR':
-        """Called for ``convert_to_iter_based=True``."""
+        """mmengine calls this for ``convert_to_iter_based=True``."""
         kwargs |= dict(by_epoch=False, warmup=warmup * epoch_length, end=end * epoch_length)
         return cls(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""The chaos test: trainings are killed, starved of disk and fed with broken files, and have to end as if nothing was.
+"""The chaos test: trainings that are killed, out of disk or fed with broken files have to end as if undisturbed.
 
 Each part runs on its own, writes its record into the work dir, and fails if what it promises does not hold; a
 report gathers the records.
@@ -31,9 +31,9 @@ class Training:
     """A short training on few digits, in a folder of its own.
 
     Args:
-        folder: Where it goes.
+        folder: The work dir.
         data: Digits data.
-        steps: How long it is; a checkpoint comes every third step.
+        steps: Length of the training; a checkpoint comes every third step.
         processes: Started by torchrun if there are two.
         options: Further ``--cfg-options``.
     """
@@ -124,7 +124,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen, seconds: 
 
 
 def pause(process: subprocess.Popen, seconds: float) -> None:
-    """Unless the process ends earlier."""
+    """Sleeps, unless the process ends earlier."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
 

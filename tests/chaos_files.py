@@ -330,7 +330,7 @@ def _serve(cases, connection: Connection) -> None:
 
 
 class Worker:
-    """A process that runs cases, one at a time, and may be lost in any."""
+    """A process that runs cases, one at a time, and may crash in any of them."""
 
     def __init__(self, cases) -> None:
         self.cases = cases
@@ -348,7 +348,7 @@ class Worker:
         self.connection.send(number)
 
     def take(self) -> list[tuple[str, str]] | None:
-        """What became of its case, once that is known; a lost process is replaced."""
+        """The outcome of the worker's case, once it is known; a lost process is replaced."""
         try:
             if self.connection.poll():
                 outcomes = self.connection.recv()

@@ -30,7 +30,7 @@ DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 
 @pytest.fixture(params=DEVICES)
 def device(request) -> str:
-    """Each test that asks for it runs on the CPU and, where there is one, on the GPU."""
+    """Runs a test on the CPU and, if there is one, on the GPU."""
     return request.param
 
 

@@ -37,7 +37,7 @@ def results(seeds: int) -> dict:
 
 
 def write(path: Path, seeds: int) -> None:
-    """In a process in which mmcv is the compiled one."""
+    """Writes the results; called in a process with compiled mmcv."""
     from mmcv import _ext
     from safetensors.torch import save_file
     assert _ext.__file__.endswith('.so'), f'{_ext.__file__} is not compiled'

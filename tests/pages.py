@@ -29,9 +29,9 @@ class Block:
     Attributes:
         language: ``'bash'`` or ``'python'``.
         code: Its lines.
-        line: Of the page, at which it begins.
+        line: The line of the page at which the block begins.
         add: What is added to its training commands.
-        skip: Why it is not run; empty if it is.
+        skip: Why the block is not run; empty if it is run.
         before: Shell commands that run first.
     """
     language: str
@@ -61,7 +61,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def shortened(block: Block) -> str:
-    """The commands of a bash block that are run, its training commands with what is added to them."""
+    """The commands of a bash block to run; training commands get the block's added options."""
     lines = [line for line in block.code.replace('\\\n', ' ').splitlines()
              if not any(re.search(pattern, line) for pattern in NOT_RUN)]
     train = re.compile(r'^(.*(?:tools/(?:dist_)?train\.(?:py|sh)|-m dwnet train)[^#|>]*?)(\s*(?:[#|>].*)?)$')

@@ -45,7 +45,7 @@ def _preprocessor(cfg: Config) -> dict:
 
 
 def train_and_predict(cfg: Config) -> None:
-    """An optimizer step, by the model's own data preprocessor, down to the backbone's first layer; a prediction."""
+    """An optimizer step, from the data preprocessor to the backbone's first layer, and a prediction."""
     toolbox, side = cfg.default_scope, _side(cfg)
     model_cfg, preprocessor = copy.deepcopy(cfg.model), copy.deepcopy(_preprocessor(cfg))
     _leave_out_downloads(model_cfg)
@@ -98,7 +98,7 @@ def _one_process(part) -> None:
 
 
 def _few_proposals(part) -> None:
-    """Of thousands a few dozen, which saves most of the time."""
+    """Sets a few dozen proposals in the place of thousands, which saves most of the time."""
     if isinstance(part, dict):
         for key, value in part.items():
             # a max_per_img without NMS is the number of a model's queries
@@ -112,7 +112,7 @@ def _few_proposals(part) -> None:
 
 
 def _leave_out_downloads(part) -> None:
-    """Nothing is fetched."""
+    """Leaves out everything that would be downloaded."""
     if isinstance(part, dict):
         for key, value in part.items():
             if key in ('init_cfg', 'pretrained', 'teacher_ckpt') or key == 'checkpoint':
@@ -126,7 +126,7 @@ def _leave_out_downloads(part) -> None:
 
 
 def _side(cfg: Config) -> int:
-    """Of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side."""
+    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side."""
     return 256 if cfg.model.get('as_two_stage') else 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 64
 
 

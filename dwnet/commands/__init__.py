@@ -1,7 +1,7 @@
 """The command lines: ``python -m dwnet NAME`` and ``tools/NAME.py`` run the module NAME of this folder.
 
 A command's module has a docstring, which ``--help`` shows; ``EXAMPLE``, the arguments of the example below the help;
-``add_arguments(parser)``; and ``run(args)``. What several commands share stands in ``options/`` and in the modules
+``add_arguments(parser)``; and ``run(args)``. Code that several commands share is in ``options/`` and in the modules
 whose names begin with an underscore.
 """
 import argparse
@@ -23,7 +23,7 @@ def names() -> list[str]:
 
 
 def summary(name: str) -> str:
-    """The first line of a command's docstring, which is read without importing the command."""
+    """The first line of a command's docstring, read without importing the command."""
     tree = ast.parse(Path(__file__).with_name(f'{name}.py').read_text(encoding='utf-8'))
     return (ast.get_docstring(tree) or '').partition('\n')[0]
 
@@ -32,7 +32,7 @@ def start(name: str) -> None:
     """Runs a command with the arguments of this process. A failed import ends the process with one line."""
     try:
         command = importlib.import_module(f'{__name__}.{name}')
-        if name != 'doctor':  # it runs where PyTorch cannot be imported
+        if name != 'doctor':  # the doctor also runs where PyTorch cannot be imported
             from dwnet.engine.exit_codes import run_command
     except Exception as error:  # a broken package may raise anything
         fail(f'{name} cannot be started ({one_line(error)}); `python -m dwnet doctor` says what is missing and what to '
@@ -46,13 +46,13 @@ def start(name: str) -> None:
 
 
 def _example(name: str, arguments: str) -> str:
-    """The example as it is typed in a clone, or, for ``python -m dwnet``, with or without one."""
+    """The example with ``tools/`` of a clone, or with ``python -m dwnet``, which needs no clone."""
     if sys.argv[0].startswith('python -m dwnet'):
         return f'python -m dwnet {name} {arguments}'.replace('configs/', 'dwnet::').rstrip()
     return f'python tools/{name}.py {arguments}'
 
 
 def fail(reason: object) -> NoReturn:
-    """Ends the process with a line and the exit code of a user's mistake."""
+    """Prints one line and ends the process with the exit code of a user's mistake."""
     print('error:', ' '.join(str(reason).split()), file=sys.stderr)
     sys.exit(2)

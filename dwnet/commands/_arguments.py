@@ -1,4 +1,4 @@
-"""The arguments that several commands have."""
+"""Arguments that several commands share."""
 import argparse
 
 import torch
@@ -9,13 +9,8 @@ from dwnet.errors import UserError, one_line
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False) -> None:
-    """Adds the arguments of the commands that take a config; ``load_config`` reads them.
-
-    Args:
-        parser: The command's parser.
-        launched: Whether several processes can work together, and a launcher may start them.
-    """
-    parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; it says which task and which data')
+    """Adds what ``load_config`` reads; ``launched`` if a launcher may start the command in several processes."""
+    parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; the config sets the task and the data')
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)')
     parser.add_argument(
@@ -32,17 +27,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False
         choices=('none', 'pytorch', 'slurm', 'mpi'),
         default=started_by(),
         help='who started this process; set by dist_train.sh and the like')
-    # Given by the old torch.distributed.launch; the environment says the same.
+    # torch.distributed.launch passes it; ignored, since LOCAL_RANK in the environment says the same
     parser.add_argument('--local-rank', '--local_rank', help=argparse.SUPPRESS)
 
 
 def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> None:
-    """Adds the arguments of the commands that show images to a model; ``load_config`` reads them.
-
-    Args:
-        parser: The command's parser.
-        number: How many images, as argparse's ``nargs``.
-    """
+    """Adds what commands need that show images to a model; ``number`` of images is argparse's ``nargs``."""
     parser.add_argument(
         'images', nargs=number, metavar='IMAGES',
         help="image files, folders (with all that is below), patterns such as 'photos/**/*.jpg'")

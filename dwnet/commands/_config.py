@@ -12,16 +12,16 @@ from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
 from dwnet.toolboxes import TOOLBOXES, toolbox_of
 
-# https://…, s3://…, also with the slashes that a path loses
+# https://…, s3://…; one slash suffices, since Path keeps only one
 _ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of the command line, with its options merged and its toolbox imported.
+    """Reads the config, merges ``--cfg-options`` into it, and imports the config's toolbox.
 
     Raises:
-        UserError: If the file or its toolbox is missing, the file is no config, it or its base is an address, or
-            an option sets what no config has.
+        UserError: If the file or the toolbox is missing, the file is no config, the file or its base is an address,
+            or an option sets a key that no config has.
     """
     if _ADDRESS.match(args.config):
         raise _address_error(args.config)
@@ -33,21 +33,21 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(args.config)
     except ModuleNotFoundError as error:
         raise _toolbox_error(str(error.name)) from error
-    except FileNotFoundError as error:  # of a base; mmengine fetches none
+    except FileNotFoundError as error:  # a missing _base_; mmengine fetches no address
         address = _ADDRESS.search(str(error))
         raise _address_error(f'a _base_ of {args.config}') if address else UserError(
             f'{args.config} cannot be read: {one_line(error)}') from error
-    except Exception as error:  # a config is Python: whatever it raises is a mistake in it
+    except Exception as error:  # a config is Python and may raise anything
         raise UserError(f'{args.config} cannot be read: {one_line(error)}') from error
     if args.cfg_options:
         _merge_options(cfg, args.cfg_options)
     try:
         toolbox = toolbox_of(cfg)
-    except ImportError as error:  # a pure-Python config imports its classes when they are asked for
+    except ImportError as error:  # a pure-Python config imports its classes lazily
         raise _toolbox_error('packages', one_line(error)) from error
     try:
         toolbox.load()
-    except Exception as error:  # their version checks are assertions
+    except Exception as error:  # the toolboxes check versions by assertions
         raise _toolbox_error(toolbox.name, one_line(error)) from error
     if args.work_dir:
         cfg.work_dir = args.work_dir

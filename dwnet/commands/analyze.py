@@ -3,7 +3,7 @@
 classification   confusion matrix, recall and precision, precision-recall curves, the most confident mistakes
 detection        precision-recall curves, what is lost where (COCO's parts), confusion matrix, AP of each class
 segmentation     confusion matrix of the pixels, IoU and recall of each class
-all              predictions beside the truth
+all              predictions beside the ground truth
 """
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

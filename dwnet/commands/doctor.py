@@ -1,4 +1,4 @@
-"""What is installed, what is missing for which task, and what to do about it."""
+"""Reports what is installed, what is missing for which task, and what to do about it."""
 import importlib.util
 import os
 import platform
@@ -10,26 +10,20 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from dwnet.errors import one_line
+
 EXAMPLE = ''
 
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
                  'opencv-python-headless', 'pycocotools', 'scikit-learn')
-# The OpenCV without windows, over the files of the one with windows.
+# Writes the OpenCV without windows over the files of the OpenCV with windows
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
-
-
-CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # a clone has it
+CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # only a clone has the file
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
-
-    Attributes:
-        subject: What was looked at.
-        state: What was seen.
-        remedy: What to do; empty where nothing is wrong.
-    """
+    """One line of the report: what was looked at, what was seen, and what to do if something is wrong."""
     subject: str
     state: str
     remedy: str = ''
@@ -52,7 +46,7 @@ def _import_error(module: str) -> str:
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken package may raise anything
-        return ' '.join(f'{type(error).__name__}: {error}'.split())
+        return one_line(error)
     return ''
 
 
@@ -103,7 +97,7 @@ def examine() -> Iterator[Finding]:
 
     from dwnet.toolboxes import TOOLBOXES, timm_registration
     for toolbox in TOOLBOXES.values():
-        # the toolboxes' packages hold little by themselves; .models brings in everything
+        # `import mmdet` alone imports little; mmdet.models imports nearly everything
         yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.extra)
     if _version('timm') and not timm_registration.timm_is_safe():
         yield Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
@@ -160,7 +154,7 @@ def _version_remedy(name: str, version: str) -> str:
 
 
 def _opencv() -> Finding | None:
-    """Both OpenCV packages are there: the windowed one, which mmengine brings, and the headless one, of grad-cam."""
+    """A finding if both OpenCV packages are installed: mmengine requires opencv-python, grad-cam the headless one."""
     windowed, headless = _version('opencv-python'), _version('opencv-python-headless')
     if not windowed or not headless:
         return None
@@ -168,27 +162,27 @@ def _opencv() -> Finding | None:
     if _is_headless() and windowed == headless:
         return Finding('OpenCV', f'{both}, and the headless one was installed last')
     return Finding('OpenCV', f'{both}, and they are mixed, or the one that needs libraries of X was installed last',
-                   HEADLESS.replace('<5', f'=={windowed}'))  # of another version they would still be mixed
+                   HEADLESS.replace('<5', f'=={windowed}'))  # another version would leave files of both
 
 
 def _is_headless() -> bool:
-    """Whether the files of cv2 are those of the headless package; read, since the import may fail."""
+    """Whether cv2 is the headless package's; reads a file of cv2, since the import may fail."""
     found = importlib.util.find_spec('cv2')
     version = Path(found.origin).with_name('version.py') if found and found.origin else None
     return bool(version and version.is_file() and re.search(r'headless\s*=\s*True', version.read_text()))
 
 
 def lacks_display_library(error: str) -> bool:
-    """Whether an import failed for want of a library of X or OpenGL, which servers and containers lack."""
+    """Whether an import failed because a library of X or OpenGL is missing, as on servers and in containers."""
     return bool(re.search(r'lib(xcb|X11|Xext|Xrender|SM|ICE|GL|EGL|glib|gthread)[-.\w]*\.so', error))
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds none: the doctor looks at everything."""
+    """The doctor has no arguments."""
 
 
 def run(args: Namespace) -> None:
-    """Prints the findings; the exit code is 1 if one calls for a remedy."""
+    """Prints the findings; the exit code is 1 if any finding has a remedy."""
     from rich.console import Console
     from rich.table import Table
 
@@ -201,5 +195,5 @@ def run(args: Namespace) -> None:
     console.print(table)
     problems = [f for f in findings if f.remedy]
     for finding in problems:
-        console.print(f'[yellow]![/] {finding.subject}: '.replace('\\', '') + finding.remedy.replace('[', r'\['))
+        console.print(f'[yellow]![/] {finding.subject}: ' + finding.remedy.replace('[', r'\['))
     sys.exit(1 if problems else 0)

@@ -1,6 +1,6 @@
-"""Writes a config's model as an ONNX file, and tries it out in onnxruntime.
+"""Writes a config's model as an ONNX file, and compares the file in onnxruntime with PyTorch.
 
-The file takes RGB images of any size, (B, 3, H, W), float32 of 0 to 255: the normalisation is inside.
+The graph takes RGB images of any size, (B, 3, H, W), float32 from 0 to 255, and normalises them itself.
 """
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -27,7 +27,7 @@ def run(args: Namespace) -> None:
     model = init_model(cfg, args.checkpoint)
     out = args.out or Path(cfg.work_dir, f'{Path(args.config).stem}.onnx')
     path = export_onnx(model, out, args.backbone)
-    import onnx  # late: export_onnx says what to do where it is missing
+    import onnx  # late, so that export_onnx reports a missing onnx first
     graph = onnx.load(path).graph
     print(f'{path}: {path.stat().st_size / 2**20:.1f} MiB, {len(graph.node)} nodes')
     for direction, values in (('in', graph.input), ('out', graph.output)):

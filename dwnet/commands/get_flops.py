@@ -28,7 +28,7 @@ def run(args: Namespace) -> None:
     height, width = args.shape or known_toolbox_of(cfg, 'get_flops without --shape').image_shape
     try:
         parts = count(cfg, (height, width))
-    except Exception as error:  # heads that want more than features
+    except Exception as error:  # some heads need more than feature maps
         raise UserError(f'a {type_name(cfg.model)} cannot be counted part by part: {type(error).__name__}: '
                         f"{' '.join(str(error).split())[:200]}") from error
     macs = sum(part.macs for part in parts)

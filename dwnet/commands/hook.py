@@ -1,4 +1,4 @@
-"""Gives mmcv's operators to every process of this Python, whether it imports dwnet or not."""
+"""Gives mmcv's operators to every process of this Python, with or without an import of dwnet."""
 from argparse import ArgumentParser, Namespace
 
 from dwnet.compat.mmcv_ops import hook

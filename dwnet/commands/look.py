@@ -1,8 +1,8 @@
 """Looks into a network: class activation, kernels, receptive field.
 
-cam               which part of an image speaks for a class (Grad-CAM; of detectors, what layers react to: EigenCAM)
-kernels           the 7×7 kernels of an image in each stage: learned, or predicted for it or for each position
-receptive-field   which part of an image the features of each stage depend on (gradients)
+cam               where an image raises the score of a class (Grad-CAM); where layers of a detector respond (EigenCAM)
+kernels           the kernels of each stage: learned, predicted for the image, or predicted for each position
+receptive-field   the part of an image on which the features of each stage depend, by gradients
 """
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def run(args: Namespace) -> None:
 
 
 def _inputs(infer, files: list[Path], left_out: dict[str, str]) -> Iterator[tuple[str, Tensor, np.ndarray]]:
-    """Name, what the network gets, and that as a picture; files that cannot be read go to ``left_out``."""
+    """Each file's name, network input, and the input as a picture; unreadable files go to ``left_out``."""
     for file, image in read_images(files, left_out):
         inputs = as_input(infer, image)
         yield file.name, inputs, to_picture(inputs[0], infer.model.data_preprocessor)

@@ -22,8 +22,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument(
         '--epoch-length', type=int, metavar='STEPS',
-        help='steps of an epoch, on all processes together one batch each (default: that of one process, if the data '
-        f'are there, else {ASSUMED})')
+        help='steps of an epoch; in a step each process takes one batch (default: the steps of a single process, if '
+        f'the data are there, else {ASSUMED})')
     parser.add_argument('--out', help='the picture (default: lr.png in the work dir)')
 
 
@@ -46,6 +46,6 @@ def _steps(cfg) -> int:
     try:
         loader = dict(cfg.train_dataloader, num_workers=0, persistent_workers=False)
         return len(Runner.build_dataloader(loader))
-    except Exception:  # there are no data, whatever is raised then
+    except Exception:  # missing data may raise anything
         print(f'the training data cannot be read: {ASSUMED} steps an epoch are assumed; --epoch-length says otherwise')
         return ASSUMED

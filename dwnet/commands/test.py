@@ -21,7 +21,7 @@ from .options.running import (
 from .options.weights import set_checkpoint
 
 EXAMPLE = 'configs/classification/dwnet-nano_digits.py work_dirs/dwnet-nano_digits/epoch_10.pth'
-# In the order in which they change the config; the hooks that they add run in the same order
+# In the order in which the options change the config; hooks that options add run in the same order
 OPTIONS = (
     Option('--show-dir', enable_show_dir),
     Option('--out', enable_out),
@@ -29,7 +29,7 @@ OPTIONS = (
     Option('--bf16', enable_bf16_testing),
     Option('--channels-last', enable_channels_last),
     Option('--compile', enable_compile),
-    Option('--tta', enable_tta),  # puts a model around the one that the others look at
+    Option('--tta', enable_tta),  # wraps the model, which the options above look at
 )
 
 

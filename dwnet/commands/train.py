@@ -30,7 +30,7 @@ from .options.running import (
 from .options.weights import enable_load_from, enable_resume, resume_after_restart
 
 EXAMPLE = 'configs/classification/dwnet-nano_digits.py'
-# In the order in which they change the config
+# In the order in which the options change the config
 OPTIONS = (
     Option('--load-from', enable_load_from, with_values_of=('--data-root', )),
     Option('--epochs', enable_epochs, with_values_of=('--data-root', )),
@@ -39,13 +39,13 @@ OPTIONS = (
     Option('--freeze', enable_freeze, with_values_of=('--resume', )),  # needs the weights of --load-from
     Option('--ema', enable_ema),
     Option('--early-stopping', enable_early_stopping),
-    Option('--resume', enable_resume),  # its checkpoint takes the place of --load-from
+    Option('--resume', enable_resume),  # replaces the checkpoint of --load-from
     Option('--amp', enable_amp, conflicts=('--bf16', )),
     Option('--bf16', enable_bf16_training),
     Option('--log-to', enable_log_to),
     Option('--channels-last', enable_channels_last),
     Option('--compile', enable_compile),
-    # looks at what --bf16 and --ema have made of the config
+    # checks the optimizer wrapper and the hooks, which --amp, --bf16 and --ema change
     Option('--strategy fsdp', enable_fsdp, conflicts=('--compile', '--channels-last')),
     Option('--auto-scale-lr', enable_auto_scale_lr),
 )

@@ -4,7 +4,7 @@
 ``stand_ins``       finds the stand-ins for modules and functions that are missing
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
 ``pkg_resources``   a stand-in for setuptools' module of this name
-``after_import``    a function that is called when somebody imports a module: our models in timm
+``after_import``    calls a function after a module is imported: our models in timm
 ``timm_loading``    timm's reader of checkpoints, for our models
 ``private_names``   the private names of other packages that this package uses
 ==================  ==============================================================

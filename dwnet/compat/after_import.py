@@ -1,4 +1,4 @@
-"""A function that is called when somebody imports a module, and not before: its package may take seconds to load."""
+"""Calls a function after a module is imported, and does not import the module: its package may take seconds to load."""
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class _Finder(MetaPathFinder):
-    """Finds one module as the other finders do, and has ``action`` called behind the module's own code."""
+    """Finds one module by the other finders, and calls ``action`` after the module's code has run."""
 
     def __init__(self, name: str, action: Callable[[], None]) -> None:
         self.name, self.action = name, action
@@ -33,7 +33,7 @@ class _Finder(MetaPathFinder):
 
 
 def after_import(name: str, action: Callable[[], None]) -> None:
-    """Calls ``action`` once ``name`` has been imported, by whomever; at once if it is already."""
+    """Calls ``action`` after the first import of ``name``; at once if ``name`` is imported already."""
     if name in sys.modules:
         action()
     else:

@@ -1,7 +1,7 @@
 """A stand-in for ``pkg_resources``: the functions that mmengine 0.10 calls, and one that pytest calls.
 
 setuptools 82 dropped the module, and a new environment of Python 3.12 or newer has no setuptools at all. mmengine asks
-it where a toolbox is installed; open-mmlab/mmengine#1676 asks ``importlib.metadata``, as is done here.
+the module where a toolbox is installed. The stand-in asks ``importlib.metadata``, as open-mmlab/mmengine#1676 proposes.
 """
 from importlib import metadata
 
@@ -9,18 +9,7 @@ DistributionNotFound = metadata.PackageNotFoundError
 
 
 class Distribution:
-    """An installed distribution.
-
-    Args:
-        name: Its name.
-
-    Raises:
-        DistributionNotFound: If it is not installed.
-
-    Attributes:
-        version: Its version.
-        location: The folder that holds its packages.
-    """
+    """An installed distribution, with ``version`` and ``location``, the folder that holds its packages."""
 
     def __init__(self, name: str) -> None:
         self._found = metadata.distribution(name)
@@ -37,11 +26,11 @@ get_distribution = Distribution
 
 
 def fixup_namespace_packages(path: str, parent: object = None) -> None:
-    """pytest calls it for a new folder on ``sys.path``. There is nothing to do: no namespaces are declared here."""
+    """Does nothing, since no namespaces are declared here; pytest calls it for a new folder on ``sys.path``."""
 
 
 def __getattr__(name: str):
-    """Other packages fall back on an ImportError, as if there were no ``pkg_resources``."""
+    """Raises ImportError, on which other packages fall back as if there were no ``pkg_resources``."""
     if name.startswith('_'):  # Python itself and pytest ask for some of these
         raise AttributeError(name)
     raise ImportError(f"dwnet's stand-in for pkg_resources has no {name}: pip install 'setuptools<82' for the real one")

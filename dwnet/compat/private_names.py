@@ -4,7 +4,7 @@
 uses and this table lacks. mmcv's compiled operators are listed in :mod:`dwnet.compat.mmcv_ops.ext` instead.
 """
 
-# Owner, a module or `module:attribute`; its names; what uses them, or why no public name will do
+# The owner (a module or `module:attribute`), its private names, and what uses the names or why no public name will do
 PRIVATE_NAMES: tuple[tuple[str, str, str], ...] = (
     ('mmengine.config:Config', '_get_cfg_path', 'finds the file of `dwnet::TASK/NAME.py`, as `_base_` does'),
     ('mmengine.hooks:CheckpointHook', '_save_checkpoint_with_step',

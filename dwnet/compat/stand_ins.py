@@ -1,7 +1,7 @@
 """Stand-ins for what OpenMMLab's releases import and a current Python, setuptools or mmcv-lite lacks.
 
-Each is used only where the real one is missing: the finder stands last on ``sys.meta_path``, so it is asked when nobody
-else has found the module.
+A stand-in is used only if the real module is missing: the finder is last on ``sys.meta_path``, so Python asks it after
+all others.
 
 =========================  ==================================================================================
 ``mmcv._ext``              mmcv's compiled operators; see :mod:`dwnet.compat.mmcv_ops`
@@ -22,7 +22,7 @@ MODULES = {'mmcv._ext': 'mmcv_ops/ext/__init__.py', 'pkg_resources': 'pkg_resour
 
 
 class _Finder(MetaPathFinder):
-    """Finds the stand-ins when nobody else finds the modules."""
+    """Finds the stand-ins for modules that no other finder finds."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None,
                   target: ModuleType | None = None) -> ModuleSpec | None:
@@ -41,7 +41,7 @@ def find_loader(name: str) -> Loader | None:
 
 
 def install() -> None:
-    """Puts the finder last on ``sys.meta_path``, and gives pkgutil its function back; a second call does nothing."""
+    """Puts the finder last on ``sys.meta_path``, and restores ``pkgutil.find_loader``; a second call does nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
     if not hasattr(pkgutil, 'find_loader'):

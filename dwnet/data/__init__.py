@@ -1,12 +1,12 @@
-"""Data: where they lie, how they are read, and what is wrong with them, by name.
+"""Data: where a user's data lie, how images and annotations are read, and what is wrong with them.
 
 ===========  ==============================================================================
 ``parts``    what the forms below share: a result, the names of parts, a split
 ``folders``  a user's images in folders of their classes
-``coco``     a user's COCO annotations, and reading them with what is broken left out
+``coco``     a user's COCO annotations; broken entries are logged and left out
 ``masks``    a user's images with label images
-``loading``  images that are whole, and an error that names the file for all others
-``checks``   what does not fit the model, the other data, or itself
+``loading``  reading images; a damaged file is an error that names the file
+``checks``   data that do not fit the model, each other, or themselves
 ===========  ==============================================================================
 
 A form of data is a module with ``find(root, split)``, which returns :class:`~dwnet.data.parts.OwnData`, or None if the

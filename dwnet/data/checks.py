@@ -13,12 +13,12 @@ from torch import nn
 
 from dwnet.errors import one_line, some
 
-# Files of a data set that are looked at, and label images that are read, spread over its length.
+# How many files of a data set are looked at, and how many label images are read; evenly spread
 _SAMPLED_FILES, _SAMPLED_LABELS = 100, 20
 
 
 class Finding(NamedTuple):
-    """What is wrong, where, and what to do; ``stops`` is False where it may be meant."""
+    """What is wrong, where, and what to do; ``stops`` is False if the user may intend it."""
     message: str
     stops: bool = True
 
@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class CocoFile:
-    """What is remembered of an annotation file: the categories that become labels 0, 1, …, and what is wrong."""
+    """An annotation file: the categories that become labels 0, 1, …, and what is wrong."""
     path: str
     labels: list[str]
     findings: list[Finding] = field(default_factory=list)
@@ -55,7 +55,7 @@ def examine_coco(path: str, content: dict, classes: Collection[str]) -> CocoFile
 
 
 def check_same_labels(files: list[CocoFile]) -> Iterator[Finding]:
-    """mmdet numbers the classes as each file lists its categories."""
+    """Finds files with another order of categories; mmdet numbers the classes in the order of each file."""
     for file in files[1:]:
         if set(file.labels) == set(files[0].labels) and file.labels != files[0].labels:
             yield Finding(f'labels 0, 1, … are {some(files[0].labels)} in {files[0].path} and {some(file.labels)} in '
@@ -66,32 +66,27 @@ def check_same_labels(files: list[CocoFile]) -> Iterator[Finding]:
 
 
 def find_heads(model: nn.Module) -> dict[str, int]:
-    """Every head that tells classes apart → how many; region proposals know only one."""
+    """Each head that tells classes apart → its number of classes; region proposal heads are left out."""
     heads = {}
     for name, module in model.named_modules():
         kind, number = type(module).__name__, getattr(module, 'num_classes', None)
         special = ('rpn' in f'{name}{kind}'.lower() or 'Semantic' in kind or 'Panoptic' in kind
-                   or 'Grounding' in kind or getattr(module, 'boundary_threshold', None))  # words; edges
+                   or 'Grounding' in kind or getattr(module, 'boundary_threshold', None))  # scores words; finds edges
         if kind.endswith('Head') and isinstance(number, int) and not special:
-            binary = number <= 2 and getattr(module, 'out_channels', None) == 1  # one output tells two apart
+            binary = number <= 2 and getattr(module, 'out_channels', None) == 1  # one output tells two classes apart
             heads[f'model.{name}'] = 2 if binary else number
     return heads
 
 
 def check_classes(heads: dict[str, int], parts: dict[str, Any]) -> Iterator[Finding]:
-    """The number of classes of data and heads, and whether training and validation mean the same by a label.
-
-    Args:
-        heads: Those of ``find_heads``.
-        parts: The data sets by their names, 'train' and 'val'.
-    """
+    """Compares the number of classes of heads and data, and the classes of the data sets 'train' and 'val'."""
     known = {part: classes for part, dataset in parts.items() if (classes := classes_of(dataset))}
     for number in sorted(set(map(len, known.values()))):
         of = [part for part, classes in known.items() if len(classes) == number]
         things = len((getattr(parts[of[0]], 'metainfo', None) or {}).get('thing_classes') or ())  # in panoptic data
         for other in sorted({n for n in heads.values() if n not in (number, things)}):
             names = [head for head, n in heads.items() if n == other]
-            # a head may know more classes, but not mmdet's: its metric looks up a category for each label
+            # heads may have more classes than the data, but not in mmdet: its metric looks up a category for each label
             yield Finding(f"{some(names, 20)}: num_classes={other}, and the {' and '.join(of)} data have {number} "
                           f'({some(known[of[0]])}); set num_classes={number}',
                           other < number or any('bbox_head' in name for name in names))
@@ -105,7 +100,7 @@ def check_classes(heads: dict[str, int], parts: dict[str, Any]) -> Iterator[Find
 
 
 def classes_of(dataset: Any) -> list[str]:
-    """Their names; empty where the data set does not say."""
+    """The names of a data set's classes; empty if the data set does not say."""
     return list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
 
 
@@ -123,10 +118,10 @@ def leaves(dataset: Any) -> Iterator[Any]:
 
 
 def check_files(part: str, dataset: Any, heads: dict[str, int]) -> Iterator[Finding]:
-    """The files that a data set names: where they lie, whether they are there, and their labels."""
+    """Checks where the files of a data set lie, whether they can be read, and their labels."""
     if not isinstance(dataset, BaseDataset) or not len(dataset):
         return
-    if dataset.ann_file:  # else names and labels are those of the files and folders that were found
+    if dataset.ann_file:  # without a list, the data set has found the files itself
         yield from _check_annotations(part, dataset, heads)
     sample = np.linspace(0, len(dataset) - 1, _SAMPLED_FILES).astype(int)
     infos = [dataset.get_data_info(i) for i in np.unique(sample).tolist()]
@@ -147,9 +142,9 @@ def _paths(info: dict) -> list[str]:
 
 
 def _check_annotations(part: str, dataset: BaseDataset, heads: dict[str, int]) -> Iterator[Finding]:
-    """All that an annotation file says: no path may lead out of the data root, no label beyond the heads.
+    """Checks all entries of an annotation file: paths have to stay in the data root, and labels have to fit the heads.
 
-    Paths are compared as they are written, so that a data root may be a link.
+    Links are not resolved, so a data root may be a link.
     """
     prefixes = dataset.data_prefix.values() if isinstance(dataset.data_prefix, dict) else ()
     roots = [os.path.expanduser(root) for root in (dataset.data_root, *prefixes) if root]
@@ -183,17 +178,17 @@ def _labels(info: dict) -> list[int]:
 
 def _check_label_images(part: str, dataset: BaseDataset, infos: list[dict],
                         heads: dict[str, int]) -> Iterator[Finding]:
-    """Labels of pixels, read as the training reads them: with what it ignores, and without a label 0."""
+    """Checks labels of pixels as the training reads them, with ``ignore_index`` and ``reduce_zero_label``."""
     loaders = [step for step in getattr(dataset.pipeline, 'transforms', ()) if type(step).__name__ == 'LoadAnnotations']
-    if not loaders or not heads or not hasattr(dataset, 'ignore_index'):  # which data sets of label images have
+    if not loaders or not heads or not hasattr(dataset, 'ignore_index'):  # only data sets of label images do
         return
     fewest, wrong = min(heads.values()), []
     for info in infos:
         path = info['seg_map_path']
         try:
             labels = np.unique(loaders[0](copy.deepcopy(info))['gt_seg_map']).tolist()
-        except Exception as error:  # a damaged file leads to many kinds
-            if os.path.isfile(path) and os.path.getsize(path):  # else it is named already
+        except Exception as error:  # a damaged file may raise anything
+            if os.path.isfile(path) and os.path.getsize(path):  # missing and empty files are reported above
                 yield Finding(f'{path} cannot be read ({one_line(error)}); put it there again')
             continue
         bad = [label for label in labels if not 0 <= label < fewest and label != dataset.ignore_index]

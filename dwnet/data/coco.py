@@ -1,7 +1,7 @@
-"""COCO annotations: found below a folder, and read with what is broken named and left out.
+"""COCO annotations: found below a folder, and read; broken entries are logged and left out.
 
 The annotation files are ``ROOT/annotations/{train,val}.json``, or a single one, and the images lie anywhere below
-``ROOT``. Each part has ``ann_file``, the annotation file, and ``images``, the folder that its names are relative to.
+``ROOT``. Each part has ``ann_file``, the annotation file, and ``images``, the folder to which file names are relative.
 """
 import json
 import logging
@@ -18,22 +18,22 @@ from dwnet.errors import UserError, some
 from .parts import OwnData, held_out, part_of, with_val, write_split
 
 NEEDS = 'a COCO file (.json), in the folder annotations'
-# Pixels. With millions in a polygon pycocotools overflows its memory, with infinity in a box torchvision's RoI align.
+# Pixels. Millions in a polygon make pycocotools overflow its memory; infinity in a box, torchvision's RoI align.
 _LARGEST = 100_000
 
 
 def read_coco(path: str) -> dict[str, Any]:
-    """The content of an annotation file, less what is broken, which the log names.
+    """The content of an annotation file without broken entries, which the log lists.
 
     Raises:
-        UserError: If it is no COCO file, or more than 1 % of its images, categories or annotations are broken, and
-            more than ten.
+        UserError: If the file is no COCO file, or more than ten and more than 1 % of its images, categories or
+            annotations are broken.
     """
     try:
         content = json.loads(Path(path).read_bytes())
         images, categories = list(content['images']), list(content['categories'])
-        annotations = list(content.get('annotations', ()))  # a test set's are not published
-    except Exception as error:  # whatever a broken file leads to
+        annotations = list(content.get('annotations', ()))  # test sets are published without
+    except Exception as error:  # a broken file may raise anything
         reason = f'{error} is missing' if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise UserError(
             f'{path} is no whole COCO annotation file ({reason}); make it again, or copy it again') from error
@@ -58,7 +58,7 @@ def read_coco(path: str) -> dict[str, Any]:
 
     annotations = _sound(annotations, fault_of_annotation, f'annotations of {path}')
     for annotation in annotations:
-        annotation.setdefault('iscrowd', 0)  # COCO's evaluation reads it, and some tools write none
+        annotation.setdefault('iscrowd', 0)  # COCO's evaluation needs the key; some tools leave it out
     if any(annotation['id'] == 0 for annotation in annotations):
         print_log(f"{path}: annotation ids start at 0, which COCO's evaluation takes for 'no match'; number them "
                   'from 1', logger='current', level=logging.WARNING)
@@ -66,7 +66,7 @@ def read_coco(path: str) -> dict[str, Any]:
 
 
 def _sound(entries: list, fault_of: Callable[[dict], str | None], what: str) -> list[dict]:
-    """The entries that have an id of their own and no fault."""
+    """The entries with a unique id and without a fault; the log lists the others."""
     sound, faults, seen = [], defaultdict(list), set()
     for number, entry in enumerate(entries):
         name = f'number {number}'
@@ -81,7 +81,7 @@ def _sound(entries: list, fault_of: Callable[[dict], str | None], what: str) -> 
             seen.add(name)
         except KeyError as error:
             fault = f'without {error}'
-        except Exception:  # types that cannot be counted with
+        except Exception:  # wrong types
             fault = 'of another form'
         if fault:
             faults[fault].append(str(name)[:50])
@@ -112,7 +112,7 @@ def _fault_of_category(category: dict) -> str | None:
 
 def _fault_of_box(annotation: dict, width: int, height: int) -> str | None:
     x, y, w, h = annotation['bbox']
-    if not all(abs(value) <= _LARGEST for value in (x, y, w, h)):  # nor NaN
+    if not all(abs(value) <= _LARGEST for value in (x, y, w, h)):  # NaN fails, too
         return 'with a box far outside the image'
     if w < 1 or h < 1 or not annotation['area'] > 0:
         return 'with a box smaller than a pixel'
@@ -132,7 +132,7 @@ def _fault_of_mask(segmentation: Any, width: int, height: int) -> str | None:
     polygons = [polygon for polygon in segmentation or [] if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if not polygons:
         return 'without a mask'
-    if not all(abs(value) <= _LARGEST for polygon in segmentation for value in polygon):  # nor NaN
+    if not all(abs(value) <= _LARGEST for polygon in segmentation for value in polygon):  # NaN fails, too
         return 'with a polygon far outside the image'
     return None
 
@@ -144,9 +144,9 @@ def find(root: Path, split: Path) -> OwnData | None:
     """The data below ``root``; None if there are none of this form. Lists of a split are written into ``split``."""
     files = sorted(path for pattern in ('*.json', '*/*.json', '*/*/*.json') for path in root.glob(pattern)
                    if not any(part.startswith('.') for part in path.relative_to(root).parts))
-    if root in split.parent.parents:  # a work dir among the data, with what an earlier training has left
+    if root in split.parent.parents:  # the work dir of an earlier training may be among the data
         files = [path for path in files if not path.is_relative_to(split.parent)]
-    if len(files) > 1:  # COCO has captions and keypoints beside its instances
+    if len(files) > 1:  # COCO has captions and keypoints beside instances
         files = [path for path in files if 'instances' in path.name] or files
     if not files:
         return None
@@ -176,7 +176,7 @@ def find(root: Path, split: Path) -> OwnData | None:
              for part, content in contents.items()}
     used = {names[part].get(annotation['category_id']) for part, content in contents.items()
             for annotation in content['annotations']}
-    classes = [name for name in names['train'].values() if name in used]  # some tools add a class for all
+    classes = [name for name in names['train'].values() if name in used]  # some tools add a class above all
     if unknown := sorted(used - set(classes) - {None}):
         raise UserError(f"{sources['val']} has objects of {some(unknown)}, which {sources['train']} does not know")
     parts = {}
@@ -202,7 +202,7 @@ def _read_coco(path: Path) -> dict:
 
 
 def _split_coco(content: dict, path: Path) -> dict[str, dict]:
-    """One file as two: a fifth of the images that have objects, and of those that have none, validates."""
+    """Splits one file: a fifth of the images with objects, and a fifth of those without, are held out."""
     marked = {annotation['image_id'] for annotation in content['annotations']}
     held_back: set[str] = set()
     for wanted in (True, False):
@@ -220,7 +220,7 @@ def _split_coco(content: dict, path: Path) -> dict[str, dict]:
 
 
 def _folder_of_images(names: list[str], root: Path, source: Path, part: str) -> Path:
-    """Where the images of an annotation file lie: the part's own folder first, then beside it, then anywhere."""
+    """The folder with most images of an annotation file: first named like the part, then the file's, then any."""
     sample = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 20).astype(int))]
     below = [path for path in root.rglob('*') if path.is_dir() and len(path.relative_to(root).parts) <= 3]
 

@@ -1,6 +1,6 @@
 """Images in folders of their classes: ``ROOT/{train,val}/CLASS/*.jpg``, or ``ROOT/CLASS`` without a split.
 
-Each part has ``ann_file``, a list of images, relative to the root, with their labels.
+Each part has ``ann_file``, a list of image paths relative to the root, with labels.
 """
 from collections import defaultdict
 from pathlib import Path
@@ -44,7 +44,7 @@ def find(root: Path, split: Path) -> OwnData:
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """As ``parts_below``; 'all' without a split, as beside a test set whose classes are secret (Kaggle's)."""
+    """Like ``parts_below``; 'all' if there is no split, or only a test set without classes, such as Kaggle's."""
     below = {part: path for path in folders_in(root) if (part := part_of(path.name))}
     if 'train' in below and 'test' in below and not folders_in(below['test']):
         train, test = below['train'], below['test']

@@ -1,4 +1,4 @@
-"""Reading images: whole ones as mmcv reads them, all others by an error that names the file."""
+"""Reads images as mmcv does; a damaged image is an error that names the file."""
 import io
 import os
 import struct
@@ -15,16 +15,16 @@ from dwnet.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LoadWholeImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` that does not pass over damage.
+    """mmcv's ``LoadImageFromFile``, which raises an error for a damaged image.
 
-    OpenCV decodes what it can of a damaged file, the rest stays grey, and for what is no image it returns None; how
-    much it lets pass differs between its versions. Here a file is an error unless it is complete: a JPEG has its end
-    marker, the parts of a PNG their checksums, any other format decodes with Pillow. A JPEG has no checksum, so a
-    damaged one whose data can still be decoded is not found.
+    OpenCV decodes the start of a damaged file and leaves the rest grey, and returns None for a file that is no image;
+    how much damage passes depends on OpenCV's version. Here a file has to be complete: a JPEG needs its end marker, a
+    PNG the checksums of its parts, and Pillow has to decode any other format. A JPEG has no checksum, so a damaged
+    JPEG that can still be decoded is not found.
 
-    Whole images are decoded by mmcv, by default to 8-bit BGR: grey and palette images get three channels, CMYK
-    becomes BGR, 16 bits become their upper 8, transparency is dropped, and the orientation in EXIF is applied. Images
-    of more than 179 million pixels are an error, by Pillow's guard against small files that unpack to gigabytes.
+    mmcv decodes whole images, by default to 8-bit BGR: grey and palette images get three channels, CMYK becomes BGR,
+    16 bits become their upper 8, transparency is dropped, and the orientation in EXIF is applied. An image of more than
+    179 million pixels is an error, by Pillow's guard against small files that unpack to gigabytes.
     """
 
     def transform(self, results: dict) -> dict:
@@ -44,9 +44,9 @@ class LoadWholeImage(LoadImageFromFile):
                 raise ValueError(f'{self.imdecode_backend} cannot decode it')
             height, width = image.shape[:2]
             stated = [results.get('height', height), results.get('width', width)]
-            if stated not in ([height, width], [width, height]):  # EXIF may have turned it
+            if stated not in ([height, width], [width, height]):  # EXIF may have turned the image
                 raise ValueError(f'it has {width}×{height} pixels, and its annotation says {stated[1]}×{stated[0]}')
-        except Exception as error:  # of file system, Pillow or OpenCV
+        except Exception as error:  # the file system, Pillow and OpenCV raise many kinds
             raise ValueError(f'{path} is no whole image: {error}') from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = height, width
@@ -54,10 +54,10 @@ class LoadWholeImage(LoadImageFromFile):
 
 
 def check_whole(content: bytes) -> None:
-    """Looks whether an encoded image is complete.
+    """Checks that an encoded image is complete.
 
     Raises:
-        Exception: Of whatever kind; the message says what is wrong.
+        Exception: Any kind; the message says what is wrong.
     """
     if not content:
         raise ValueError('it is empty')
@@ -76,7 +76,7 @@ def check_whole(content: bytes) -> None:
 
 def _check_jpeg(content: bytes) -> None:
     place = 2
-    while (marker := content[place:place + 2]) != b'\xff\xda':  # over the header, where a thumbnail has its own end
+    while (marker := content[place:place + 2]) != b'\xff\xda':  # skip the header: a thumbnail has an end, too
         if len(content) < place + 4 or marker[0] != 0xff:
             raise ValueError('its header is damaged')
         place += 1 if marker[1] == 0xff else 2 + int.from_bytes(content[place + 2:place + 4], 'big')
@@ -92,5 +92,5 @@ def _check_png(content: bytes) -> None:
         length, kind = struct.unpack_from('>I4s', content, place)
         end = place + 8 + length
         if kind.isupper() and content[end:end + 4] != zlib.crc32(content[place + 4:end]).to_bytes(4, 'big'):
-            raise ValueError(f'the checksum of its part {kind.decode()} is wrong')  # parts in lower case are remarks
+            raise ValueError(f'the checksum of its part {kind.decode()} is wrong')  # lower case: optional parts
         place = end + 4

@@ -1,8 +1,8 @@
 """Images with label images: ``ROOT/images/{train,val}`` and ``ROOT/masks/{train,val}``, or both without a split.
 
 ``masks`` may be called ``labels`` or ``annotations``. The names of the classes are in ``ROOT/classes.txt`` or
-``labels.txt``, one a line. Each part has ``images`` and ``masks``, the folders, ``img_suffix`` and ``seg_map_suffix``,
-what the names of both end in, and, where only some of the images are meant, ``ann_file``, a list of their names.
+``labels.txt``, one a line. Each part has the folders ``images`` and ``masks``, the endings of their file names,
+``img_suffix`` and ``seg_map_suffix``, and, if the part has only some of the images, ``ann_file``, a list of names.
 """
 import sys
 from collections import Counter
@@ -19,9 +19,9 @@ from dwnet.errors import UserError, some
 from .parts import OwnData, held_out, images_below, parts_below, write_split
 
 NEEDS = 'the folders images and masks (or labels, or annotations), with a label image for each image'
-_IGNORED = 255  # no class, in label images
-_LOOKED_AT = 100  # so many label images are compared with their images in size
-_ORIENTATION = 0x0112  # in EXIF: 5 to 8 lie on their side
+_IGNORED = 255  # the label of pixels without a class
+_LOOKED_AT = 100  # label images whose size is compared with the image's
+_ORIENTATION = 0x0112  # the tag of EXIF: 5 to 8 lie on their side
 
 
 def find(root: Path, split: Path) -> OwnData | None:
@@ -52,7 +52,7 @@ def find(root: Path, split: Path) -> OwnData | None:
 
 
 def _pairs(images: Path, masks: Path) -> tuple[list[str], str, str]:
-    """Names of the images without their ending, the ending, and what the names of their masks end in."""
+    """The names of the images without the ending, the ending of the images, and the ending of the masks."""
     names = images_below(images)
     suffixes = sorted({Path(name).suffix for name in names})
     if len(suffixes) > 1:
@@ -75,21 +75,21 @@ def _pairs(images: Path, masks: Path) -> tuple[list[str], str, str]:
         if None not in sizes and sizes[0] != sizes[1]:
             raise UserError(f"{mask} has {' × '.join(map(str, sizes[1]))} pixels and {image} has "
                             f"{' × '.join(map(str, sizes[0]))}: a label image needs the size of its image, as a viewer "
-                            'shows that; scale it to it (by nearest neighbour), or export it again')
+                            'shows the image; scale the label image (by nearest neighbour), or export it again')
     return stems, suffixes[0], ending
 
 
 def _size(file: Path) -> tuple[int, int] | None:
-    """Width and height, as the training sees them: turned by what the camera has noted; None of a broken file."""
+    """Width and height as the training sees them, with the orientation in EXIF; None if the file is broken."""
     try:
         with Image.open(file) as image:
             return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) > 4 else image.size
-    except (OSError, ValueError, SyntaxError):  # is named where files are read
+    except (OSError, ValueError, SyntaxError):  # reading the file reports the error
         return None
 
 
 def _class_names(root: Path, masks: Iterable[tuple[Path, tuple[list[str], str, str]]]) -> list[str]:
-    """From classes.txt or labels.txt, one a line; else the labels' numbers. All label images are read."""
+    """The classes in classes.txt or labels.txt, one a line, or else the labels' numbers. Reads all label images."""
     files = [folder / f'{stem}{ending}' for folder, (stems, _, ending) in masks for stem in stems]
     listed = next((path for name in ('classes.txt', 'labels.txt') if (path := root / name).is_file()), None)
     if listed is not None:

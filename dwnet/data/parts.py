@@ -11,15 +11,15 @@ from dwnet.errors import UserError, some
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
 _PARTS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test', 'testing'))
-_SHARE = 5  # every so many-th image validates
+_SHARE = 5  # one image of five validates
 
 
 class OwnData(NamedTuple):
-    """What a form has found below a folder.
+    """The data that a form has found below a folder.
 
     Attributes:
         root: The folder.
-        classes: Their names; label i is the i-th.
+        classes: The names of the classes; label i is the i-th.
         sizes: Images of 'train' and 'val', and of 'test' if there is such a part.
         parts: What a toolbox needs to read 'train', 'val' and 'test'. Classification: ``ann_file``, a list of images
             and labels. Detection: ``ann_file``, a COCO file, and ``images``, a folder. Segmentation: ``images`` and
@@ -50,7 +50,7 @@ def parts_below(folder: Path) -> dict[str, Path]:
 
 
 def with_val(parts: dict, where: Path) -> dict:
-    """A test set validates where there is no other, which is said."""
+    """Validates with the test set if there is no 'val', and prints that."""
     if 'val' not in parts:
         if 'test' not in parts:
             raise UserError(f'{where} has training data and none to validate with: name a part of them val, or give '
@@ -61,27 +61,27 @@ def with_val(parts: dict, where: Path) -> dict:
 
 
 def held_out(items: Sequence[str]) -> set[str]:
-    """The fifth that validates: those whose names' checksums are lowest, so the same ones on every machine."""
+    """The held-out fifth: the names with the lowest checksums, so every machine chooses the same images."""
     ordered = sorted(items, key=lambda name: (zlib.crc32(name.encode()), name))
     return set(ordered[:max(1, len(items) // _SHARE)])
 
 
 def write_split(split: Path, name: str, content: str) -> str:
     split.mkdir(parents=True, exist_ok=True)
-    unfinished = split / f'.{name}.{os.getpid()}'  # several processes may write the same
+    unfinished = split / f'.{name}.{os.getpid()}'  # several processes may write the file
     unfinished.write_text(content, encoding='utf-8')
     os.replace(unfinished, split / name)
     return str(split / name)
 
 
 def images_below(folder: Path) -> list[str]:
-    """The images in a folder and those below it, hidden ones left out: their paths, relative to it, sorted.
+    """The sorted paths, relative to ``folder``, of all images below ``folder`` that are not hidden.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there are no images.
     """
     files = [path for path in folder.rglob('*') if path.is_file() and not any(
-        part.startswith('.') for part in path.relative_to(folder).parts)]  # nor in .ipynb_checkpoints
+        part.startswith('.') for part in path.relative_to(folder).parts)]  # such as .ipynb_checkpoints
     images = sorted(path.relative_to(folder).as_posix() for path in files if path.suffix.lower() in _IMAGES)
     if not images:
         others = Counter(path.suffix.lower() or 'without an ending' for path in files).most_common(3)
@@ -91,6 +91,6 @@ def images_below(folder: Path) -> list[str]:
 
 
 def palette(number: int) -> list[tuple[int, ...]]:
-    """Colours that are easily told apart."""
+    """Colours that are easy to tell apart."""
     colours = [colorsys.hsv_to_rgb(i * .618 % 1, .75, 1 - .25 * (i % 2)) for i in range(number)]
     return [tuple(round(255 * part) for part in colour) for colour in colours]

@@ -48,7 +48,7 @@ from .hooks.preemption import OutlastSigterm, PreemptionHook
 from .hooks.progress import ProgressHook
 from .loops import EpochLoop, IterLoop
 
-# Beside mmengine's own; a config changes them, or leaves one out by None, as default_hooks.guard and so on.
+# Default hooks beside mmengine's; a config changes a hook by its key, or removes it: default_hooks.guard = None
 _HOOKS = dict(
     checkpoint=dict(type='SafeCheckpointHook', interval=1),
     seed=dict(type='SeedHook'),
@@ -65,23 +65,22 @@ class Runner(MMEngineRunner):
 
     What differs:
 
-    * Several processes work without a GPU, over gloo; what needs a GPU is replaced there, with a warning:
-      SyncBN by BN, mixed precision by fp32.
-    * A training that is interrupted and resumed, in the middle of an epoch too, ends with the weights of one that
-      was not: see :mod:`dwnet.engine.reproducible`.
-    * Checkpoints cannot be torn, and a damaged one is passed over: :mod:`dwnet.engine.checkpoints`. SIGTERM saves
-      one: :mod:`dwnet.engine.hooks.preemption`.
-    * Steps and samples that cannot be used are left out and named: :mod:`dwnet.engine.hooks.non_finite`.
-    * Images that are not whole and broken COCO annotations are named: :mod:`dwnet.data`.
+    * Several processes work without a GPU, over gloo. SyncBN becomes BN and mixed precision fp32, with a warning.
+    * A resumed training ends with the same weights as an uninterrupted one, even if the interruption was in the middle
+      of an epoch: :mod:`dwnet.engine.reproducible`.
+    * Checkpoints cannot be torn, and a damaged checkpoint is passed over: :mod:`dwnet.engine.checkpoints`. SIGTERM
+      saves a checkpoint: :mod:`dwnet.engine.hooks.preemption`.
+    * Steps and samples that cannot be used are skipped and named: :mod:`dwnet.engine.hooks.non_finite`.
+    * Damaged images and broken COCO annotations are named: :mod:`dwnet.data`.
     * A checkpoint that does not fit the model is an error.
-    * Resuming does not execute the config text that a checkpoint may carry.
-    * ``activation_checkpointing`` is of the non-reentrant form; mmengine's leaves modules without a gradient whose
-      input needs none (mmengine#1425).
-    * ``strategy='fsdp'`` spreads the parameters over the processes.
-    * Segmentors are validated without logits of all pixels and classes: :mod:`dwnet.toolboxes.mmseg.lean`.
-      ``keep_seg_logits=True`` in the config keeps them, for a metric that wants them.
-    * A second run of the same process logs to its own folder.
-    * A progress bar shows the time left, and a line tells when the training waits for its data.
+    * Resuming does not execute the config text in a checkpoint.
+    * ``activation_checkpointing`` is non-reentrant. mmengine's reentrant form computes no gradient for modules whose
+      input needs none (open-mmlab/mmengine#1425).
+    * ``strategy='fsdp'`` shards the parameters.
+    * Segmentors are validated without logits of all pixels and classes: :mod:`dwnet.toolboxes.mmseg.lean`. For a
+      metric that needs the logits, ``keep_seg_logits=True`` in the config keeps them.
+    * A second run in the same process logs to its own folder.
+    * A progress bar shows the time left, and the log says when a training waits for data.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -96,18 +95,18 @@ class Runner(MMEngineRunner):
             _check_same_start(self.cfg)
 
     def _log_env(self, env_cfg: dict) -> None:
-        # mmengine has a shell ask the compiler that Python was built with for its version. Where there is none, the
-        # shell complains on the terminal; `false` fails as silently as mmengine expects it.
+        # mmengine runs the compiler that built Python in a shell, to log its version. If the compiler is missing, the
+        # shell prints an error; `false` fails silently, and mmengine handles that.
         compiler = sysconfig.get_config_var('CC')
         missing = compiler and shutil.which(compiler.split()[0]) is None
         with mock.patch.dict(sysconfig.get_config_vars(), {'CC': 'false'} if missing else {}):
             super()._log_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        # the config names parts of the model itself
+        # activation_checkpointing names parts of the model, not of a TTA wrapper
         named = model.module if isinstance(model, BaseTTAModel) else model
         turn_on_recomputation(named, self.cfg.get('activation_checkpointing') or ())
-        if self.cfg.get('channels_last'):  # before the gradient buckets take over the weights' layout
+        if self.cfg.get('channels_last'):  # before DDP's gradient buckets copy the layout
             model.to(memory_format=torch.channels_last)
         sharded = self.cfg.get('strategy') == 'fsdp'
         if is_model_wrapper(model):
@@ -115,27 +114,25 @@ class Runner(MMEngineRunner):
         model = model.to(get_device())
         if not (sharded and self.distributed):
             lay_gradients_like_weights(model)
-        if not self.distributed:
-            return super().wrap_model(model_wrapper_cfg, model)
-        if torch.cuda.is_available() and not sharded:
+        if not self.distributed or torch.cuda.is_available() and not sharded:
             return super().wrap_model(model_wrapper_cfg, model)
         if not torch.cuda.is_available() and any(isinstance(m, nn.SyncBatchNorm) for m in model.modules()):
             self.logger.warning('SyncBN needs a GPU: each process normalises by its own images (BN)')
             model = revert_sync_batchnorm(model)
         if sharded:
             return shard(model)
-        # mmengine's own wrap_model names a CUDA device, and makes SyncBN of BN if the config has sync_bn
+        # mmengine's wrap_model names a CUDA device, and converts BN to SyncBN if the config has sync_bn
         cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, module=model,
                    find_unused_parameters=self.cfg.get('find_unused_parameters', False))
         return MODEL_WRAPPERS.build({**cfg, **(model_wrapper_cfg or {})})
 
     def _init_model_weights(self) -> None:
-        if not isinstance(self.model, FSDPModule):  # shard() has drawn and broadcast them
+        if not isinstance(self.model, FSDPModule):  # shard() has initialised and broadcast them
             super()._init_model_weights()
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """Each run has a visualizer of its own. By the name that mmdet's and mmseg's configs give it, the second run
-        of a process would get the first one's, and log to its folder, which mmengine also writes into the config."""
+        # mmdet's and mmseg's configs name their visualizer, and mmengine has one visualizer a name: a second run in the
+        # process would log to the first run's folder. A copy, since mmengine writes the folder into the config.
         if isinstance(visualizer, dict):
             visualizer = copy.deepcopy(visualizer) | dict(name=self.experiment_name)
         return super().build_visualizer(visualizer)
@@ -185,7 +182,7 @@ class Runner(MMEngineRunner):
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         if self._resume and isinstance(loop, dict):
-            self._load_from = self._checkpoint_to_resume()  # now, as the data loaders need its seed
+            self._load_from = self._checkpoint_to_resume()  # now, since the data loaders need its seed
         if isinstance(loop, dict) and 'type' not in loop:
             loop = dict(loop)
             loop['type'] = EpochLoop if loop.pop('by_epoch') else IterLoop
@@ -197,7 +194,7 @@ class Runner(MMEngineRunner):
 
     @property
     def iter(self) -> int:
-        """Steps done; 0 in a test, where mmengine would build the training data to tell. mmseg's pictures ask."""
+        """Steps done; 0 in a test, where mmengine would build the training data first. mmseg's pictures need it."""
         return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu', strict: bool = True,
@@ -207,7 +204,7 @@ class Runner(MMEngineRunner):
         Only with ``new_heads=True`` in the config may the heads' tensors have other shapes.
 
         Raises:
-            UserError: If the file is damaged, refused since it would run code, or does not fit the model.
+            UserError: If the file is damaged, would run code, or does not fit the model.
         """
         checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
@@ -216,13 +213,13 @@ class Runner(MMEngineRunner):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         new_heads = self.cfg.get('new_heads', False)
-        # by the model's names, for the hooks, such as EMA, that load it too
+        # with the model's names, since hooks such as EMA load the state dict, too
         checkpoint['state_dict'] = load_weights(model, checkpoint['state_dict'], filename, new_heads)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        # which, where a training with averaged weights is resumed, has put the weights that it averages in their place
+        # when a training resumes, EMA's hook has put the trained weights in the place of the averaged weights
         model.load_state_dict(checkpoint['state_dict'], strict=not new_heads)
         self._has_loaded = True
-        # mmengine's resume() runs this text as Python; it wants the number of GPUs from it, no more.
+        # mmengine's resume() would run this text as Python, only to read the number of GPUs
         if isinstance(checkpoint.get('meta'), dict):
             checkpoint['meta'].pop('config', None)
         self._meta = checkpoint.get('meta')
@@ -237,7 +234,7 @@ class Runner(MMEngineRunner):
         ends = [scheduler.end for scheduler in schedule]
         try:
             rates = _peak_rates(self.optim_wrapper)
-            super().resume(filename, *args, **{'map_location': 'cpu', **kwargs})  # the GPU may hold a share of it
+            super().resume(filename, *args, **{'map_location': 'cpu', **kwargs})  # the GPU may hold a shard only
             if (begun_with := _peak_rates(self.optim_wrapper)) != rates:
                 self.logger.warning(f'the learning rate is that which the training began with, {begun_with[0]:g} at '
                                     f'its peak, not {rates[0]:g}: for another, start anew from the weights')
@@ -248,7 +245,7 @@ class Runner(MMEngineRunner):
                 self.train_loop.go_on(self._meta)
         except UserError:
             raise
-        except Exception as error:  # whatever an altered state leads to
+        except Exception as error:  # an altered state may raise anything
             raise UserError(f'{filename} cannot be resumed from ({type(error).__name__}: {error}); to start from its '
                             'weights, set load_from') from error
 
@@ -259,9 +256,9 @@ class Runner(MMEngineRunner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, save_optimizer: bool = True, **kwargs) -> None:
-        for gradient in gathered_gradients(self).values():  # each process has its own; the file holds one
+        for gradient in gathered_gradients(self).values():  # each rank has its own; the file holds the mean
             all_reduce(gradient, 'mean')
-        if self.cfg.get('strategy') == 'fsdp' and not is_main_process():  # rank 0 asks all for their shares
+        if self.cfg.get('strategy') == 'fsdp' and not is_main_process():  # rank 0 gathers all shards
             self.model.state_dict()
             if save_optimizer:
                 self.optim_wrapper.state_dict()
@@ -269,7 +266,7 @@ class Runner(MMEngineRunner):
 
     @master_only
     def _write_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
-        # a server has a file when it has all of it
+        # on a server a file appears only when it is complete
         unfinished = filename if '://' in out_dir else f'.{filename}.unfinished'
         try:
             super().save_checkpoint(out_dir, unfinished, *args, **kwargs)
@@ -282,9 +279,10 @@ class Runner(MMEngineRunner):
 
     @master_only
     def dump_config(self) -> None:
-        """Into the work dir; beside the log where the config comes from there, so that a test does not overwrite it.
+        """Writes the config into the work dir, or beside the log if the config is a file of the work dir.
 
-        ``new_heads`` is of the weights that this training starts from, and not of those that it writes.
+        So a test does not overwrite the config of its training. ``new_heads`` is set to False, since it concerns the
+        weights that this training starts from, not the weights that it writes.
         """
         name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
         own = Path(self.work_dir, name)
@@ -296,12 +294,12 @@ class Runner(MMEngineRunner):
         cfg.dump(self.dumped_config)
 
     def train(self) -> nn.Module:
-        # wrap_model has turned it on; mmengine's form leaves modules without a gradient (open-mmlab/mmengine#1425)
+        # wrap_model has already turned on activation checkpointing, in the non-reentrant form
         with mock.patch('mmengine.runner.runner.turn_on_activation_checkpointing'):
             return self._then_closed(super().train)
 
     def _checkpoint_to_resume(self) -> str | None:
-        """The one that is named or that the first process finds, for all of them; its seed goes on, too."""
+        """The checkpoint that is named or that rank 0 finds, the same on all ranks; its seed is restored, too."""
         found: list = [None, None]
         if is_main_process():
             try:
@@ -333,8 +331,7 @@ class Runner(MMEngineRunner):
         return self._then_closed(super().test)
 
     def _then_closed(self, work: Callable[[], Any]) -> Any:
-        """After an interruption or an error, too, the terminal has its cursor, SIGTERM its handler, and the model no
-        hooks of a training."""
+        """Runs ``work``, and even after an error restores the cursor and SIGTERM's handler and removes model hooks."""
         try:
             return work()
         finally:
@@ -344,22 +341,25 @@ class Runner(MMEngineRunner):
 
 
 def _fused(optimizer: Any) -> Any:
-    """A config of PyTorch's Adam or AdamW in its fused form: fewer passes over the weights, and on a GPU it can skip a
-    step by itself (see GuardHook). ``fused=False`` or ``foreach=True`` in the config keeps another form."""
+    """The config of an optimizer, with ``fused=True`` for PyTorch's Adam and AdamW.
+
+    The fused form makes fewer passes over the weights, and on a GPU it can skip a step by itself (see GuardHook).
+    ``fused=False`` or ``foreach=True`` in the config keeps another form.
+    """
     adam = isinstance(optimizer, dict) and class_of(optimizer, OPTIMIZERS) in (torch.optim.Adam, torch.optim.AdamW)
     known = get_device() in ('cpu', 'cuda')
-    other = adam and any(optimizer.get(key) for key in ('foreach', 'differentiable'))  # PyTorch refuses both together
+    other = adam and any(optimizer.get(key) for key in ('foreach', 'differentiable'))  # PyTorch refuses both at once
     return {'fused': True, **optimizer} if adam and known and not other else optimizer
 
 
 def _peak_rates(optim_wrapper: OptimWrapper) -> list[float]:
-    """The learning rate of each group of parameters before a schedule changes it; of several optimisers none."""
+    """The learning rate of each parameter group before a schedule changes it; empty for several optimizers."""
     groups = optim_wrapper.param_groups
     return [group.get('initial_lr', group['lr']) for group in groups] if isinstance(groups, list) else []
 
 
 def _check_same_start(cfg: Config) -> None:
-    """Where machines do not share their disk, one may find a checkpoint to resume and another none."""
+    """Checks that all ranks start from the same checkpoint; machines that share no disk may find different ones."""
     first, *others = all_gather_object((bool(cfg.get('resume')), cfg.get('load_from')))
     for rank, other in enumerate(others, 1):
         if other != first:

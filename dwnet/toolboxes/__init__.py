@@ -1,16 +1,16 @@
-"""What differs between OpenMMLab's toolboxes, and DWNet in their place and timm's.
+"""What differs between OpenMMLab's toolboxes; DWNet in their configs and in timm.
 
 =====================  =======================================================
 ``base``               what a toolbox has to answer
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
-``own_data``           a user's own data in a config of any of them
-``checked``            data that are checked when a data set reads them
+``own_data``           a user's own data in a config of any toolbox
+``checked``            data sets and image readers that report damage
 ``graphs``             what an exported file computes
-``swap``               DWNet in the place of another backbone, in any of them
+``swap``               DWNet in the place of another backbone
 ``timm``               the same backbone with timm's head and interfaces
-``timm_registration``  the models of ``timm``, once somebody imports timm
+``timm_registration``  registers DWNet in timm when timm is imported
 =====================  =======================================================
 """
 import time
@@ -32,17 +32,17 @@ SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in 
 
 
 def toolbox_of(config: dict) -> Toolbox:
-    """The toolbox that a whole config is for.
+    """The toolbox of a whole config.
 
-    It is that of the ``default_scope``, or, where this is None, as in pure-Python configs, or a package of the user's,
-    that of the model's class, or of a class that it inherits from. For any other scope it is a plain
-    :class:`~dwnet.toolboxes.base.Toolbox` of that name, which is None where the config names no scope.
+    The ``default_scope`` decides if it names a toolbox. Otherwise (pure-Python configs have none, and a user's package
+    has its own) the model's class or one of its base classes decides. If these name no toolbox either, the result is a
+    plain :class:`~dwnet.toolboxes.base.Toolbox` with the config's scope, or None, as its name.
     """
     scope = config.get('default_scope')
     if scope in TOOLBOXES:
         return TOOLBOXES[scope]
     model = config.get('model')
-    if isinstance(model, dict):  # else it is built already, or missing
+    if isinstance(model, dict):  # a model may also be built already, or missing
         named = [str(model.get('type'))] if isinstance(model.get('type'), str) else []
         for name in (*named, *lineage(model, MODELS, scope)):
             if (package := name.partition('.')[0]) in TOOLBOXES:
@@ -51,14 +51,10 @@ def toolbox_of(config: dict) -> Toolbox:
 
 
 def known_toolbox_of(config: dict, what: str) -> Toolbox:
-    """As :func:`toolbox_of`, of a toolbox with a module here.
-
-    Args:
-        config: A whole config.
-        what: What needs the toolbox, for the message.
+    """Like :func:`toolbox_of`, but only for toolboxes with a module here.
 
     Raises:
-        UserError: If the config is of another toolbox.
+        UserError: If the config is of another toolbox; the message begins with ``what``, which needs the toolbox.
     """
     toolbox = toolbox_of(config)
     if not toolbox.task:
@@ -87,9 +83,9 @@ def main_metric(cfg: Config) -> str:
 
 
 def enter_scope(config: dict) -> None:
-    """From here on types are looked for in the toolbox of this config, as in its training.
+    """Makes this process look up types in the config's toolbox, as in a training.
 
-    mmengine's ``init_default_scope`` warns whenever the toolbox is another one than before, and takes no None.
+    mmengine's ``init_default_scope`` warns whenever the toolbox changes, and does not accept None.
     """
     scope = config.get('default_scope') or toolbox_of(config).name or 'mmengine'
     current = DefaultScope.get_current_instance()

@@ -1,8 +1,8 @@
-"""What a toolbox has to answer: what differs from one to the next, asked nowhere else.
+"""What a toolbox has to answer: everything that differs between toolboxes is a method or attribute of this class.
 
-A toolbox is an object, and the rest of the package calls the object of :func:`dwnet.toolboxes.toolbox_of`. The class
-below answers for a toolbox that has no module here, with what all OpenMMLab toolboxes have in common. A module of this
-folder says what its toolbox does otherwise; it imports the toolbox inside its methods alone.
+The rest of the package calls the object that :func:`dwnet.toolboxes.toolbox_of` returns. The base class has what all
+OpenMMLab toolboxes share, and stands for toolboxes without a module here. A module of this folder overrides what its
+toolbox does differently, and imports the toolbox only inside methods.
 """
 import contextlib
 import copy
@@ -32,23 +32,22 @@ class Toolbox:
     suits most toolboxes.
 
     Attributes:
-        name: The package, which is also mmengine's scope. Of a toolbox without a module: the scope of the config, or
-            None if the config has no scope.
+        name: The package, which is also mmengine's scope. A toolbox without a module has the config's scope, or None.
         distribution: The package's name on PyPI.
         extra: The extra of ``dwnet`` that installs the toolbox.
-        task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty for a toolbox without a module.
+        task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty without a module.
         image_shape: Height and width at which papers count multiply-adds.
-        trial_size: Height and width of the image with which a backbone is swapped; it only has to pass all parts.
+        trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
         scores: Score → its name in papers, in the order in which scores are shown.
         main_scores: Which score chooses the best checkpoint. Metric, by package and class → the name of its argument
             that says what is measured (empty if there is none), and what can be measured → score. Of the things that
             a config measures, the first in this table counts. A config without the argument measures the first.
         preprocessor_type: The data preprocessor of a model that names none.
-        checked_datasets: Data set of the toolbox, by package and class → our data set in its place, which logs the
-            broken entries that the toolbox's skips in silence.
-        downloads: Data sets that fetch themselves, by package and class.
+        checked_datasets: Data set, by package and class → our subclass, which reports broken entries.
+        downloads: Data sets that download themselves, by package and class.
         dump_type: The metric that writes predictions as a pickle.
-        layer_decay: The toolbox's constructor of layer-wise learning rates, by package and class, if it refuses DWNet.
+        layer_decay: The constructor of optimizers with layer-wise learning rates, by package and class, if the
+            constructor refuses DWNet.
         tta_model: The config of the model that averages over an image and its mirror image.
     """
     name: str | None = None
@@ -74,7 +73,7 @@ class Toolbox:
         """Imports the toolbox, which registers its classes.
 
         Raises:
-            Exception: Of any kind; some toolboxes check versions by assertions.
+            Exception: Any kind; some toolboxes check versions by assertions.
         """
         if self.task:
             importlib.import_module(f'{self.name}.models')
@@ -103,7 +102,7 @@ class Toolbox:
         return {'type': self.preprocessor_type, **settings}
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
-        """Changes a visualizer of this toolbox that draws into arrays."""
+        """Changes the settings of a visualizer that draws into arrays."""
 
     # --- A user's own data ---------------------------------------------------------------------------------
 
@@ -116,7 +115,7 @@ class Toolbox:
         raise NotImplementedError
 
     def fit_to_data(self, cfg: Config, data: OwnData) -> None:
-        """Takes from the model and the pipelines what ``data`` cannot teach."""
+        """Removes from the model and the pipelines what ``data`` has no ground truth for."""
 
     # --- Trainings and tests -------------------------------------------------------------------------------
 
@@ -124,24 +123,24 @@ class Toolbox:
         """Changes a model that a Runner has just built."""
 
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
-        """The config of an evaluator, with metrics of ours in the place of the toolbox's."""
+        """The config of an evaluator, with our metrics in the place of the toolbox's."""
         return evaluator
 
     @contextlib.contextmanager
     def watch_annotations(self) -> Iterator[list[CocoFile]]:
-        """Within the context, every COCO file that a data set reads is added to the list, examined."""
+        """Within the context, every COCO file that a data set reads is examined and added to the list."""
         yield []
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
-        """Has a test draw each prediction, the ground truth beside it, into ``folder``."""
+        """Makes a test draw each prediction beside the ground truth, into ``folder``."""
         cfg.default_hooks.visualization.update(draw=True, interval=1)
         cfg.visualizer.save_dir = folder
 
     def save_predictions(self, cfg: Config, out: str) -> None:
-        """Has a test write its predictions to ``out``.
+        """Makes a test write its predictions to ``out``.
 
         Raises:
-            UserError: If ``out`` has an ending that does not fit.
+            UserError: If the toolbox cannot write the kind of file that ``out`` names.
         """
         if not out.endswith(('.pkl', '.pickle')):
             raise UserError(f'--out {out}: the predictions are written as .pkl')
@@ -151,14 +150,14 @@ class Toolbox:
         """Sets ``tta_model`` and ``tta_pipeline`` of a config that has none: each image and its mirror image.
 
         Raises:
-            UserError: If the toolbox has no model for it, or the config no pipeline.
+            UserError: If the toolbox has no ``tta_model``, or the config no pipeline.
         """
         pipeline = cfg.test_dataloader.dataset.get('pipeline')
         if self.tta_model is None or not pipeline:
             raise UserError('--tta needs tta_model and tta_pipeline, and this config has none')
         cfg.tta_model = copy.deepcopy(self.tta_model)
-        # The mirror comes before the ground truth is loaded, so the ground truth is not mirrored: the predictions are
-        # mirrored back. The mirror comes before padding, too, so that all images are padded at the right and below.
+        # Loading the ground truth and padding come after the flip: predictions are flipped back before they meet the
+        # truth, and padding has to lie at the right and the bottom of a mirror image, too.
         behind = {'mmcv.LoadAnnotations', 'mmcv.Pad'}
         here = next((i for i, step in enumerate(pipeline[:-1])
                      if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
@@ -176,10 +175,10 @@ class Toolbox:
         raise NotImplementedError
 
     def graph(self, model: nn.Module) -> nn.Module:
-        """What a file of ``model`` computes, in the form that :mod:`dwnet.toolboxes.graphs` describes.
+        """The module to export for ``model``; :mod:`dwnet.toolboxes.graphs` describes its form.
 
         Raises:
-            UserError: If there is no such form.
+            UserError: If ``model`` cannot be exported.
         """
         raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
                         'with an RPN and RoI heads can; its backbone alone can, by --backbone')
@@ -190,7 +189,7 @@ class Toolbox:
 
 
 def as_list(part: Any) -> list:
-    """A config that may be one of something or a list."""
+    """A list of one part of a config, or of several."""
     return list(part) if isinstance(part, (list, tuple)) else [part]
 
 
@@ -204,12 +203,12 @@ def innermost(dataset: dict) -> dict:
 
 
 def with_metric(evaluator: Any, theirs: type, own: type) -> Any:
-    """A copy of an evaluator's config with the metric ``own`` in the place of ``theirs``; subclasses of it stay."""
+    """A copy of an evaluator's config with ``own`` in the place of the metric ``theirs``, but not of subclasses."""
     if isinstance(evaluator, (list, tuple)):
         return [with_metric(metric, theirs, own) for metric in evaluator]
     if not isinstance(evaluator, dict):
         return evaluator
-    if 'metrics' in evaluator:  # of an Evaluator's own config
+    if 'metrics' in evaluator:  # the config of an Evaluator
         return {**evaluator, 'metrics': with_metric(evaluator['metrics'], theirs, own)}
     return {**evaluator, 'type': own} if class_of(evaluator, METRICS) is theirs else evaluator
 
@@ -217,7 +216,7 @@ def with_metric(evaluator: Any, theirs: type, own: type) -> Any:
 def inferencer_around(kind: type, model: nn.Module, **arguments) -> Any:
     """An inferencer of class ``kind`` for a model that is built already.
 
-    By themselves the toolboxes' inferencers load files that can run code, and refuse official ones.
+    The toolboxes' inferencers would load files that can run code, and refuse official files.
     """
 
     class Inferencer(kind):

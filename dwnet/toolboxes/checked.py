@@ -1,4 +1,4 @@
-"""Data that are checked when a data set reads them, in the place of what reads past damage."""
+"""Puts data sets and image readers that report damage in the place of those that pass over damage."""
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
@@ -10,10 +10,10 @@ from . import TOOLBOXES
 
 
 def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
-    """A copy of a data set's config, in which ours reads what mmcv or a toolbox would read and pass over damage.
+    """A copy of a data set's config with the checked data sets and image reader of this package.
 
-    The configs keep the usual names, since the toolboxes' inferencers look for them. Subclasses, which may read in
-    another way, stay.
+    Config files keep the usual names, since the toolboxes' inferencers look for these names. Subclasses of the usual
+    classes stay, since a subclass may read in another way.
 
     Args:
         config: A data set's config, or a part of it.
@@ -26,7 +26,7 @@ def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
     inner = dict(dataset=DATASETS, datasets=DATASETS, pipeline=TRANSFORMS, transforms=TRANSFORMS)
     config = {key: with_checks(value, inner[key]) if key in inner else value for key, value in config.items()}
     if registry is DATASETS:
-        kind = lineage(config, DATASETS)[:1]  # the class itself, and none that it inherits from
+        kind = lineage(config, DATASETS)[:1]  # the class itself, not its base classes
         for toolbox in TOOLBOXES.values():
             if kind and kind[0] in toolbox.checked_datasets:
                 config['type'] = toolbox.checked_datasets[kind[0]]

@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         return self.backbone(self.normalise(image))
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """The same maps by the model's own preprocessor, of pictures (3, H, W), BGR, uint8."""
+        """The maps that the original model gives for pictures (3, H, W), BGR, uint8."""
         maps = model.backbone(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
         return [maps] if isinstance(maps, Tensor) else list(maps)
 
@@ -69,5 +69,5 @@ class Classifier(nn.Module):
         return self.model(self.normalise(image), mode='tensor')
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """The same logits by the model's own preprocessor, of pictures (3, H, W), BGR, uint8."""
+        """The logits that the original model gives for pictures (3, H, W), BGR, uint8."""
         return [model(model.data_preprocessor(dict(inputs=pictures), False)['inputs'], mode='tensor')]

@@ -19,7 +19,7 @@ class MMPretrain(Toolbox):
     trial_size = 224
     scores = {'accuracy/top1': 'top-1', 'accuracy/top5': 'top-5'}
     main_scores = {'mmpretrain.Accuracy': ('', {'top-1': 'accuracy/top1'})}
-    preprocessor_type = 'mmpretrain.ClsDataPreprocessor'  # which the stock configs leave out
+    preprocessor_type = 'mmpretrain.ClsDataPreprocessor'  # stock configs leave the type out
     downloads = frozenset({'mmpretrain.CIFAR10', 'mmpretrain.MNIST'})
     tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
 

@@ -1,4 +1,4 @@
-"""A user's own data in the place of a config's: data sets, evaluators, and the number of classes of every head."""
+"""Puts a user's own data into a config: data sets, evaluators, and the number of classes of every head."""
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from dwnet.errors import UserError
 from dwnet.registry import is_a
 
 from . import known_toolbox_of
-from .base import innermost
+from .base import as_list, innermost
 
 # Task → the forms of its data, in the order in which they are looked for; the first that is there counts
 FORMS = dict(classification=(folders, ), detection=(coco, ), segmentation=(masks, ))
@@ -20,10 +20,10 @@ FORMS = dict(classification=(folders, ), detection=(coco, ), segmentation=(masks
 def use_own_data(cfg: Config, root: str) -> OwnData:
     """Puts the data below ``root`` into a config.
 
-    The pipelines stay. Lists that a split makes necessary are written into ``cfg.work_dir``/split.
+    The pipelines stay. The lists of files of a split are written into ``cfg.work_dir``/split.
 
     Raises:
-        UserError: If the data cannot be found, or have a mistake that a look at their names, classes or labels shows.
+        UserError: If no data are found, or names, classes or labels are wrong.
     """
     folder = Path(root).expanduser().resolve()
     if not folder.is_dir():
@@ -39,7 +39,7 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
         if loader is None:
             raise UserError(f'--data-root needs a config that trains and validates, and this one has no '
                             f'{part}_dataloader')
-        dataset = innermost(loader.dataset)  # a wrapper, such as one that repeats or mixes images, stays around it
+        dataset = innermost(loader.dataset)  # wrappers that repeat or mix images stay
         pipeline = [dict(step) for step in dataset.pipeline]
         for step in pipeline:
             if is_a(step, 'mmcv.LoadAnnotations', TRANSFORMS, cfg.get('default_scope')):
@@ -50,12 +50,12 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
             cfg[f'{part}_evaluator'] = toolbox.own_evaluator(cfg, data, found)
     toolbox.fit_to_data(cfg, data)
     _set_num_classes(cfg.model, len(data.classes))
-    _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # where mmpretrain's own configs have it
+    _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # of mmpretrain's configs
     return data
 
 
 def _set_num_classes(model: Any, number: int) -> None:
-    """In each part of a model's config that tells classes apart; weights of classes, which fit them no longer, go."""
+    """Sets the number of classes of each head in a model's config, and drops class weights of the old classes."""
     if isinstance(model, (list, tuple)):
         for part in model:
             _set_num_classes(part, number)
@@ -74,7 +74,8 @@ def _set_num_classes(model: Any, number: int) -> None:
 
 
 def _set_class_weight(loss: Any, before: int, number: int) -> None:
-    for part in loss if isinstance(loss, (list, tuple)) else [loss]:
+    for part in as_list(loss):
         weights = part.get('class_weight') if isinstance(part, dict) else None
         if isinstance(weights, (list, tuple)):
-            part['class_weight'] = None if len(weights) == before else [1.] * number + [weights[-1]]  # of "no object"
+            # a weight more than classes is that of "no object"
+            part['class_weight'] = None if len(weights) == before else [1.] * number + [weights[-1]]

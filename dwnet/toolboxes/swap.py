@@ -1,7 +1,7 @@
 """DWNet in the place of another backbone of a config.
 
-What the old backbone gives, and what each neck makes of it, is measured, and each ``in_channels``
-behind that names the old channels gets DWNet's: there is no list of models here.
+The old backbone and each neck are run to see the shapes of their outputs. Each ``in_channels`` behind them that equals
+the old channels is set to DWNet's channels, so no list of models is needed.
 """
 import copy
 
@@ -16,20 +16,19 @@ from dwnet.models import DWNet
 from dwnet.registry import is_a, type_name
 
 from . import known_toolbox_of
-from .base import Toolbox
+from .base import Toolbox, as_list
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
 _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
 
 
 def swap_backbone(cfg: Config, **arguments) -> Config:
-    """A copy of a config whose backbone is DWNet, and ``in_channels`` of what is behind it are set to fit.
+    """A copy of a config with DWNet as the backbone, and with ``in_channels`` that fit behind the backbone.
 
-    The weights that the old backbone would have started from are left out, and so is mmdet's and mmseg's layer-wise
-    learning-rate decay, which refuses other backbones. A detector keeps the strides of its
-    feature maps; a classifier or segmentor with n maps, whose heads take any size, gets the last n of DWNet's. In
-    the place of a plain vision transformer, the neck that makes a pyramid of its maps is left out; in that of a
-    backbone that gives a vector, DWNet's map is pooled.
+    The old backbone's pretrained weights are left out, and so is mmdet's and mmseg's layer-wise learning-rate decay,
+    which refuses DWNet. A detector keeps the strides of its feature maps. A classifier or segmentor with n maps gets
+    the last n maps of DWNet, since its heads take maps of any size. The neck that makes a pyramid of the maps of a
+    plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
 
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain whose model has a ``backbone``. It stays as it is.
@@ -39,8 +38,8 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
         The new config.
 
     Raises:
-        UserError: If DWNet cannot stand there: the model has no ``backbone``, or one that gives no feature maps,
-            other strides than DWNet, or more than four maps; or nothing behind it says what channels it takes.
+        UserError: If DWNet does not fit: the model has no ``backbone``; the backbone gives no feature maps, other
+            strides than DWNet, or more than four maps; or no part behind the backbone names its channels.
 
     Example:
         >>> from mmengine.hub import get_config
@@ -68,8 +67,7 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     image = torch.rand(2, 3, *((side, side) if isinstance(side, int) else side), device='meta')
     from_scratch = {key: value for key, value in model.backbone.items() if key not in ('pretrained', 'init_cfg')}
     old = _run(from_scratch, image, name)
-    necks = model.get('neck') or []
-    necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
+    necks = as_list(model.get('neck') or [])
 
     if all(x.ndim == 2 for x in old) and not necks and toolbox.task == 'classification':  # pooled in the backbone
         necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
@@ -77,7 +75,7 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     if any(x.ndim != 4 for x in old):
         raise UserError(f"the {name} gives {', '.join(str(tuple(x.shape)) for x in old)} and no feature maps, which "
                         'are all that DWNet has')
-    if len(old) > 1 and necks and len({x.shape for x in old}) == 1:  # a plain one; DWNet is a pyramid by itself
+    if len(old) > 1 and necks and len({x.shape for x in old}) == 1:  # a plain transformer
         old = _run(necks, tuple(old), f'neck {type_name(necks[0])}')
         necks, model.neck = [], None
 
@@ -93,7 +91,7 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
         taken += _replace_channels(neck, _channels(old), _channels(new))
         try:
             old = _run(old_neck, tuple(old), '')
-        except UserError:  # SwAV's takes several images, a few have operators without a meta form: what they give stays
+        except UserError:  # SwAV's neck takes several images, a few have operators without a meta form: no more changes
             old = new = []
             break
         new = _run(neck, tuple(new), f'neck {type_name(neck)} behind DWNet')
@@ -105,7 +103,7 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
 
 
 def _leave_out_layer_decay(cfg: Config, toolbox: Toolbox) -> None:
-    """Some toolboxes' own refuses any backbone but ConvNeXt and BEiT."""
+    """Removes the toolbox's layer-wise decay, which refuses any backbone but ConvNeXt and BEiT."""
     wrapper = cfg.get('optim_wrapper', {})
     constructor = dict(type=wrapper.get('constructor'))
     if toolbox.layer_decay and is_a(constructor, toolbox.layer_decay, OPTIM_WRAPPER_CONSTRUCTORS, toolbox.name):
@@ -119,7 +117,7 @@ def _channels(maps: list[Tensor]) -> list[int]:
 
 
 class _WeightsOnMeta(TorchFunctionMode):
-    """Weights take neither memory nor time; other numbers are real, since constructors read them."""
+    """Creates weights (``torch.empty``) without memory; other tensors stay real, since constructors read them."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -128,14 +126,14 @@ class _WeightsOnMeta(TorchFunctionMode):
 
 @torch.no_grad()
 def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str) -> list[Tensor]:
-    """What a part gives in training, where some have other outputs: shapes alone, nothing is computed."""
+    """The shapes of a part's outputs in training mode, on the meta device; some parts have others in eval mode."""
     try:
         with _WeightsOnMeta():
             module = MODELS.build(copy.deepcopy(part)).to('meta')
         module.train()
         with torch.device('meta'):
             outputs = module(inputs)
-    except Exception as error:  # whatever a third party's part raises
+    except Exception as error:  # a third party's part may raise anything
         raise UserError(f'the {name} cannot be run to see what it gives: {one_line(error)}') from error
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     if not isinstance(outputs, (list, tuple)) or not all(isinstance(x, Tensor) for x in outputs):
@@ -144,11 +142,11 @@ def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str
 
 
 def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tuple[int, ...]:
-    """The stages of DWNet in the place of the old maps."""
+    """The stages of DWNet that replace the old maps."""
     strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
     if len(old) > len(_STAGES):
         raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
-    if toolbox.task != 'detection':  # heads of any size of map
+    if toolbox.task != 'detection':  # the heads take maps of any size
         return tuple(range(len(_STAGES)))[-len(old):]
     if sorted(set(strides)) != strides or not _STAGES.keys() >= set(strides):
         raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32, each once')
@@ -156,7 +154,7 @@ def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tu
 
 
 def _replace_channels(part, old: list[int], new: list[int]) -> int:
-    """Sets each ``in_channels`` in a part of a model's config that is fed by these maps; returns how many."""
+    """Sets each ``in_channels`` in a part of a config that takes these maps; returns the number of changes."""
     if old == new:
         return 0
     if isinstance(part, (list, tuple)):
@@ -170,7 +168,7 @@ def _replace_channels(part, old: list[int], new: list[int]) -> int:
             channels = [new[i] for i in levels]
             part[key] = type(value)(channels) if isinstance(value, (list, tuple)) else channels[0]  # JPU wants tuples
             replaced += 1
-            if part.get('num_convs') == 0 and part.get('channels') == value:  # FCNHead classifies what it takes
+            if part.get('num_convs') == 0 and part.get('channels') == value:  # FCNHead without convolutions
                 part.channels = channels[0]
             passed_on = part.get('out_channels')
             if isinstance(passed_on, (list, tuple)) and list(passed_on[:len(levels)]) == list(value):  # SSDNeck
@@ -179,17 +177,16 @@ def _replace_channels(part, old: list[int], new: list[int]) -> int:
 
 
 def _levels(key: str, part: ConfigDict, old: list[int]) -> list[int] | None:
-    """Which of the maps a setting of a part gives the channels of; None if of none."""
-    # a RoI extractor's out_channels are those of the maps
+    """The indices of the maps whose channels the setting ``key`` states; None if ``key`` states no map's channels."""
+    # a RoI extractor's out_channels equal the channels of the maps
     if not key.endswith('in_channels') and not (key == 'out_channels' and 'roi_layer' in part):
         return None
     is_list = isinstance(part[key], (list, tuple))
-    values = list(part[key]) if is_list else [part[key]]
-    levels = part.get('in_index', list(range(len(old))) if is_list else -1)
-    levels = list(levels) if isinstance(levels, (list, tuple)) else [levels]
+    values = as_list(part[key])
+    levels = as_list(part.get('in_index', list(range(len(old))) if is_list else -1))
     if all(-len(old) <= i < len(old) for i in levels) and [old[i] for i in levels] == values:
         return levels
-    # by value, where that is clear: YOLOv3 takes the maps last to first; DeepLabV3+ has a c1_in_channels
+    # by value, if each value is unique: YOLOv3 takes the maps last to first; DeepLabV3+ has a c1_in_channels
     if (is_list or key != 'in_channels') and all(old.count(value) == 1 for value in values):
         return [old.index(value) for value in values]
     return None

@@ -1,6 +1,6 @@
 """DWNet in timm: the same backbone with timm's head and interfaces.
 
-Where dwnet is imported, too, an import of timm registers the models, in either order:
+Importing both dwnet and timm, in either order, registers the models:
 
     >>> import dwnet, timm
     >>> model = timm.create_model('dwnet_tiny', checkpoint_path='dwnet_tiny_224.pth')  # official file, as it is
@@ -48,7 +48,7 @@ class DWNetClassifier(DWNet):
         self.feature_info = [dict(num_chs=channels, reduction=2**(i + 2), module=f'stages.{i}')
                              for i, channels in enumerate(self.channels)]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
-        for module in self.modules():  # torch.fx cannot look into what asks for sizes
+        for module in self.modules():  # torch.fx cannot trace modules that read sizes
             if isinstance(module, (PatchEmbed, PatchMerging, ConvMixer, TokenMixer)):
                 register_notrace_module(type(module))
         initialize(self, self.init_cfg)
@@ -66,7 +66,7 @@ class DWNetClassifier(DWNet):
     def forward_intermediates(self, x: Tensor, indices: int | list[int] | None = None, norm: bool = False,
                               stop_early: bool = False, output_fmt: str = 'NCHW', intermediates_only: bool = False
                               ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of the stages ``indices``; only the last one has a norm, which ``norm`` applies."""
+        """The maps of the stages ``indices``; ``norm`` applies the norm of the last stage, the only one."""
         if output_fmt != 'NCHW':
             raise ValueError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
         take, last = feature_take_indices(len(self.stages), indices)
@@ -80,7 +80,7 @@ class DWNetClassifier(DWNet):
 
     def prune_intermediate_layers(self, indices: int | list[int] = 1, prune_norm: bool = False,
                                   prune_head: bool = True) -> list[int]:
-        """Drops what the maps of ``indices`` do not need."""
+        """Drops the layers that the maps of ``indices`` do not need."""
         take, last = feature_take_indices(len(self.stages), indices)
         self.stages = self.stages[:last + 1]
         self.out_indices = (last, )
@@ -118,7 +118,7 @@ class DWNetClassifier(DWNet):
         return set()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
-        """Also takes official names and those of an mmpretrain classifier of this project.
+        """Also takes the names of official files and of this project's mmpretrain classifiers.
 
         Raises:
             RuntimeError: With ``strict``, if the tensors do not fit; nothing is loaded then.
@@ -133,7 +133,7 @@ class DWNetClassifier(DWNet):
 
 
 class _Features(FeatureGetterNet):
-    """What ``features_only=True`` gives: a backbone without a head, which any DWNet file starts."""
+    """The model of ``features_only=True``: a backbone without a head, into which any DWNet file loads."""
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False):
         if not strict or assign or all(key.startswith('model.') for key in state_dict):
@@ -146,9 +146,9 @@ class _Features(FeatureGetterNet):
 
 
 def _by_our_names(checkpoint: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
-    """What timm fetches for ``pretrained=True``, by the names of :class:`DWNetClassifier`.
+    """Renames the weights that timm fetches for ``pretrained=True`` to the names of :class:`DWNetClassifier`.
 
-    timm loads it without ``strict`` where the head differs, so the backbone is checked here.
+    timm loads without ``strict`` if the head differs, so the backbone is checked here.
 
     Raises:
         RuntimeError: If the backbone's tensors are not exactly those of the model.

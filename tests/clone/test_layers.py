@@ -104,7 +104,7 @@ def test_only_commands_import_the_demo():
 
 
 def test_the_imports_are_read():
-    """The test would pass if it saw none."""
+    """The test above would pass if it saw no imports."""
     assert {'toolboxes.checked', 'weights.loading', 'registry', 'engine.hooks.non_finite'} <= IMPORTS['engine.runner']
     assert 'toolboxes.mmdet.coco' in IMPORTS['toolboxes.mmdet'], 'inside a function'
     assert 'models.dwnet' in IMPORTS['models'] and 'ops' in IMPORTS['models.mixers']

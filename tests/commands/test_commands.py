@@ -35,7 +35,7 @@ def test_every_command_has_a_file_in_tools():
 
 
 def test_the_list_of_commands_imports_none_of_them(tmp_path):
-    """Nor PyTorch: whoever asks which commands there are gets them at once."""
+    """Nor PyTorch, so the list appears at once."""
     (tmp_path / 'sitecustomize.py').write_text("import sys\nsys.modules['torch'] = sys.modules['mmengine'] = None\n")
     shown = run_python('-m', 'dwnet', '--help', PYTHONPATH=f'{tmp_path}:{ROOT}').stdout
     for name in commands.names():

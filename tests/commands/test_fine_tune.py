@@ -276,7 +276,7 @@ def turned(root):
      'names do not tell which one trains: leave train.json and val.json'),
     ('detection', coco_root, boxes_alone(12), '12 of 20 annotations of .*all.json have a box and no mask, the others'),
     ('detection', lambda r: coco_root(r, number=1), None, 'has one image with objects'),
-    ('segmentation', lambda r: folders(r, images=2), None, 'has no data for segmentation, which needs the folders images'),
+    ('segmentation', lambda r: folders(r, images=2), None, 'has no data for segmentation, which needs the folders'),
     ('segmentation', masks_root, colour, r'masks/0.png is a colour image \(RGB\): each pixel'),
     ('segmentation', lambda r: masks_root(r, values=(0, 255)), None, 'and 255 means "ignore this pixel": write 1'),
     ('segmentation', lambda r: masks_root(r, values=(1, )), names('a', 'b'), 'hold the values 1: one class alone'),
@@ -594,7 +594,7 @@ def test_a_resumed_average_ends_bit_identical(tmp_path):
 
 @pytest.mark.parametrize('kill', [0, 3, 4])
 def test_early_stopping_counts_on_after_a_kill(kill, tmp_path):
-    """Scores 1, 3, 3, 2, 9: two in a row that are no better than 3, and it ends behind the fourth epoch."""
+    """Scores 1, 3, 3, 2, 9: two in a row are no better than 3, so the training ends after the fourth epoch."""
     cfg = read_config(NANO['classification'])
     enable_early_stopping(cfg, 2)
     assert cfg.default_hooks.checkpoint.save_best == 'accuracy/top1'
@@ -659,7 +659,7 @@ def test_weights_without_heads_are_for_the_backbone(tmp_path):
 
 
 def test_weights_of_a_classifier_start_any_backbone(tmp_path):
-    """mmengine's loads nothing, and goes on, where all names begin with 'backbone.'."""
+    """mmengine's initialisation silently loads nothing if all names begin with 'backbone.'."""
     backbone = dict(type='ResNet', depth=18, num_stages=1, strides=(1, ), dilations=(1, ), out_indices=(0, ))
     cfg = read_config(NANO['detection'])
     cfg.model.backbone = backbone
@@ -687,7 +687,7 @@ def test_a_whole_model_is_told_from_a_classifier(scope, model, names, whole, tmp
 
 
 def test_new_heads_are_of_one_training(tmp_path):
-    """With them in the config that is written, a test would take weights of other classes, and guess."""
+    """With ``new_heads`` in the written config, a test would accept weights of other classes, and guess."""
     cfg = Config(dict(model=dict(type='NoisyNet'), new_heads=True))
     runner = types.SimpleNamespace(cfg=cfg, timestamp='now', work_dir=str(tmp_path), log_dir=str(tmp_path))
     Runner.dump_config(runner)

@@ -1,4 +1,4 @@
-"""The tables of options: what is in them, and how they are gone through."""
+"""The tables of options, and how the options are applied."""
 import re
 from argparse import ArgumentParser, Namespace
 

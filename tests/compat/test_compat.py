@@ -123,7 +123,7 @@ def test_what_is_not_covered_says_how_to_get_it():
 
 
 def test_a_compiled_mmcv_wins():
-    """What finds mmcv._ext before the finder of this package is left alone."""
+    """A finder that finds mmcv._ext before the finder of this package wins."""
     code = """
 import sys
 from importlib.machinery import ModuleSpec
@@ -240,7 +240,7 @@ def allowed() -> set:
 
 @pytest.mark.parametrize('way', [by_us, by_mmengine, by_address])
 def test_only_our_readers_take_our_types(way, training_file, monkeypatch):
-    """What we allow a file to hold is no other library's business, after ``import dwnet`` and after a load."""
+    """Other libraries' loads allow none of our types, after ``import dwnet`` and after a load."""
     monkeypatch.setenv('TORCH_HOME', str(training_file.parent / 'cache'))
     monkeypatch.setattr(SimpleHTTPRequestHandler, 'log_message', lambda *_: None)
     before = allowed()

@@ -54,7 +54,7 @@ def test_timm_knows_the_models_in_any_order_of_imports(code):
 
 @pytest.mark.parametrize('loaded', [False, True])
 def test_after_import_acts_once(loaded, monkeypatch, tmp_path):
-    """Behind the module's own code, whatever other finders there are; at once where the module is there already."""
+    """After the module's own code, whatever other finders there are; at once if the module is imported already."""
     acted = []
     (tmp_path / 'late.py').write_text('name = "late"')
     monkeypatch.syspath_prepend(tmp_path)

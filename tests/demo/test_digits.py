@@ -121,7 +121,7 @@ def test_the_toolboxes_own_classes_read_it(small_digits, task, scope, number):
 # --- Made where they are used --------------------------------------------------------------------------
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """An empty folder, in which the data would be small ones; lists each time that they are drawn."""
+    """An empty folder for small data; lists each drawing of the data."""
     monkeypatch.chdir(tmp_path)
     calls, draw, prepare = [], digits._draw, digits.prepare
 

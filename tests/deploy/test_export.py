@@ -144,7 +144,7 @@ def test_detector_by_the_tool(tmp_path, small_digits):
 
 @pytest.mark.parametrize('cascade', [False, pytest.param(True, marks=LONG)])
 def test_a_detector_is_compared_where_it_finds_nothing(cascade, tmp_path, monkeypatch):
-    """An untrained one: boxes and masks are seen to agree in a second file, and wrong masks to disagree."""
+    """An untrained detector: a second file shows that boxes and masks agree, and that wrong masks disagree."""
     cfg = read_config(DETECTION)
     cfg.model.backbone.arch = NANO
     cfg.model.train_cfg, cfg.model.test_cfg.rpn.nms_pre = None, 50

@@ -97,7 +97,7 @@ def test_what_is_written_is_what_the_model_predicts(task, weights, photos, tmp_p
 
 @pytest.mark.parametrize('task', CONFIGS)
 def test_strips_and_single_pixels(task, weights, photos, tmp_path):
-    """A folder goes on behind an image of which the detector's resizing leaves nothing."""
+    """Inference goes on after an image of which the detector's resizing leaves nothing."""
     files = [tmp_path / name for name in ('1_tall.png', '2_wide.png', '3_pixel.png')]
     for file, size in zip(files, ((3, 2000), (2000, 3), (1, 1))):
         Image.new('RGB', size, 'red').save(file)

@@ -92,7 +92,7 @@ def test_nobody_complains_of_a_missing_compiler(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.parametrize('launched', [False, True])
 def test_a_training_leaves_its_config_as_it_was(tmp_path, launched, monkeypatch):
-    """What it turns on itself stays in the file from which the next training starts, and in checkpoints."""
+    """Settings that the Runner carries out itself stay in the written config and in checkpoints."""
     if launched:
         monkeypatch.setattr(os, 'environ', {**os.environ, **dict(
             RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))})
@@ -136,7 +136,7 @@ class ConvToy(BaseModel):
 
 
 def test_a_fused_optimiser_goes_on_in_another_layout(tmp_path):
-    """With --channels-last, say, where the training began without; it reads moments in the order of memory."""
+    """As with --channels-last after a start without it: a fused optimiser reads moments in memory order."""
     x, ends = torch.rand(2, 3, 8, 8), []
     for fused in (False, True):
         state = None
@@ -184,7 +184,7 @@ def test_adam_is_fused(optimizer, fused, tmp_path):
 
 @pytest.mark.parametrize('before, now', [(None, None), (True, False)])
 def test_the_config_says_whether_a_resumed_optimiser_is_fused(before, now, tmp_path):
-    """Whatever its checkpoint says: the loss scale goes by how the optimiser was built, and stops at another form."""
+    """The checkpoint does not: the loss scaler looks at how the optimiser was built, and stops at another form."""
     torch.manual_seed(0)
     runner, x, state = toy_runner(tmp_path, model=ConvToy()), torch.rand(2, 3, 8, 8), None
     for fused in (before, now):
@@ -204,7 +204,7 @@ def test_the_config_says_whether_a_resumed_optimiser_is_fused(before, now, tmp_p
 
 
 def test_several_optimisers(tmp_path):
-    """mmengine takes them built, by name."""
+    """mmengine takes several optimisers as built objects, by name."""
     runner = toy_runner(tmp_path, model=ConvToy())
     parts = {name: OptimWrapper(torch.optim.SGD(layer.parameters(), lr=.1))
              for name, layer in zip('abc', runner.model.layers)}

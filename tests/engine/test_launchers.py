@@ -230,7 +230,7 @@ def test_gloo_takes_the_network_of_the_address(master, interface, monkeypatch):
 @needs_ipv6
 @pytest.mark.parametrize('master', ['127.0.0.1', '::1'])
 def test_two_processes_meet_by_either_version_of_ip(master, launch, tmp_path):
-    """They join over it, watch each other over it, and one notices the other's death."""
+    """Two processes join and watch each other over IPv4 or IPv6, and one notices the other's death."""
     with socket.create_server((master, 0), family=socket.AF_INET6 if ':' in master else socket.AF_INET) as server:
         port = server.getsockname()[1]
     both = [launch(sys.executable, 'tests/watched.py', RANK=str(rank), WORLD_SIZE='2', LOCAL_RANK=str(rank),
@@ -377,7 +377,7 @@ class Ended(Exception):
 
 @pytest.mark.parametrize('farewell', [True, False])
 def test_the_watch_knows_strangers_and_farewells(monkeypatch, farewell):
-    """A stranger's coming and going means nothing; a member's end does, unless it has said that it ends."""
+    """Strangers' connections are ignored; a member's end counts, unless the member has announced it."""
 
     def end(reason: str):
         raise Ended(reason)

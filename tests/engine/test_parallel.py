@@ -82,7 +82,7 @@ def test_activation_checkpointing_changes_no_gradient(names, frozen_stages, tmp_
 @pytest.mark.parametrize('copied', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
                          ids=['deepcopy', 'pickle'])
 def test_a_copy_of_a_recomputed_model_is_its_own(copied, tmp_path):
-    """As the preflight's, which tries a batch out, and that of averaged weights."""
+    """Such copies are the preflight's, which tries a batch, and EMA's."""
     runner = toy_runner(tmp_path)
     runner.cfg.activation_checkpointing = ['backbone.stages.0', 'backbone']
     names = list(Net().state_dict())
@@ -149,7 +149,7 @@ def flat(state: dict) -> torch.Tensor:
 
 
 def momentum(state: dict) -> torch.Tensor:
-    """In a checkpoint of any kind it is whole: as large as the weights."""
+    """The momentum in a checkpoint; in every kind of checkpoint it is whole, as large as the weights."""
     buffers = [each['momentum_buffer'] for each in state['optimizer']['state'].values()]
     weights = [x for key, x in state['state_dict'].items() if 'running' not in key and 'num_batches' not in key]
     assert sorted(b.shape for b in buffers) == sorted(w.shape for w in weights)

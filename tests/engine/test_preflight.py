@@ -1,4 +1,4 @@
-"""What would stop or spoil a training is found before its first step; what is healthy passes without a word."""
+"""What would stop or spoil a training is found before its first step; what is healthy causes no message."""
 import copy
 import json
 import os
@@ -126,7 +126,7 @@ def test_heads_of_too_few_classes(config, option, message, find):
 
 
 def test_heads_of_more_classes(find):
-    """May be meant, but not in a box head, whose labels COCO's metric looks up."""
+    """More classes may be intended, but not in a box head, whose labels COCO's metric looks up."""
     error, warnings = find(CLASSIFICATION, {'model.head.num_classes': 12})
     assert error == '' and len(warnings) == 1 and 'model.head: num_classes=12' in warnings[0]
     assert 'num_classes=80' in find(DETECTION, {'model.roi_head.bbox_head.0.num_classes': 80})[0]
@@ -391,7 +391,7 @@ def test_batches_of_one_image(config, options, message, make_runner, monkeypatch
 
 @pytest.mark.parametrize('option', ['activation_checkpointing', 'channels_last', 'CompileHook'])
 def test_the_model_stays_bit_equal(option, make_runner, monkeypatch):
-    """What options put into a module's ``forward`` must not lead the tried copy back to the original's buffers."""
+    """Options replace a module's ``forward``; in the preflight's copy it must not reach the original's buffers."""
     options = dict(activation_checkpointing=['backbone.stages.0', 'backbone.stages.2'], channels_last=True)
     runner = make_runner(CLASSIFICATION, {
         'train_dataloader.batch_size': 1, **({option: options[option]} if option in options else {})})
@@ -415,7 +415,7 @@ def test_the_metric_is_that_of_the_data_set(make_runner):
 
 
 def test_one_process_tries_alone(monkeypatch):
-    """mmdet's heads average over the processes, and the others wait for the first one's findings meanwhile."""
+    """Rank 0 tries a batch while the other ranks wait, so mmdet's heads must not average over the processes."""
     class Head(nn.Module):
         def __init__(self):
             super().__init__()

@@ -480,7 +480,7 @@ class Driven:
 
 
 def test_no_step_waits_for_the_gpu(fused, tmp_path, monkeypatch):
-    """The host reads flags of the step before alone, once."""
+    """The host reads only the flags of the previous step, once."""
     driven, read = Driven(tmp_path), []
     for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__int__', '__float__', '__index__'):
         method = getattr(torch.Tensor, name)
@@ -512,7 +512,7 @@ def test_what_a_fused_optimiser_skips(fused, tmp_path):
 
 @pytest.mark.parametrize('factor, gradient, counted', [(1., float('inf'), 0), (float('inf'), 1., 1)])
 def test_what_the_loss_scale_skips_of_a_fused_optimiser(fused, factor, gradient, counted, tmp_path):
-    """It is counted if the loss, too, is not finite."""
+    """A skipped step is counted if the loss, too, is not finite."""
     driven, scaler = Driven(tmp_path), torch.amp.GradScaler('cpu')
     weights = dict(driven.model.named_parameters())
     before = copy.deepcopy(weights) if driven.step(scaler=scaler) else None

@@ -1,4 +1,4 @@
-"""The numbers behind the pictures agree with those of others: scikit-learn, pycocotools, mmseg, real trainings."""
+"""The numbers behind the pictures agree with other sources: scikit-learn, pycocotools, mmseg, real trainings."""
 import contextlib
 import io
 import json

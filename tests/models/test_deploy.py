@@ -117,7 +117,7 @@ def test_half_precision_stays_half(mixer, device):
 
 
 def test_a_moving_average_is_folded_with_its_model():
-    """The hook swaps the two tensor by tensor, so they have to look alike."""
+    """The hook swaps averaged and trained weights tensor by tensor, so both models need the same tensors."""
     model = DWNet(dict(embed_dims=16, depths=(1, 1, 1, 1)))
     randomise_norms(model)
     average = EMAHook()
@@ -161,7 +161,7 @@ def layers_of(model: nn.Module) -> dict[str, nn.Module]:
 @pytest.mark.parametrize('deploy', [False, True])
 @pytest.mark.parametrize('mixer', TOKEN_MIXERS.module_dict)
 def test_every_layer_is_called(mixer, deploy, watch):
-    """What is hung on a layer, or around it, sees the layer's input once, and the outputs stay."""
+    """A hook on a layer, or a wrapper around the layer, sees the layer's input once, and the outputs stay."""
     model = DWNet(dict(embed_dims=32, depths=(1, 1, 1, 1)), mixer, **DENSE).eval()
     randomise_norms(model)
     if deploy:
@@ -199,7 +199,7 @@ class Half(nn.Module):
 
 
 def test_what_more_than_computes():
-    """Of such a layer no operator takes the weights past its call."""
+    """No operator uses the weights of such a layer without calling the layer."""
     assert only_computes(nn.Linear(2, 3), nn.Linear)
     assert not only_computes(nn.Linear(2, 3), nn.Conv2d) and not only_computes(nn.LazyLinear(3), nn.Linear)
     for change in (lambda m: m.register_forward_hook(print), lambda m: m.register_forward_pre_hook(print),
@@ -212,7 +212,7 @@ def test_what_more_than_computes():
 
 
 def test_what_hooks_keep_stays():
-    """In inference the GELU overwrites its input, unless someone may have kept that."""
+    """In inference GELU overwrites its input, unless a hook may have kept the input."""
     mlp, x, kept = Mlp(32, 4), torch.randn(1, 32, 5, 6), []
     with torch.no_grad():
         expected = mlp(x)

@@ -201,7 +201,7 @@ def test_the_config_that_is_trained(small_fashion, images):
 
 
 def test_a_folder_is_of_one_training(tmp_path, monkeypatch):
-    """It goes on after it was moved, is not taken for another training, and is not removed."""
+    """A moved folder can be resumed, is not taken for another training, and is not removed."""
     started = []
     monkeypatch.setattr(subprocess, 'Popen', lambda command, **_: started.append(command) or 'process')
     before, after = tmp_path / 'before', tmp_path / 'after'

@@ -126,7 +126,7 @@ def test_the_smallest_mixer_with_a_setting():
 
 
 def test_positional_arguments_stay_in_their_places():
-    """Of scripts that were written before there was a kernel size."""
+    """Scripts from before there was a kernel size still work."""
     model = DWNet(NANO, 'static', 1)
     assert model.patch_embed.proj.in_channels == 1 and model.stages[0].blocks[0].mixer.spatial.kernel_size == (7, 7)
 

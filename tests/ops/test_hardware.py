@@ -43,7 +43,7 @@ def test_what_a_cpu_can_do(units, bf16, fp16, bfloat16, float16, monkeypatch):
 
 
 def test_a_pytorch_that_cannot_be_asked(monkeypatch):
-    """The functions are PyTorch's own matter: a release without them knows of no unit."""
+    """The functions are private to PyTorch: without them, no unit is known."""
     for function in FLAGS.values():
         monkeypatch.delattr(torch.cpu, function, raising=False)
     monkeypatch.setattr(torch.ops, 'mkldnn', SimpleNamespace())
@@ -101,7 +101,7 @@ def test_the_doctor_on_a_gpu_without_triton(monkeypatch):
 
 
 def test_rocm_is_not_asked_for_nvidias_numbers(monkeypatch):
-    """It reports devices as cuda. A trial decides there as anywhere; nothing else lets a kernel run."""
+    """ROCm reports devices as cuda. A trial decides as on any GPU; nothing else lets a kernel run."""
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     monkeypatch.setattr(torch.version, 'hip', '6.2')
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda i: (1, 0))

@@ -1,8 +1,8 @@
 """DWNet in the place of the backbones of stock configs: of each family of configs in the toolboxes' wheels, the first.
 
-The rule is :func:`stock_configs.first_config`; nothing is chosen by what passes. What cannot be is listed in ``CANNOT``
-and has to fail as it says there. ``PYTHONPATH=tests python tests/toolboxes/test_swap_in.py`` prints the lists as
-docs/swap_in.md has them.
+The rule is :func:`stock_configs.first_config`; nothing is chosen by what passes. Unfit families are in ``CANNOT``
+and have to fail with the message there. ``PYTHONPATH=tests python tests/toolboxes/test_swap_in.py`` prints the lists
+as docs/swap_in.md has them.
 """
 import copy
 import re

@@ -53,7 +53,7 @@ def test_no_other_room_names_a_toolbox(file):
 
 
 def test_the_words_are_read():
-    """The test above would pass if it saw none."""
+    """The test above would pass if it saw no words."""
     found = words(ROOT / 'dwnet/toolboxes/mmdet/__init__.py')
     assert {'mmdet', 'mmdet.apis', 'mmdet.CocoMetric', 'DetInferencer'} <= set(found)
     assert not any('What mmdet answers' in word for word in found)

@@ -1,4 +1,4 @@
-"""Segmentors validated without logits of all pixels and classes, against mmseg's own way; waiting for data, told."""
+"""Validation without logits of all pixels and classes, compared with mmseg's; the message about waiting for data."""
 import copy
 import functools
 import json

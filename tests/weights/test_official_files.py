@@ -307,7 +307,7 @@ def test_a_norm_that_is_wholly_missing_is_an_error(kind, tmp_path):
 
 @every_kind
 def test_hooks_get_what_was_loaded(kind, tmp_path):
-    """EMA loads the checkpoint by itself, and a test is done with its weights."""
+    """EMA loads the checkpoint itself, and a test uses EMA's weights."""
     path = official_file(tmp_path, kind)
     model, hook = by_load_from(kind, path, tmp_path, with_hook=True, custom_hooks=[dict(type='EMAHook')])
     averaged = hook.ema_model.module.state_dict()

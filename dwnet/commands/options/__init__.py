@@ -27,10 +27,10 @@ class Option:
     """A row of a command's table.
 
     Attributes:
-        flag: The flag as a user types it: ``'--freeze'``. A flag with choices stands with the choice that has an
-            effect: ``'--strategy fsdp'``.
-        change: Changes the config. Its arguments are the config; the flag's value, unless the flag is a switch or
-            stands with a choice; and the values of ``with_values_of``.
+        flag: The flag as a user types it: ``'--freeze'``. A flag with choices includes the choice that has an effect:
+            ``'--strategy fsdp'``.
+        change: Changes the config. Called with the config, the flag's value (unless the flag is a switch or includes
+            a choice), and the values of ``with_values_of``.
         conflicts: Flags that cannot be combined with this one.
         with_values_of: Other flags whose values ``change`` needs, given or not.
     """

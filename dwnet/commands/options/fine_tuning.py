@@ -31,17 +31,17 @@ from dwnet.toolboxes.own_data import use_own_data
 
 from . import add_hook
 
-_OWN_EPOCHS = 50  # most that a training on own data has unless it is told
+_OWN_EPOCHS = 50  # the most epochs on own data without --epochs
 _PURPOSES = dict(train='to train', val='to validate', test='to test')
 
 
 def enable_own_data(cfg: Config, args: Namespace) -> None:
-    """``--data-root ROOT``: own data in folders, in COCO's form or as label images, and a training that suits them.
+    """``--data-root ROOT``: trains on a user's own data, in folders of classes, COCO's form or label images.
 
-    The data sets, evaluators and heads are set. Batches are as the config says, or smaller where an epoch would have
-    fewer than eight; the learning rate follows, of SGD in proportion, else by the square root, which suits Adam. The
-    training has the config's epochs, or 50 if it has more, is validated behind each, and keeps the best checkpoint.
-    ``--epochs``, ``--lr`` and ``--cfg-options`` say otherwise.
+    Sets data sets, evaluators and heads. The batch size is the config's, or smaller if an epoch would have fewer than
+    eight batches. The learning rate scales with the batch size for SGD, and with its square root otherwise, which
+    suits Adam. The training has the config's epochs, at most 50, validates after each epoch, and keeps the best
+    checkpoint. ``--epochs``, ``--lr`` and ``--cfg-options`` override these choices.
     """
     given = dict(args.cfg_options or {})
     _take_length(cfg, args, given)
@@ -68,7 +68,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     set_epochs(cfg, args.epochs, samples)
     steps = max(1, samples // (batch * processes))
     logger = cfg.default_hooks.setdefault('logger', dict(type='LoggerHook'))
-    logger.interval = min(logger.get('interval', 10), steps)  # each epoch says something
+    logger.interval = min(logger.get('interval', 10), steps)  # the log has a line for each epoch
     keep_best(cfg)
     cfg.default_hooks.checkpoint.setdefault('max_keep_ckpts', 2)
     cfg.merge_from_dict(given)
@@ -83,7 +83,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
 
 
 def _take_length(cfg: Config, args: Namespace, given: dict) -> None:
-    """``--cfg-options train_cfg.max_epochs=N`` means ``--epochs N``, or the schedule would keep another length."""
+    """Takes ``--cfg-options train_cfg.max_epochs=N`` for ``--epochs N``, so that the schedule gets the same length."""
     if 'train_cfg.max_iters' in given or 'train_cfg.max_epochs' in given and 'max_iters' in cfg.train_cfg:
         raise UserError('--cfg-options train_cfg.…: with --data-root say --epochs')
     if (length := given.pop('train_cfg.max_epochs', None)) is None:
@@ -91,7 +91,7 @@ def _take_length(cfg: Config, args: Namespace, given: dict) -> None:
     if args.epochs not in (None, length):
         raise UserError(f'--epochs {args.epochs} and train_cfg.max_epochs={length}: leave one of them out')
     args.epochs = length
-    cfg.train_cfg.max_epochs = Config.fromfile(cfg.filename).train_cfg.max_epochs  # that of the schedule
+    cfg.train_cfg.max_epochs = Config.fromfile(cfg.filename).train_cfg.max_epochs  # the length of the schedule
 
 
 def enable_epochs(cfg: Config, epochs: int, data_root: str | None) -> None:
@@ -106,16 +106,11 @@ def _count_samples(cfg: Config) -> int:
 
 
 def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
-    """Another length, the schedule stretched or shortened with it.
+    """Sets the length of the training to ``epochs`` passes over ``samples`` images, and stretches the schedule to it.
 
-    Hooks that begin at an epoch or iteration begin at the same part of the training. Trainings that count in iterations
-    get those of so many epochs, are validated behind each, and save then. A warm-up
-    that counts iterations in a training that counts epochs lasts at most a tenth of it.
-
-    Args:
-        cfg: The config.
-        epochs: Passes over the training data.
-        samples: Training samples.
+    Hooks that begin at an epoch or iteration begin at the same fraction of the training. A training that counts
+    iterations gets the iterations of ``epochs`` epochs, and validates and saves after each epoch. A warm-up that counts
+    iterations in a training that counts epochs lasts at most a tenth of the training.
     """
     if epochs < 1:
         raise UserError(f'--epochs {epochs}: one epoch at least')
@@ -132,13 +127,12 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
         loop.val_interval = steps
         cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook')).interval = steps
     loop.val_interval = min(loop.get('val_interval', 1), loop[length])
-    key = '_epoch' if by_epoch else '_iter'  # in which the hooks count that, say, end strong augmentation
+    key = '_epoch' if by_epoch else '_iter'  # the unit of hooks that, say, end strong augmentation
     for part in (loop, *(cfg.get('custom_hooks') or ())):
         for name in ('val_begin', f'switch{key}', f'begin{key}'):
             if part.get(name):
                 part[name] = round(factor * part[name])
-    schedule = cfg.get('param_scheduler') or []
-    for scheduler in schedule if isinstance(schedule, list) else [schedule]:
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
         share = factor
         if by_epoch and not scheduler.get('by_epoch', True) and is_a(
                 scheduler, (LinearParamScheduler, ConstantParamScheduler), PARAM_SCHEDULERS, cfg.get('default_scope')):
@@ -174,9 +168,8 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
     wrapper = cfg.optim_wrapper
     wrapper.constructor = 'LayerDecayConstructor'
     wrapper.paramwise_cfg = {**(wrapper.get('paramwise_cfg') or {}), 'layer_decay_rate': rate}
-    schedule = cfg.get('param_scheduler') or []
-    for scheduler in schedule if isinstance(schedule, list) else [schedule]:
-        end = scheduler.pop('eta_min', None)  # one for all would raise the rate of the first layers
+    for scheduler in as_list(cfg.get('param_scheduler') or []):
+        end = scheduler.pop('eta_min', None)  # one floor for all layers would raise the rate of the first
         if not end:
             continue
         if _takes(PARAM_SCHEDULERS, scheduler, 'eta_min_ratio', cfg):
@@ -187,7 +180,7 @@ def enable_layer_decay(cfg: Config, rate: float) -> None:
 
 
 def enable_freeze(cfg: Config, stages: int, resume: str | None = None) -> None:
-    """``--freeze N``: the stem and the first N stages of the backbone stay as they are."""
+    """``--freeze N``: the stem and the first N stages of the backbone are not trained."""
     if stages not in range(5):
         raise UserError(f'--freeze {stages}: 0 freezes the stem, 1 to 4 also so many stages')
     backbone = cfg.model.get('backbone') or {}
@@ -206,15 +199,15 @@ def enable_freeze(cfg: Config, stages: int, resume: str | None = None) -> None:
 
 
 def enable_ema(cfg: Config) -> None:
-    """``--ema``: the weights that are validated and kept are averages over about the last tenth of the steps."""
+    """``--ema``: validates and keeps a moving average of the weights over about the last tenth of the steps."""
     if any(is_a(hook, EMAHook, HOOKS, cfg.get('default_scope')) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--ema: this config averages the weights already (custom_hooks)')
-    # mmengine's fixed momentum of 0.0002 would keep, over the few steps of a small data set, where it started from
+    # with mmengine's fixed momentum of 0.0002 the average would stay near the first weights on a small data set
     add_hook(cfg, 'EMAHook', ema_type='MomentumAnnealingEMA', gamma=10, update_buffers=True)
 
 
 def enable_early_stopping(cfg: Config, patience: int) -> None:
-    """``--early-stopping N``: the training ends when N validations in a row were no better than the best."""
+    """``--early-stopping N``: ends the training after N validations in a row without a new best score."""
     if patience < 1:
         raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
     keep_best(cfg)
@@ -223,13 +216,13 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
 
 
 def keep_best(cfg: Config) -> None:
-    """The checkpoint that validates best is kept, too."""
+    """Also keeps the checkpoint with the best validation score."""
     checkpoint = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if not checkpoint.get('save_best'):
         checkpoint.update(save_best=main_metric(cfg), rule='greater')
 
 
 def _takes(registry: Registry, config: dict, argument: str, cfg: Config) -> bool:
-    """Whether the class of a part of ``cfg``, or one that it is made from, has an argument of this name."""
+    """Whether the class of ``config``, a part of ``cfg``, or one of its base classes has an argument of this name."""
     kind = class_of(config, registry, cfg.get('default_scope'))
     return any(argument in inspect.signature(base.__init__).parameters for base in getattr(kind, '__mro__', ()))

@@ -21,7 +21,7 @@ from . import add_hook, has_dwnet
 
 
 def enable_amp(cfg: Config) -> None:
-    """``--amp``: mixed precision, with the loss scale adapted as it goes."""
+    """``--amp``: mixed precision in float16, by default with a dynamic loss scale."""
     if not torch.cuda.is_available():
         raise UserError('--amp needs a GPU, and PyTorch sees none; leave it out to train in fp32, or take --bf16')
     _must_be_plain('--amp', cfg)
@@ -30,9 +30,9 @@ def enable_amp(cfg: Config) -> None:
 
 
 def enable_bf16_training(cfg: Config) -> None:
-    """``--bf16`` of a training: bfloat16 where autocast finds it safe; evaluation stays in fp32."""
+    """``--bf16`` of a training: autocast to bfloat16; evaluation stays in fp32."""
     _must_be_plain('--bf16', cfg)
-    for key in ('loss_scale', 'dtype', 'use_fsdp'):  # AmpOptimWrapper's
+    for key in ('loss_scale', 'dtype', 'use_fsdp'):  # arguments of AmpOptimWrapper
         cfg.optim_wrapper.pop(key, None)
     cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
 
@@ -71,14 +71,14 @@ def enable_deploy(cfg: Config) -> None:
 
 
 def enable_fsdp(cfg: Config) -> None:
-    """``--strategy fsdp``: the weights, their gradients and the optimizer's state are spread over the processes."""
+    """``--strategy fsdp``: shards weights, gradients and optimizer state over the processes."""
     if cfg.get('launcher', 'none') == 'none':
         raise UserError('--strategy fsdp is for several processes, which '
                         f"`bash {script('dist_train.sh')} CONFIG NUMBER --strategy fsdp` starts")
     if class_of(cfg.optim_wrapper, OPTIM_WRAPPERS, cfg.get('default_scope')) is AmpOptimWrapper:
         raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
                         '--cfg-options optim_wrapper.type=OptimWrapper for float32')
-    if cfg.get('channels_last'):  # of the config of an earlier training
+    if cfg.get('channels_last'):  # as in the config of an earlier training
         raise UserError('--strategy fsdp cannot be combined with channels_last=True, which the config has')
     if any(is_a(hook, EMAHook, HOOKS, cfg.get('default_scope')) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
@@ -86,7 +86,7 @@ def enable_fsdp(cfg: Config) -> None:
 
 
 def enable_log_to(cfg: Config, places: list[str]) -> None:
-    """``--log-to``: curves go to TensorBoard or Weights & Biases as well, by mmengine's own backends."""
+    """``--log-to``: also writes the curves to TensorBoard or Weights & Biases, by mmengine's backends."""
     backends = dict(tensorboard=TensorboardVisBackend, wandb=WandbVisBackend)
     visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
     kept = list(visualizer.get('vis_backends') or [dict(type='LocalVisBackend')])
@@ -99,7 +99,7 @@ def enable_log_to(cfg: Config, places: list[str]) -> None:
 
 
 def enable_show_dir(cfg: Config, folder: str) -> None:
-    """``--show-dir``: the toolbox's own hook draws every prediction, truth beside it."""
+    """``--show-dir``: the toolbox's hook draws every prediction beside the ground truth."""
     folder = str(Path(folder).resolve())
     if cfg.default_hooks.get('visualization') is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config')
@@ -107,13 +107,15 @@ def enable_show_dir(cfg: Config, folder: str) -> None:
 
 
 def enable_out(cfg: Config, out: str) -> None:
-    """``--out``: predictions in a file (classification, detection) or a folder (segmentation)."""
+    """``--out``: writes predictions to a file (classification, detection) or a folder (segmentation)."""
     toolbox_of(cfg).save_predictions(cfg, out)
 
 
 def enable_tta(cfg: Config) -> None:
-    """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``; by default each image and
-    its mirror image, and of detections the boxes alone."""
+    """``--tta``: the config's ``tta_model`` averages over the views of its ``tta_pipeline``.
+
+    Without these two, the views are each image and its mirror image, and a detector predicts boxes alone.
+    """
     if not cfg.get('tta_model') or not cfg.get('tta_pipeline'):
         toolbox_of(cfg).add_mirrored_view(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=copy.deepcopy(cfg.model))

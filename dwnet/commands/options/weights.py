@@ -13,7 +13,7 @@ from . import has_dwnet
 
 
 def set_checkpoint(cfg: Config, checkpoint: str) -> None:
-    """The checkpoint to test."""
+    """Sets the checkpoint to test."""
     cfg.resume = cfg.new_heads = False
     start_from(cfg, checkpoint)
 
@@ -24,23 +24,25 @@ def enable_load_from(cfg: Config, checkpoint: str, data_root: str | None) -> Non
 
 
 def start_from(cfg: Config, checkpoint: str) -> None:
-    """``load_from``: the checkpoint brings all weights, so none are fetched for initialisation."""
+    """Sets ``load_from``, and leaves out pretrained weights, since the checkpoint has all weights."""
     _must_exist(checkpoint)
     cfg.load_from = checkpoint
     _leave_out_pretrained(cfg)
 
 
 def start_with_new_heads(cfg: Config, checkpoint: str) -> None:
-    """``--load-from`` with own data: heads for other classes begin anew, and weights without the heads of this model,
-    of a classifier say, are what its backbone starts from."""
+    """``--load-from`` with own data: heads for other classes start from their initialisation.
+
+    Weights without this model's heads, such as a classifier's, initialise the backbone alone.
+    """
     _must_exist(checkpoint)
     weights = read_checkpoint(checkpoint)['state_dict']
     parts = {name.split('.')[0] for name in weights}
-    # those of a classifier, or of a model whose heads this one does not have at all
+    # weights of a classifier, or of a model that shares no head with this model
     of_backbone = 'backbone' not in parts or not (parts - {'backbone', 'neck', 'head'}) & set(cfg.model)
     if of_backbone and toolbox_of(cfg).task != 'classification':
         cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
-        if 'backbone' in parts and not has_dwnet(cfg):  # mmengine's would load nothing, and not say so
+        if 'backbone' in parts and not has_dwnet(cfg):  # without the prefix mmengine would load nothing, silently
             cfg.model.backbone.init_cfg.prefix = 'backbone.'
         cfg.load_from = None
     else:
@@ -49,14 +51,14 @@ def start_with_new_heads(cfg: Config, checkpoint: str) -> None:
 
 
 def enable_resume(cfg: Config, checkpoint: str) -> None:
-    """``--resume [CHECKPOINT]``: model, optimiser, schedule and epoch go on where they were."""
+    """``--resume [CHECKPOINT]``: restores model, optimizer, schedule and epoch."""
     if checkpoint == 'auto':
         checkpoint = pointed_at(cfg.work_dir)
-        if '://' not in checkpoint:  # else it is on a server
+        if '://' not in checkpoint:  # checkpoints on a server are not listed
             if not checkpoints_in(cfg.work_dir):
                 print(f'nothing to resume in {cfg.work_dir}: the training starts from the beginning')
                 return
-            cfg.resume, cfg.load_from = True, None  # the Runner takes the newest whole one
+            cfg.resume, cfg.load_from = True, None  # the Runner finds the newest whole checkpoint
             _leave_out_pretrained(cfg)
             return
     cfg.resume = True
@@ -64,7 +66,7 @@ def enable_resume(cfg: Config, checkpoint: str) -> None:
 
 
 def resume_after_restart(cfg: Config) -> None:
-    """Started again by torchrun, a training goes on from what it has written since tools/dist_train.sh was called."""
+    """After a restart by torchrun, resumes from what was written since tools/dist_train.sh was called."""
     pointer = Path(cfg.work_dir, 'last_checkpoint')
     if (int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0 and pointer.is_file()
             and pointer.stat().st_mtime >= float(os.environ.get('DWNET_LAUNCHED_AT', 'inf'))):

@@ -64,9 +64,8 @@ class PreemptionHook(Hook):
     """Saves a checkpoint and ends the training after the step in which any process got SIGTERM; ``--resume`` continues.
 
     While gradients are accumulated, the hook waits for the optimiser's step. SIGTERM during a validation ends the
-    training after the current batch of the validation, without a checkpoint: the weights have not changed since the last
-    step, and the config's interval decides what was saved before. Before the first step SIGTERM ends the process as it
-    ends any program.
+    training after the current batch, without a checkpoint; the config's interval decides what was saved before. Before
+    the first step SIGTERM ends the process as it ends any program.
     """
     priority = 'LOWEST'  # after schedules and regular checkpoints
 

@@ -1,9 +1,10 @@
 """What mmdet answers: object detection.
 
-========  ====================================================================
-``coco``  COCO annotations with what is broken named and left out
-``tta``   test-time augmentation of detectors that also predict masks
-========  ====================================================================
+===================  ===============================================================
+``coco``             COCO annotations; broken entries are logged and left out
+``tta``              test-time augmentation of detectors that also predict masks
+``two_stage_graph``  what the exported file of a two-stage detector computes
+===================  ===============================================================
 """
 import contextlib
 import importlib
@@ -36,7 +37,7 @@ class MMDet(Toolbox):
     layer_decay = 'mmdet.LearningRateDecayOptimizerConstructor'
     checked_datasets = {'mmdet.CocoDataset': 'dwnet.CheckedCocoDataset'}
     dump_type = 'mmdet.DumpDetResults'
-    # of the boxes alone, since mmdet merges no masks
+    # boxes alone: mmdet cannot merge masks
     tta_model = dict(type='BoxTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100))
 
     # --- A user's own data ---------------------------------------------------------------------------------
@@ -50,13 +51,13 @@ class MMDet(Toolbox):
                     **(dict(test_mode=True) if part != 'train' else {}))
 
     def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
-        boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO has none
+        boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO predicts no boxes
         masks = data.with_masks and _has_mask_head(cfg.model)
         return dict(type='mmdet.CocoMetric', ann_file=data.parts[part]['ann_file'],
                     metric=[*['bbox'] * bool(boxes), *['segm'] * masks])
 
     def fit_to_data(self, cfg: Config, data: OwnData) -> None:
-        """Objects that have boxes alone teach a mask head nothing, so it is left out."""
+        """Leaves out the mask head if the objects have no masks."""
         if data.with_masks:
             return
         for part in ('train', 'val', 'test'):
@@ -76,7 +77,7 @@ class MMDet(Toolbox):
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         from .coco import CheckedCocoMetric, CocoDataset, CocoMetric
         datasets = [(cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
-        # other data sets, of Cityscapes or Objects365 say, leave nothing out
+        # other data sets, such as Cityscapes and Objects365, leave no annotation out
         if any(isinstance(dataset, dict) and class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
             return with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return evaluator

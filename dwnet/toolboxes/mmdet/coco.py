@@ -1,4 +1,4 @@
-"""mmdet's reader, data set and metric of COCO, on annotations whose broken entries are named and left out."""
+"""mmdet's reader, data set and metric of COCO; broken annotations are logged and left out."""
 import contextlib
 from collections.abc import Collection, Iterator
 
@@ -15,7 +15,7 @@ from dwnet.registry import DATASETS
 
 
 class CheckedCOCO(COCO):
-    """mmdet's reader, on what :func:`read_coco` leaves."""
+    """mmdet's reader on the entries that :func:`read_coco` keeps."""
 
     def __init__(self, annotation_file: str) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class CheckedCOCO(COCO):
 
 @DATASETS.register_module()
 class CheckedCocoDataset(CocoDataset):
-    """mmdet's ``CocoDataset``; broken images and annotations are named and left out."""
+    """mmdet's ``CocoDataset``; broken images and annotations are logged and left out."""
     COCOAPI = CheckedCOCO
 
     def filter_data(self) -> list[dict]:
@@ -39,7 +39,7 @@ class CheckedCocoDataset(CocoDataset):
 
 @METRICS.register_module()
 class CheckedCocoMetric(CocoMetric):
-    """mmdet's ``CocoMetric`` on the annotations that :class:`CheckedCocoDataset` has, and no others."""
+    """mmdet's ``CocoMetric`` on the same annotations as :class:`CheckedCocoDataset`."""
 
     def __init__(self, ann_file: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -50,9 +50,10 @@ class CheckedCocoMetric(CocoMetric):
 
 @contextlib.contextmanager
 def watch() -> Iterator[list[CocoFile]]:
-    """Within the context, each COCO file that a data set reads is examined and kept: mmdet forgets what it leaves out.
+    """Within the context, each COCO file that a data set reads is examined, and the result is added to the list.
 
-    The data sets read through their class attribute ``COCOAPI``, so no file is read twice.
+    mmdet keeps no record of what a data set leaves out. The data sets read through their class attribute ``COCOAPI``,
+    so no file is read twice.
     """
     files: list[CocoFile] = []
     api = CheckedCocoDataset.COCOAPI

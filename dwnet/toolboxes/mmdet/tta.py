@@ -6,13 +6,13 @@ from mmengine.registry import MODELS
 
 @MODELS.register_module()
 class BoxTTAModel(DetTTAModel):
-    """mmdet's ``DetTTAModel``, which refuses predicted masks, on the boxes alone."""
+    """mmdet's ``DetTTAModel`` on boxes alone; mmdet's refuses predicted masks."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         head = getattr(self.module, 'roi_head', None)
         if getattr(head, 'with_mask', False):
-            # the masks keep their weights and are not predicted: mmdet's cascade fails on mirrored images
+            # no masks are predicted, since mmdet's cascade fails on mirrored images; the mask head keeps its weights
             head.__class__ = type(type(head).__name__, (type(head), ), dict(with_mask=False))
 
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:

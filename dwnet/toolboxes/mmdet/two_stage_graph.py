@@ -99,7 +99,7 @@ class TwoStageDetector(nn.Module):
         return masks.gather(1, labels[:, None, None, None].expand(-1, 1, *masks.shape[2:]))[:, 0]
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """mmdet's predictions for one picture; masks are those before pasting."""
+        """mmdet's predictions for one picture; the masks are not pasted into the image."""
         shape = tuple(pictures[0].shape[1:])
         sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
         found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances

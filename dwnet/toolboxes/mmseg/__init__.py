@@ -1,4 +1,4 @@
-"""What mmseg answers: semantic segmentation; ``lean`` keeps a validation's memory small."""
+"""What mmseg answers: semantic segmentation. ``lean`` keeps a validation's memory small, ``graph`` is for exports."""
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ class MMSeg(Toolbox):
     tta_model = dict(type='mmseg.SegTTAModel')
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
-        visualizer.alpha = .6  # the image can still be seen
+        visualizer.alpha = .6  # keeps the image visible
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
         colours = [(0, 0, 0), *palette(len(data.classes) - 1)]  # the first class is nearly always the background

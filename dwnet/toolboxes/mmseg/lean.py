@@ -1,10 +1,11 @@
-"""Validation of segmentors whose memory does not grow with the number of classes × pixels.
+"""Validates segmentors in memory that does not grow with the number of classes × pixels.
 
-mmseg resizes the logits of an image, one map a class, to the size of the network's input and then to that of the image,
-keeps the last ones in the result, and moves its counts to the CPU image by image (mmsegmentation#2015, #2108): 1.8 GB
-for 150 classes and 2000×1500 pixels, and as much again on the way. All that a score needs is the best class of each
-pixel. So here the classes are resized a few at a time, with the best one so far remembered, which is exact, since
-interpolation knows no other class; and pairs of prediction and truth are counted where the prediction is.
+mmseg resizes an image's logits, one map a class, to the network's input size and then to the image's size, keeps the
+resized logits in the result, and moves the counts to the CPU image by image (mmsegmentation#2015, #2108). For 150
+classes and 2000×1500 pixels the logits take 1.8 GB, and as much again during the resizing. A score only needs the best
+class of each pixel. So this module resizes a few classes at a time and remembers the best class so far. The result is
+exact, since interpolation never mixes classes. Pairs of prediction and ground truth are counted on the prediction's
+device.
 """
 import types
 from collections.abc import Sequence
@@ -20,15 +21,15 @@ from mmseg.models.utils import resize
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-# Maps that are resized at a time. At least as many as a SIMD vector holds, so that all are computed alike.
+# Maps resized at a time; at least as many as a SIMD vector holds, so that all classes are computed alike
 _CLASSES_AT_A_TIME = 16
 
 
 def make_lean(model: nn.Module) -> None:
-    """Lets a segmentor keep no logits, where its class computes its results as mmseg's base classes do.
+    """Makes a segmentor keep no logits, if its class computes results as mmseg's base classes do.
 
-    mmseg has no place to say so in a config, so methods of this one model are replaced: ``postprocess_result``, and
-    where whole images go through an ordinary head, ``decode_head.predict_by_feat``.
+    mmseg has no setting for it, so methods of this model object are replaced: ``postprocess_result``, and, if whole
+    images go through an ordinary head, ``decode_head.predict_by_feat``.
     """
     if not isinstance(model, BaseSegmentor) or type(model).postprocess_result is not BaseSegmentor.postprocess_result:
         return
@@ -44,7 +45,7 @@ def make_lean(model: nn.Module) -> None:
 
 
 class _Unresized(NamedTuple):
-    """Logits of a head, (B, C, h, w), and the size that mmseg would resize them to at once."""
+    """Logits of a head, (B, C, h, w), and the size to which mmseg's ``predict_by_feat`` would resize them."""
     logits: Tensor
     size: tuple[int, int]
 
@@ -56,7 +57,7 @@ def _predict_by_feat(self: BaseDecodeHead, seg_logits: Tensor, batch_img_metas: 
 
 def _postprocess_result(self: BaseSegmentor, seg_logits: Tensor | _Unresized,
                         data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-    """As mmseg's, less ``seg_logits``: ``pred_sem_seg`` (1, H, W), int64; of a single output 0. and 1."""
+    """mmseg's, without ``seg_logits``: ``pred_sem_seg``, (1, H, W), int64; a head with one output gives 0. and 1."""
     if not isinstance(seg_logits, _Unresized):
         seg_logits = _Unresized(seg_logits, tuple(seg_logits.shape[-2:]))
     of_image = data_samples is not None
@@ -96,7 +97,7 @@ class _ToImage:
 
 
 def _best_class(logits: Tensor, to_image: _ToImage) -> Tensor:
-    """The first of the largest at each pixel, (1, H, W), as ``argmax`` of all resized logits would find it."""
+    """The class with the largest resized logit at each pixel, (1, H, W); of equal ones the first, as in ``argmax``."""
     best = index = None
     for first in range(0, len(logits), _CLASSES_AT_A_TIME):
         largest, where = to_image(logits[first:first + _CLASSES_AT_A_TIME]).max(dim=0, keepdim=True)
@@ -111,9 +112,9 @@ def _best_class(logits: Tensor, to_image: _ToImage) -> Tensor:
 
 @METRICS.register_module(name='LeanIoUMetric')
 class LeanIoUMetric(IoUMetric):
-    """mmseg's ``IoUMetric``, its counts made by one pass over each image on the device, and brought over at the end.
+    """mmseg's ``IoUMetric``, counted in one pass over each image on the device, and moved to the CPU at the end.
 
-    The counts are whole numbers. mmseg's are float32, which cannot tell 16,777,217 pixels from 16,777,216.
+    The counts are integers. mmseg counts in float32, which cannot tell 16,777,217 pixels from 16,777,216.
     """
 
     @staticmethod
@@ -121,7 +122,7 @@ class LeanIoUMetric(IoUMetric):
         """Pixels of each class, (4, classes): in both, in either one, predicted, and in truth."""
         valid, number = label != ignore_index, num_classes + 1
 
-        def known(labels: Tensor) -> Tensor:  # those of no class, which a head may know more of, as one more
+        def known(labels: Tensor) -> Tensor:  # a head may have more classes: they count as one extra class
             return torch.where((labels >= 0) & (labels < num_classes), labels.long(), num_classes)
 
         pairs = known(label[valid]) * number + known(pred_label[valid])
