@@ -13,7 +13,8 @@ from dwnet.registry import is_a
 from . import known_toolbox_of
 from .base import as_list, innermost
 
-# Task → the forms of its data, in the order in which they are looked for; the first that is there counts
+# Task → the forms of its data, in the order of the search; the first that is there counts. folders, which takes any
+# folder, comes last.
 FORMS = dict(classification=(folders, ), detection=(coco, ), segmentation=(masks, ))
 
 

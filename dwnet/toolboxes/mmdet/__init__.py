@@ -30,7 +30,9 @@ class MMDet(Toolbox):
     extra = 'det'
     task = 'detection'
     image_shape = (800, 1280)
-    scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP'}
+    scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP',
+              'lvis/bbox_AP': 'box AP of LVIS', 'lvis/segm_AP': 'mask AP of LVIS'}
+    # The first that a config measures chooses the best checkpoint; save_best in the config overrules the table.
     main_scores = {
         'mmdet.CocoMetric': ('metric', {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'}),
         'mmdet.LVISMetric': ('metric', {'bbox': 'lvis/bbox_AP', 'segm': 'lvis/segm_AP'})}
