@@ -71,9 +71,10 @@ def main_metric(cfg: Config) -> str:
     Raises:
         UserError: If the config sets no score and measures none of those.
     """
-    chosen = as_list(cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_best'))[0]
-    if chosen not in (None, 'auto'):
-        return chosen
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    for chosen in as_list(checkpoint.get('save_best') or []):
+        if chosen != 'auto':
+            return chosen
     for metric in as_list(cfg.get('val_evaluator') or []):
         for toolbox in TOOLBOXES.values():
             if score := toolbox.main_score(metric, cfg.get('default_scope')):

@@ -418,6 +418,11 @@ def test_the_main_metric_is_one_that_is_measured():
     assert of(type='mmseg.IoUMetric') == 'mIoU'
     assert of(scope='mmseg', type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
     assert of(type=type('MyMetric', (CocoMetric, ), {})) == 'coco/bbox_mAP'
+    for save_best, expected in (('lvis/segm_AP', 'lvis/segm_AP'), (['a', 'b'], 'a'), ('auto', 'mIoU'), ([], 'mIoU')):
+        assert main_metric(Config(dict(default_hooks=dict(checkpoint=dict(save_best=save_best)), default_scope='mmseg',
+                                       val_evaluator=dict(type='IoUMetric')))) == expected
+    assert main_metric(Config(dict(default_hooks=dict(checkpoint=None), default_scope='mmseg',
+                                   val_evaluator=dict(type='IoUMetric')))) == 'mIoU'
     with pytest.raises(UserError, match='has none of Accuracy, CocoMetric, LVISMetric, IoUMetric'):
         of(type=type('CocoMetric', (), {}))
     with pytest.raises(UserError, match='val_evaluator measures proposal, and none of bbox, segm: say which score'):
