@@ -10,7 +10,7 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
-from dwnet.toolboxes import TOOLBOXES, toolbox_of
+from dwnet.toolboxes import TOOLBOXES, enter_scope, toolbox_of
 
 # https://…, s3://…; one slash suffices, since Path keeps only one
 _ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)
@@ -49,6 +49,7 @@ def load_config(args: argparse.Namespace) -> Config:
         toolbox.load()
     except Exception as error:  # the toolboxes check versions by assertions
         raise _toolbox_error(toolbox.name, one_line(error)) from error
+    enter_scope(cfg)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

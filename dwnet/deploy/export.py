@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dwnet.errors import UserError, one_line, requires
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
-from dwnet.toolboxes import toolbox_of
+from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import Backbone
 
 OPSET = 17  # the first opset with LayerNormalization
@@ -58,7 +58,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool =
     unfinished, trial = (path.with_name(f'.{path.name}.{state}') for state in ('unfinished', 'trial'))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        graph = Backbone(model) if backbone_only else toolbox_of(model.cfg).graph(model)
+        graph = Backbone(model) if backbone_only else toolbox_of_model(model).graph(model)
         _write(graph, unfinished)
         if not _compare(unfinished, graph, reference):  # no boxes to compare: lower the threshold
             graph.find_more(reference, [_pictures(_photographs(1, *size))[0] for _, *size in SHAPES])

@@ -4,6 +4,7 @@ import copy
 import io
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,8 @@ def report_training(runner: Runner) -> None:
     checkpoint = next(filter(None, best), hook.last_ckpt)
     print(f'test with: {_test_command()} {shlex.join(map(str, (runner.dumped_config, checkpoint)))}')
     try:
-        print(f'report: {_write_training_report(runner, Path(checkpoint))}')
+        less = getattr(hook, 'rules', None) and hook.rules[0] == 'less'
+        print(f'report: {_write_training_report(runner, Path(checkpoint), min if less else max)}')
     except Exception as error:  # a missing picture is no failure of the training
         runner.logger.error(f'no report could be drawn: {one_line(error)}')
 
@@ -88,11 +90,10 @@ def _test_command() -> str:
     return f"python {shlex.quote(str(Path(sys.argv[0]).with_name('test.py')))}"
 
 
-def _write_training_report(runner: Runner, checkpoint: Path) -> Path:
+def _write_training_report(runner: Runner, checkpoint: Path, best_of: Callable) -> Path:
     work_dir, metric = Path(runner.work_dir), main_metric(runner.cfg)
     curve = read_curve(work_dir, metric)
-    rule = min if runner.cfg.default_hooks.get('checkpoint', {}).get('rule') == 'less' else max
-    name, best = SCORE_NAMES.get(metric, metric), rule(curve[1], default=float('nan'))
+    name, best = SCORE_NAMES.get(metric, metric), best_of(curve[1], default=float('nan'))
     print(f'best {name}: {best:g}')
     cfg = copy.deepcopy(runner.cfg)
     cfg.new_heads = False  # the checkpoint has this training's heads

@@ -17,6 +17,7 @@ import time
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from dwnet.errors import UserError, some
 from dwnet.registry import lineage
@@ -48,6 +49,12 @@ def toolbox_of(config: dict) -> Toolbox:
             if (package := name.partition('.')[0]) in TOOLBOXES:
                 return TOOLBOXES[package]
     return Toolbox(scope)
+
+
+def toolbox_of_model(model: nn.Module) -> Toolbox:
+    """The toolbox of a built model, by its class and those it inherits from."""
+    packages = [base.__module__.partition('.')[0] for base in type(model).__mro__]
+    return next((TOOLBOXES[package] for package in packages if package in TOOLBOXES), Toolbox())
 
 
 def known_toolbox_of(config: dict, what: str) -> Toolbox:

@@ -163,7 +163,7 @@ class Toolbox:
                      if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
         packing = copy.deepcopy(pipeline[-1])
         if 'meta_keys' in packing:
-            packing.meta_keys = [*packing.meta_keys, *{'flip', 'flip_direction'}.difference(packing.meta_keys)]
+            packing.meta_keys = [*dict.fromkeys([*packing.meta_keys, 'flip', 'flip_direction'])]
         views = [dict(type=f'{self.name}.RandomFlip', prob=prob) for prob in (0., 1.)]
         cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
             views, *([step] for step in pipeline[here:-1]), [packing]])]

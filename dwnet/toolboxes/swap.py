@@ -13,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
-from dwnet.registry import is_a, type_name
+from dwnet.registry import lineage, type_name
 
-from . import known_toolbox_of
+from . import TOOLBOXES, known_toolbox_of
 from .base import Toolbox, as_list
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
@@ -57,7 +57,7 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
     toolbox.load()
     with DefaultScope.overwrite_default_scope(toolbox.name), torch.random.fork_rng(devices=[]):
         _swap(model, toolbox, arguments)
-    _leave_out_layer_decay(cfg, toolbox)
+    _leave_out_layer_decay(cfg, toolbox.name)
     return cfg
 
 
@@ -102,11 +102,12 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
                         f'has {wanted[1]}: its head is a part of it')
 
 
-def _leave_out_layer_decay(cfg: Config, toolbox: Toolbox) -> None:
-    """Removes the toolbox's layer-wise decay, which refuses any backbone but ConvNeXt and BEiT."""
+def _leave_out_layer_decay(cfg: Config, scope: str | None) -> None:
+    """Removes a toolbox's layer-wise decay that refuses any backbone but ConvNeXt and BEiT."""
     wrapper = cfg.get('optim_wrapper', {})
     constructor = dict(type=wrapper.get('constructor'))
-    if toolbox.layer_decay and is_a(constructor, toolbox.layer_decay, OPTIM_WRAPPER_CONSTRUCTORS, toolbox.name):
+    refusing = {toolbox.layer_decay for toolbox in TOOLBOXES.values()}
+    if refusing.intersection(lineage(constructor, OPTIM_WRAPPER_CONSTRUCTORS, scope)):
         del wrapper.constructor
         for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers'):
             (wrapper.get('paramwise_cfg') or {}).pop(key, None)

@@ -1,13 +1,18 @@
 """Finding mistakes before work starts: paths of nested data sets."""
 import re
+from argparse import Namespace
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_command
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
+from dwnet.commands._config import load_config
 from dwnet.engine.preflight import _dataset_paths, check_data
 from dwnet.errors import UserError
+from dwnet.toolboxes import main_metric
 
 LEAF = dict(data_root='/d', ann_file='a.json', data_prefix=dict(img='train/', seg=''))
 
@@ -42,3 +47,13 @@ def test_make_help_names_every_target():
     named = {line.split()[1] for line in run_command('make', 'help').stdout.splitlines() if line.startswith('make ')}
     targets = re.search(r'^\.PHONY: (.+)$', (ROOT / 'Makefile').read_text(), re.MULTILINE)[1].split()
     assert named == set(targets)
+
+
+def test_a_base_of_this_package_is_in_the_scope_of_its_toolbox(tmp_path, monkeypatch):
+    """Its parts are marked as parts of dwnet; the types are the toolbox's."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
+    mine = tmp_path / 'mine.py'
+    mine.write_text("_base_ = 'dwnet::detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'\n"
+                    "val_evaluator = _base_.test_evaluator\n")
+    cfg = load_config(Namespace(config=str(mine), cfg_options=None, work_dir=None, launcher='none'))
+    assert main_metric(cfg) == 'coco/bbox_mAP'

@@ -13,7 +13,7 @@ import torch
 from conftest import read_config, run_tool
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from PIL import Image
 from test_resume import Noise, Stop, runner_for, same, state_of
 
@@ -427,6 +427,20 @@ def test_the_main_metric_is_one_that_is_measured():
         of(type=type('CocoMetric', (), {}))
     with pytest.raises(UserError, match='val_evaluator measures proposal, and none of bbox, segm: say which score'):
         of(type='CocoMetric', metric='proposal')
+
+
+@pytest.mark.parametrize('settings, monitor, rule', [
+    ({}, 'accuracy/top1', 'greater'), (dict(save_best='auto'), 'accuracy/top1', 'greater'),
+    (dict(save_best='loss'), 'loss', None), (dict(save_best='loss', rule='less'), 'loss', 'less'),
+    (dict(save_best=['loss', 'accuracy/top1'], rule=['less', 'greater']), 'loss', 'less'),
+    (dict(save_best=['accuracy/top5', 'accuracy/top1'], rule='greater'), 'accuracy/top5', 'greater')])
+def test_early_stopping_goes_by_the_score_of_the_best_checkpoint(settings, monitor, rule):
+    cfg = copy.deepcopy(_read(NANO['classification']))
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', **settings)
+    enable_early_stopping(cfg, 3)
+    hook = cfg.custom_hooks[-1]
+    assert (hook['monitor'], hook['rule']) == (monitor, rule)
+    assert HOOKS.build(hook).rule == (rule or 'less')
 
 
 # --- Options ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import read_config, run_tool
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from reference import fill
 from torch import nn
 from torch.export import Dim
@@ -229,3 +230,9 @@ def test_what_cannot_be_exported_says_so(tmp_path):
     cfg.model.pop('head')
     done = pytest.raises(UserError, export_onnx, init_model(cfg), tmp_path / 'x.onnx')
     assert 'by --backbone' in str(done.value) and not list(tmp_path.iterdir())
+
+
+def test_a_model_without_a_config(tmp_path):
+    """As a registry builds it; the toolbox is that of the model's class."""
+    model = MODELS.build(read_config(CLASSIFICATION).model)
+    assert export_onnx(model, tmp_path / 'model.onnx').is_file()

@@ -211,8 +211,17 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
     if patience < 1:
         raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
     keep_best(cfg)
-    rule = cfg.default_hooks.checkpoint.get('rule') or 'greater'
-    add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule=rule, min_delta=1e-6, patience=patience)
+    add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule=_rule_of_best(cfg), min_delta=1e-6,
+             patience=patience)
+
+
+def _rule_of_best(cfg: Config) -> str | None:
+    """``'greater'`` or ``'less'``, by which the score of :func:`main_metric` is better; None: mmengine knows it."""
+    checkpoint = cfg.default_hooks.checkpoint
+    scores, rules = as_list(checkpoint.save_best), as_list(checkpoint.get('rule'))
+    if scores[0] == 'auto':
+        return 'greater'
+    return dict(zip(scores, rules * len(scores) if len(rules) == 1 else rules)).get(main_metric(cfg))
 
 
 def keep_best(cfg: Config) -> None:
