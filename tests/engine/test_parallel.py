@@ -222,7 +222,7 @@ def test_sharded_training_in_bfloat16(config, alone, tmp_path):
 
 @pytest.mark.parametrize('options, setting, message', [
     (['--launcher', 'none'], '', 'tools/dist_train.sh'), (['--compile'], '', '--compile'),
-    ([], 'channels_last = True', '--channels-last'),
+    ([], 'channels_last = True', 'channels_last=True'),
     ([], "optim_wrapper = dict(type='AmpOptimWrapper')", 'add --bf16'),
     ([], "custom_hooks = [dict(type='EMAHook')]", 'EMAHook')])
 def test_what_fsdp_does_not_go_with(options, setting, message, small_digits, tmp_path):

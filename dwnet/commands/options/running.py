@@ -79,7 +79,7 @@ def enable_fsdp(cfg: Config) -> None:
         raise UserError('--strategy fsdp cannot be combined with mixed precision in float16: add --bf16, or '
                         '--cfg-options optim_wrapper.type=OptimWrapper for float32')
     if cfg.get('channels_last'):  # as in the config of an earlier training
-        raise UserError('--strategy fsdp cannot be combined with channels_last=True, which the config has')
+        raise UserError('--strategy fsdp cannot be combined with channels_last=True, which the config sets: remove it')
     if any(is_a(hook, EMAHook, HOOKS, cfg.get('default_scope')) for hook in cfg.get('custom_hooks') or []):
         raise UserError('--strategy fsdp cannot be combined with a moving average of the weights (EMAHook)')
     cfg.strategy = 'fsdp'
