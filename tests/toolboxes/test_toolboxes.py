@@ -160,8 +160,8 @@ def test_a_toolbox_more(toytools, tmp_path):
         default_scope='toytools', work_dir=str(tmp_path / 'work'),
         model=dict(type='toytools.Classifier', num_classes=5),
         train_dataloader=loader, val_dataloader=loader, test_dataloader=loader, val_cfg={}, test_cfg={},
-        train_cfg=dict(by_epoch=True, max_epochs=10), randomness=dict(seed=0),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)), val_evaluator=dict(type='toytools.Share'),
+        train_cfg=dict(by_epoch=True, max_epochs=20), randomness=dict(seed=0),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)), val_evaluator=dict(type='toytools.Share'),
         test_evaluator=dict(type='toytools.Share')))
     data = use_own_data(cfg, str(tmp_path / 'my'))
     assert data.sizes == dict(train=16, val=4) and cfg.model.num_classes == 2 and main_metric(cfg) == 'share'
