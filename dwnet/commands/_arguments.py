@@ -13,12 +13,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False
     parser.add_argument('config', help='config file, or dwnet::TASK/NAME.py; the config sets the task and the data')
     parser.add_argument(
         '--work-dir', help='folder of logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change the config: train_dataloader.batch_size=8 model.backbone.with_cp=True …')
+    _add_cfg_options(parser, 'train_dataloader.batch_size=8 model.backbone.with_cp=True')
     if not launched:
         parser.set_defaults(launcher='none')
         return
@@ -40,10 +35,13 @@ def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> N
     parser.add_argument('--checkpoint', help='its weights, .pth or .safetensors')
     parser.add_argument('--out', help='folder of what is written (default: work_dirs/NAME_OF_THE_CONFIG/…)')
     parser.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' … (default: a GPU if there is one)")
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-        help='change the config: model.test_cfg.rcnn.score_thr=.1 …')
+    _add_cfg_options(parser, 'model.test_cfg.rcnn.score_thr=.1')
     parser.set_defaults(work_dir=None, launcher='none')
+
+
+def _add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=f'change the config: {example} …')
 
 
 def chosen_device(name: str | None) -> str:

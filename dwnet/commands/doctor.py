@@ -184,16 +184,17 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     """Prints the findings; the exit code is 1 if any finding has a remedy."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     findings = list(examine())
     table = Table('', 'what', 'state', show_header=False, box=None)
     for finding in findings:
         mark = '[yellow]![/]' if finding.remedy else '[green]✓[/]'
-        table.add_row(mark, finding.subject, finding.state.replace('[', r'\['))
+        table.add_row(mark, finding.subject, escape(finding.state))
     console = Console()
     console.print(table)
     problems = [f for f in findings if f.remedy]
     for finding in problems:
-        console.print(f'[yellow]![/] {finding.subject}: ' + finding.remedy.replace('[', r'\['))
+        console.print(f'[yellow]![/] {finding.subject}: ' + escape(finding.remedy))
     sys.exit(1 if problems else 0)

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from dwnet.errors import UserError
+from dwnet.errors import UserError, one_line
 from dwnet.inspect.flops import DETECTIONS, PROPOSALS, count
 from dwnet.registry import type_name
 from dwnet.toolboxes import known_toolbox_of
@@ -29,8 +29,7 @@ def run(args: Namespace) -> None:
     try:
         parts = count(cfg, (height, width))
     except Exception as error:  # some heads need more than feature maps
-        raise UserError(f'a {type_name(cfg.model)} cannot be counted part by part: {type(error).__name__}: '
-                        f"{' '.join(str(error).split())[:200]}") from error
+        raise UserError(f'a {type_name(cfg.model)} cannot be counted part by part: {one_line(error)[:200]}') from error
     macs = sum(part.macs for part in parts)
     print(f'{args.config}, one image of {height}×{width}')
     table = Table('part')

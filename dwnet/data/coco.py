@@ -152,7 +152,7 @@ def find(root: Path, split: Path) -> OwnData | None:
         return None
     by_part = defaultdict(list)
     for path in files:
-        words = ''.join(c if c.isalpha() else ' ' for c in path.relative_to(root).as_posix()).split()
+        words = _words_of(path, root)
         by_part[next((part for word in words if (part := part_of(word))), None)].append(path)
     if len(files) > 1 and None in by_part or any(len(paths) > 1 for paths in by_part.values()):
         raise UserError(f'{root} has the annotation files {some(path.relative_to(root) for path in files)}, and their '
@@ -193,6 +193,11 @@ def find(root: Path, split: Path) -> OwnData | None:
     return OwnData(root, classes, sizes, parts, having['train'])
 
 
+def _words_of(path: Path, root: Path) -> list[str]:
+    """``annotations/instances_train2017.json`` → annotations, instances, train, json."""
+    return ''.join(c if c.isalpha() else ' ' for c in path.relative_to(root).as_posix()).split()
+
+
 def _read_coco(path: Path) -> dict:
     content = read_coco(str(path))
     for key in ('images', 'categories', 'annotations'):
@@ -225,7 +230,7 @@ def _folder_of_images(names: list[str], root: Path, source: Path, part: str) -> 
     below = [path for path in root.rglob('*') if path.is_dir() and len(path.relative_to(root).parts) <= 3]
 
     def rank(folder: Path) -> tuple:
-        words = ''.join(c if c.isalpha() else ' ' for c in folder.relative_to(root).as_posix()).split()
+        words = _words_of(folder, root)
         return part not in [part_of(word) for word in words], folder != source.parent, len(folder.parts), folder
 
     folders = sorted([root, *below], key=rank)

@@ -22,7 +22,7 @@ from dwnet.inspect.curves import read_curve
 from dwnet.inspect.figure import COLOURS, new_figure
 from dwnet.inspect.page import write_page
 from dwnet.inspect.samples import draw, make_visualizer
-from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_metric
+from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_score
 
 
 def plot_curves(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
@@ -91,7 +91,7 @@ def _test_command() -> str:
 
 
 def _write_training_report(runner: Runner, checkpoint: Path, best_of: Callable) -> Path:
-    work_dir, metric = Path(runner.work_dir), main_metric(runner.cfg)
+    work_dir, metric = Path(runner.work_dir), main_score(runner.cfg)
     curve = read_curve(work_dir, metric)
     name, best = SCORE_NAMES.get(metric, metric), best_of(curve[1], default=float('nan'))
     print(f'best {name}: {best:g}')

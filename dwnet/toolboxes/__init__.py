@@ -70,7 +70,7 @@ def known_toolbox_of(config: dict, what: str) -> Toolbox:
     return toolbox
 
 
-def main_metric(cfg: Config) -> str:
+def main_score(cfg: Config) -> str:
     """The score that chooses the best checkpoint, by the toolbox's name for it.
 
     It is ``default_hooks.checkpoint.save_best`` if the config sets that, else the score that papers quote first.
@@ -84,7 +84,7 @@ def main_metric(cfg: Config) -> str:
             return chosen
     for metric in as_list(cfg.get('val_evaluator') or []):
         for toolbox in TOOLBOXES.values():
-            if score := toolbox.main_score(metric, cfg.get('default_scope')):
+            if score := toolbox.score_of(metric, cfg.get('default_scope')):
                 return score
     known = [name.rpartition('.')[2] for toolbox in TOOLBOXES.values() for name in toolbox.main_scores]
     raise UserError(f'val_evaluator of this config has none of {some(known)}: {SAY_WHICH}')

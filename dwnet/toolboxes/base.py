@@ -80,7 +80,7 @@ class Toolbox:
 
     # --- Configs -----------------------------------------------------------------------------------------
 
-    def main_score(self, metric: dict, scope: str | None) -> str | None:
+    def score_of(self, metric: dict, scope: str | None) -> str | None:
         """The score of ``main_scores`` that a metric's config measures; None if the table has no such metric.
 
         Raises:

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from dwnet.commands._config import load_config
 from dwnet.engine.preflight import _dataset_paths, check_data
 from dwnet.errors import UserError
-from dwnet.toolboxes import main_metric
+from dwnet.toolboxes import main_score
 
 LEAF = dict(data_root='/d', ann_file='a.json', data_prefix=dict(img='train/', seg=''))
 
@@ -56,4 +56,4 @@ def test_a_base_of_this_package_is_in_the_scope_of_its_toolbox(tmp_path, monkeyp
     mine.write_text("_base_ = 'dwnet::detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'\n"
                     "val_evaluator = _base_.test_evaluator\n")
     cfg = load_config(Namespace(config=str(mine), cfg_options=None, work_dir=None, launcher='none'))
-    assert main_metric(cfg) == 'coco/bbox_mAP'
+    assert main_score(cfg) == 'coco/bbox_mAP'

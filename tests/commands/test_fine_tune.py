@@ -32,7 +32,7 @@ from dwnet.commands.options.weights import start_with_new_heads
 from dwnet.data.checks import find_heads
 from dwnet.engine import Runner
 from dwnet.errors import UserError
-from dwnet.toolboxes import main_metric
+from dwnet.toolboxes import main_score
 from dwnet.toolboxes.base import innermost
 from dwnet.toolboxes.own_data import use_own_data
 
@@ -405,12 +405,12 @@ def test_what_a_model_predicts_is_scored(model, metric, tmp_path):
     cfg.model, cfg.work_dir = model, str(tmp_path)
     use_own_data(cfg, str(coco_root(tmp_path / 'my')))
     assert cfg.val_evaluator.metric == cfg.test_evaluator.metric == metric
-    assert main_metric(cfg) == f'coco/{metric[0]}_mAP'
+    assert main_score(cfg) == f'coco/{metric[0]}_mAP'
 
 
 def test_the_main_metric_is_one_that_is_measured():
     def of(**evaluator) -> str:
-        return main_metric(Config(dict(default_scope=evaluator.pop('scope', 'mmdet'), val_evaluator=evaluator)))
+        return main_score(Config(dict(default_scope=evaluator.pop('scope', 'mmdet'), val_evaluator=evaluator)))
 
     assert of(type='CocoMetric') == of(scope=None, type='mmdet.CocoMetric', metric=['segm', 'bbox']) == 'coco/bbox_mAP'
     assert of(type='CocoMetric', metric='segm') == of(type='CocoMetric', metric=['segm']) == 'coco/segm_mAP'
@@ -419,9 +419,9 @@ def test_the_main_metric_is_one_that_is_measured():
     assert of(scope='mmseg', type='IoUMetric', iou_metrics=['mDice']) == 'mDice'
     assert of(type=type('MyMetric', (CocoMetric, ), {})) == 'coco/bbox_mAP'
     for save_best, expected in (('lvis/segm_AP', 'lvis/segm_AP'), (['a', 'b'], 'a'), ('auto', 'mIoU'), ([], 'mIoU')):
-        assert main_metric(Config(dict(default_hooks=dict(checkpoint=dict(save_best=save_best)), default_scope='mmseg',
+        assert main_score(Config(dict(default_hooks=dict(checkpoint=dict(save_best=save_best)), default_scope='mmseg',
                                        val_evaluator=dict(type='IoUMetric')))) == expected
-    assert main_metric(Config(dict(default_hooks=dict(checkpoint=None), default_scope='mmseg',
+    assert main_score(Config(dict(default_hooks=dict(checkpoint=None), default_scope='mmseg',
                                    val_evaluator=dict(type='IoUMetric')))) == 'mIoU'
     with pytest.raises(UserError, match='has none of Accuracy, CocoMetric, LVISMetric, IoUMetric'):
         of(type=type('CocoMetric', (), {}))

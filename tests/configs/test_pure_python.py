@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from dwnet.apis import init_model, swap_backbone
-from dwnet.toolboxes import main_metric, toolbox_of
+from dwnet.toolboxes import main_score, toolbox_of
 
 TASKS = {'classification': ('mmpretrain', 'accuracy/top1', 'classification/test/3', 'classes'),
          'detection': ('mmdet', 'coco/bbox_mAP', 'scenes/test/00000.jpg', 'objects'),
@@ -37,7 +37,7 @@ def test_all_tools_take_it(task, folder):
         return done.stdout
 
     cfg = Config.fromfile(config)
-    assert (toolbox_of(cfg).name, main_metric(cfg)) == (toolbox, metric) and cfg.default_scope is None
+    assert (toolbox_of(cfg).name, main_score(cfg)) == (toolbox, metric) and cfg.default_scope is None
     assert 'stage 4' in run('get_flops', config)
     run('train', config, '--bf16', '--layer-decay', '.8', '--ema', '--early-stopping', '2', '--freeze', '0',
         '--load-from', self_made_weights(cfg, folder), '--channels-last', '--epochs', '1')

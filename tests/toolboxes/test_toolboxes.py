@@ -20,7 +20,7 @@ from dwnet import DWNet
 from dwnet.engine import Runner
 from dwnet.engine.preflight import preflight
 from dwnet.errors import UserError
-from dwnet.toolboxes import TOOLBOXES, known_toolbox_of, main_metric, toolbox_of
+from dwnet.toolboxes import TOOLBOXES, known_toolbox_of, main_score, toolbox_of
 from dwnet.toolboxes.base import Toolbox
 from dwnet.toolboxes.own_data import use_own_data
 
@@ -164,7 +164,7 @@ def test_a_toolbox_more(toytools, tmp_path):
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)), val_evaluator=dict(type='toytools.Share'),
         test_evaluator=dict(type='toytools.Share')))
     data = use_own_data(cfg, str(tmp_path / 'my'))
-    assert data.sizes == dict(train=16, val=4) and cfg.model.num_classes == 2 and main_metric(cfg) == 'share'
+    assert data.sizes == dict(train=16, val=4) and cfg.model.num_classes == 2 and main_score(cfg) == 'share'
     runner = Runner.from_cfg(cfg)
     preflight(runner)
     runner.train()

@@ -24,7 +24,7 @@ from dwnet.engine.checkpoints import checkpoints_in, pointed_at
 from dwnet.engine.distributed.process_group import is_first, world_size
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, is_a, type_name
-from dwnet.toolboxes import enter_scope, main_metric
+from dwnet.toolboxes import enter_scope, main_score
 from dwnet.toolboxes.base import as_list
 from dwnet.toolboxes.checked import with_checks
 from dwnet.toolboxes.own_data import use_own_data
@@ -211,24 +211,23 @@ def enable_early_stopping(cfg: Config, patience: int) -> None:
     if patience < 1:
         raise UserError(f'--early-stopping {patience}: so many validations without a better one, 1 at least')
     keep_best(cfg)
-    add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_metric(cfg), rule=_rule_of_best(cfg), min_delta=1e-6,
+    add_hook(cfg, 'ResumableEarlyStoppingHook', monitor=main_score(cfg), rule=_rule_of_best(cfg), min_delta=1e-6,
              patience=patience)
 
 
 def _rule_of_best(cfg: Config) -> str | None:
-    """``'greater'`` or ``'less'``, by which the score of :func:`main_metric` is better; None: mmengine knows it."""
+    """``'greater'`` or ``'less'``, by which the score of :func:`main_score` is better; None: mmengine knows it."""
     checkpoint = cfg.default_hooks.checkpoint
     scores, rules = as_list(checkpoint.save_best), as_list(checkpoint.get('rule'))
-    if scores[0] == 'auto':
-        return 'greater'
-    return dict(zip(scores, rules * len(scores) if len(rules) == 1 else rules)).get(main_metric(cfg))
+    of_score = dict(zip(scores, rules * len(scores) if len(rules) == 1 else rules))
+    return of_score.get(main_score(cfg), 'greater')  # save_best='auto' leaves the choice to our table
 
 
 def keep_best(cfg: Config) -> None:
     """Also keeps the checkpoint with the best validation score."""
     checkpoint = cfg.default_hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if not checkpoint.get('save_best'):
-        checkpoint.update(save_best=main_metric(cfg), rule='greater')
+        checkpoint.update(save_best=main_score(cfg), rule='greater')
 
 
 def _takes(registry: Registry, config: dict, argument: str, cfg: Config) -> bool:
