@@ -3,9 +3,11 @@ import importlib
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 from conftest import ROOT, run_python
 
-from dwnet import commands
+from dwnet import DWNet, commands
 
 # Neither of them works on a config, a checkpoint or data, so a clone needs no file for them.
 ONLY_AS_MODULES = {'doctor', 'hook'}
@@ -40,3 +42,17 @@ def test_the_list_of_commands_imports_none_of_them(tmp_path):
     shown = run_python('-m', 'dwnet', '--help', PYTHONPATH=f'{tmp_path}:{ROOT}').stdout
     for name in commands.names():
         assert f'  {name:20}{commands.summary(name)}\n' in shown
+
+
+def test_convert_checkpoint_says_what_it_wrote(tmp_path, monkeypatch, capsys):
+    model = DWNet(arch=dict(embed_dims=8, depths=[1, 1, 1, 1]))
+    torch.save(dict(state_dict=model.state_dict(), optimizer=dict(state={})), tmp_path / 'trained.pth')
+    monkeypatch.setattr('sys.argv', ['tools/convert_checkpoint.py', str(tmp_path / 'trained.pth'),
+                                     str(tmp_path / 'clean.safetensors')])
+    commands.start('convert_checkpoint')
+    written, = tmp_path.glob('clean-*.safetensors')
+    weights = model.state_dict()
+    values = sum(tensor.numel() for tensor in weights.values())
+    assert capsys.readouterr().out.startswith(f'{written}: {len(weights)} tensors, {values:,} values, ')
+    content = safetensors.torch.load_file(written)
+    assert content.keys() == weights.keys() and all(torch.equal(content[name], weights[name]) for name in weights)
