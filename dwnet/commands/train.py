@@ -79,6 +79,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--data-root', metavar='ROOT',
         help="own data in the place of the config's: ROOT/train/CLASS/*.jpg and ROOT/val, or ROOT/CLASS; COCO files in "
         'ROOT/annotations; or ROOT/images and ROOT/masks. Classes, heads, batches and epochs are set to suit them')
+    group.add_argument('--data-format', metavar='FORM', help='insist on a form of the data, such as coco or folders '
+                       '(default: the first that is there)')
     group.add_argument('--load-from', metavar='FILE', help='weights to start from; with --data-root heads for other '
                        'classes begin anew')
     group.add_argument('--epochs', type=int, metavar='N', help='another length, the schedule stretched with it '

@@ -1,10 +1,11 @@
-"""COCO annotations: found below a folder, and read; broken entries are logged and left out.
+"""COCO annotations; broken entries are logged and left out.
 
-The annotation files are ``ROOT/annotations/{train,val}.json``, or a single one, and the images lie anywhere below
-``ROOT``. Each part has ``ann_file``, the annotation file, and ``images``, the folder to which file names are relative.
+The annotation files lie anywhere below the root, such as ``annotations/instances_train2017.json`` or
+``train/_annotations.coco.json``; their names or folders tell the part. So do the images, where ``file_name`` finds them.
 """
 import json
 import logging
+import posixpath
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from mmengine.logging import print_log
 
 from dwnet.errors import UserError, some
 
-from .parts import OwnData, held_out, part_of, with_val, write_split
+from .files import Files, part_in
+from .table import Entry, Table, without_missing
 
+NAME = 'coco'
 NEEDS = 'a COCO file (.json), in the folder annotations'
 # Pixels. Millions in a polygon make pycocotools overflow its memory; infinity in a box, torchvision's RoI align.
 _LARGEST = 100_000
@@ -140,102 +143,61 @@ def _fault_of_mask(segmentation: Any, width: int, height: int) -> str | None:
 # --- Below a folder --------------------------------------------------------------------------------------
 
 
-def find(root: Path, split: Path) -> OwnData | None:
-    """The data below ``root``; None if there are none of this form. Lists of a split are written into ``split``."""
-    files = sorted(path for pattern in ('*.json', '*/*.json', '*/*/*.json') for path in root.glob(pattern)
-                   if not any(part.startswith('.') for part in path.relative_to(root).parts))
-    if root in split.parent.parents:  # the work dir of an earlier training may be among the data
-        files = [path for path in files if not path.is_relative_to(split.parent)]
-    if len(files) > 1:  # COCO has captions and keypoints beside instances
-        files = [path for path in files if 'instances' in path.name] or files
-    if not files:
+def read(files: Files, out: Path) -> Table | None:
+    """The annotated images of ``files``; None if there is no COCO file. A part may have several annotation files."""
+    found = _coco_files(files)
+    if not found:
         return None
-    by_part = defaultdict(list)
-    for path in files:
-        words = _words_of(path, root)
-        by_part[next((part for word in words if (part := part_of(word))), None)].append(path)
-    if len(files) > 1 and None in by_part or any(len(paths) > 1 for paths in by_part.values()):
-        raise UserError(f'{root} has the annotation files {some(path.relative_to(root) for path in files)}, and their '
-                        'names do not tell which one trains: leave train.json and val.json, or a single one')
-    contents = {part: _read_coco(paths[0]) for part, paths in by_part.items()}
-    sources = {part: paths[0] for part, paths in by_part.items()}
-    if len(files) == 1:
-        (content, source), = zip(contents.values(), sources.values())
-        contents = _split_coco(content, source)
-        sources = dict.fromkeys(contents, source)
-        ann_files = {part: write_split(split, f'{part}.json', json.dumps(content))
-                     for part, content in contents.items()}
-    else:
-        if 'train' not in contents:
-            raise UserError(f'none of the annotation files of {root} has train in its name: {some(files)}')
-        both = with_val({part: (contents[part], sources[part]) for part in contents}, root)
-        contents = {part: content for part, (content, _) in both.items()}
-        sources = {part: source for part, (_, source) in both.items()}
-        ann_files = {part: str(path) for part, path in sources.items()}
-    names = {part: {category['id']: category['name'] for category in content['categories']}
-             for part, content in contents.items()}
-    used = {names[part].get(annotation['category_id']) for part, content in contents.items()
-            for annotation in content['annotations']}
-    classes = [name for name in names['train'].values() if name in used]  # some tools add a class above all
-    if unknown := sorted(used - set(classes) - {None}):
-        raise UserError(f"{sources['val']} has objects of {some(unknown)}, which {sources['train']} does not know")
-    parts = {}
-    for part, content in contents.items():
-        folder = _folder_of_images([image['file_name'] for image in content['images']], root, sources[part], part)
-        parts[part] = dict(ann_file=ann_files[part], images=str(folder))
-    sizes = {part: len(content['images']) for part, content in contents.items()}
-    having = {part: all(annotation.get('segmentation') for annotation in content['annotations'])
-              for part, content in contents.items()}
-    if len(set(having.values())) > 1:
-        with_masks, without = (next(sources[part] for part in having if having[part] == has) for has in (True, False))
-        raise UserError(f'{with_masks} has masks and {without} has none: draw masks there, too, or leave out every '
-                        'segmentation to train with boxes')
-    return OwnData(root, classes, sizes, parts, having['train'])
+    names = list(found)
+    of_part = {name: part_in(name) for name in names}
+    if None in of_part.values() and len(set(of_part.values())) > 1:
+        raise UserError(f'{files.root} has the annotation files {some(names)}, and the name of '
+                        f'{some(name for name in names if of_part[name] is None)} does not tell to which part it '
+                        'belongs: call it like train, val or test, or put it into a folder called so')
+    contents = {name: _read_coco(files.path(name)) for name in names}
+    first = sorted(contents, key=lambda name: (of_part[name] not in ('train', None), name))
+    used = {category['name'] for content in contents.values() for category in content['categories']
+            if category['id'] in {each['category_id'] for each in content['annotations']}}
+    classes = list(dict.fromkeys(category['name'] for name in first for category in contents[name]['categories']
+                                 if category['name'] in used))  # some tools add a class above all
+    table = Table(f'COCO ({some(names)})', classes, {})
+    for name, content in contents.items():
+        label = {category['id']: classes.index(category['name']) for category in content['categories']
+                 if category['name'] in used}
+        objects = defaultdict(list)
+        for annotation in content['annotations']:
+            kept = {key: value for key, value in annotation.items() if key not in ('id', 'image_id', 'category_id')}
+            objects[annotation['image_id']].append({**kept, 'label': label[annotation['category_id']]})
+        part = of_part[name] or 'all'
+        entries = [Entry(image['file_name'], size=(image['width'], image['height']), objects=objects[image['id']])
+                   for image in content['images']]
+
+        def find(entry: Entry, near: str = posixpath.dirname(name), part: str = part) -> str | None:
+            return files.locate(entry.image, near, part)
+
+        entries = without_missing(entries, find, str(files.path(name)), table.notes)
+        table.parts[part] = [*table.parts.get(part, []), *entries]
+    return table
 
 
-def _words_of(path: Path, root: Path) -> list[str]:
-    """``annotations/instances_train2017.json`` → annotations, instances, train, json."""
-    return ''.join(c if c.isalpha() else ' ' for c in path.relative_to(root).as_posix()).split()
+def _coco_files(files: Files) -> list[str]:
+    """The JSON files with images and categories; COCO has captions and keypoints beside instances."""
+    names = [name for name in files.ending('.json') if _looks_like_coco(files.path(name))]
+    return [name for name in names if 'instances' in posixpath.basename(name)] or names
+
+
+def _looks_like_coco(path: Path) -> bool:
+    """Whether a file has COCO's key "images", by its first and its last MB, or has no other form's keys."""
+    with path.open('rb') as file:
+        head = file.read(2**20)
+        file.seek(max(0, path.stat().st_size - 2**20))
+        tail = file.read()
+    return b'"images"' in head or b'"images"' in tail
 
 
 def _read_coco(path: Path) -> dict:
     content = read_coco(str(path))
-    for key in ('images', 'categories', 'annotations'):
+    for key in ('images', 'categories'):
         if not content[key]:
             raise UserError(f'{path} has no {key}; export it again, with images, categories and annotations')
     return content
-
-
-def _split_coco(content: dict, path: Path) -> dict[str, dict]:
-    """Splits one file: a fifth of the images with objects, and a fifth of those without, are held out."""
-    marked = {annotation['image_id'] for annotation in content['annotations']}
-    held_back: set[str] = set()
-    for wanted in (True, False):
-        names = [image['file_name'] for image in content['images'] if (image['id'] in marked) == wanted]
-        if wanted and len(names) < 2:
-            raise UserError(f'{path} has one image with objects: one to train with and one to validate with is needed')
-        held_back |= held_out(names) if len(names) > 1 else set()
-    parts = {}
-    for part in ('train', 'val'):
-        images = [image for image in content['images'] if (image['file_name'] in held_back) == (part == 'val')]
-        ids = {image['id'] for image in images}
-        parts[part] = {**content, 'images': images,
-                       'annotations': [each for each in content['annotations'] if each['image_id'] in ids]}
-    return parts
-
-
-def _folder_of_images(names: list[str], root: Path, source: Path, part: str) -> Path:
-    """The folder with most images of an annotation file: first named like the part, then the file's, then any."""
-    sample = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, 20).astype(int))]
-    below = [path for path in root.rglob('*') if path.is_dir() and len(path.relative_to(root).parts) <= 3]
-
-    def rank(folder: Path) -> tuple:
-        words = _words_of(folder, root)
-        return part not in [part_of(word) for word in words], folder != source.parent, len(folder.parts), folder
-
-    folders = sorted([root, *below], key=rank)
-    best = max(folders, key=lambda folder: sum((folder / name).is_file() for name in sample))
-    if missing := [name for name in sample if not (best / name).is_file()]:
-        raise UserError(f'{source} names images that are not below {root}: {some(missing)}; put them there, or mend '
-                        'file_name in the annotations')
-    return best

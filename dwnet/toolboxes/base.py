@@ -4,6 +4,7 @@ The rest of the package calls the object that :func:`dwnet.toolboxes.toolbox_of`
 OpenMMLab toolboxes share, and stands for toolboxes without a module here. A module of this folder overrides what its
 toolbox does differently, and imports the toolbox only inside methods.
 """
+import colorsys
 import contextlib
 import copy
 import importlib
@@ -16,7 +17,7 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 from dwnet.data.checks import CocoFile
-from dwnet.data.parts import OwnData
+from dwnet.data.own import OwnData
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, lineage
 
@@ -191,6 +192,12 @@ class Toolbox:
 def as_list(part: Any) -> list:
     """A list of one part of a config, or of several."""
     return list(part) if isinstance(part, (list, tuple)) else [part]
+
+
+def palette(number: int) -> list[tuple[int, ...]]:
+    """Colours that are easy to tell apart."""
+    colours = [colorsys.hsv_to_rgb(i * .618 % 1, .75, 1 - .25 * (i % 2)) for i in range(number)]
+    return [tuple(round(255 * part) for part in colour) for colour in colours]
 
 
 def innermost(dataset: dict) -> dict:

@@ -1,4 +1,7 @@
 """The data sets of this package: mmengine imports this module when a config names one as ``dwnet.…``."""
-from .mmdet.coco import CheckedCocoDataset
+import importlib
+from importlib.util import find_spec
 
-__all__ = ['CheckedCocoDataset']
+for _toolbox, _module in dict(mmdet='mmdet.coco', mmseg='mmseg.pairs').items():
+    if find_spec(_toolbox) is not None:
+        importlib.import_module(f'{__package__}.{_module}')

@@ -4,7 +4,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from dwnet.data.parts import OwnData
+from dwnet.data.own import OwnData
 
 from .base import Toolbox
 from .graphs import Classifier

@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
 from dwnet.data import coco, folders, masks
-from dwnet.data.parts import OwnData
-from dwnet.errors import UserError
+from dwnet.data.own import OwnData, read_own_data
+from dwnet.errors import UserError, not_among
 from dwnet.registry import is_a
 
 from . import known_toolbox_of
@@ -18,10 +18,15 @@ from .base import as_list, innermost
 FORMS = dict(classification=(folders, ), detection=(coco, ), segmentation=(masks, ))
 
 
-def use_own_data(cfg: Config, root: str) -> OwnData:
+def use_own_data(cfg: Config, root: str, form: str | None = None) -> OwnData:
     """Puts the data below ``root`` into a config.
 
-    The pipelines stay. The lists of files of a split are written into ``cfg.work_dir``/split.
+    The pipelines stay. What the toolbox reads is written into ``cfg.work_dir``/data.
+
+    Args:
+        cfg: The config.
+        root: The data root.
+        form: The name of the data's form; by default the first form that is there.
 
     Raises:
         UserError: If no data are found, or names, classes or labels are wrong.
@@ -30,11 +35,11 @@ def use_own_data(cfg: Config, root: str) -> OwnData:
     if not folder.is_dir():
         raise UserError(f'--data-root {root} is no folder')
     toolbox = known_toolbox_of(cfg, '--data-root')
-    split = Path(cfg.work_dir, 'split').resolve()
-    data = next(filter(None, (form.find(folder, split) for form in FORMS[toolbox.task])), None)
-    if data is None:
-        needed = ', or '.join(form.NEEDS for form in FORMS[toolbox.task])
-        raise UserError(f'{folder} has no data for {toolbox.task}, which needs {needed}')
+    forms = {each.NAME: each for each in FORMS[toolbox.task]}
+    if form is not None and form not in forms:
+        raise UserError(f"{not_among('--data-format', form, forms)} (for {toolbox.task})")
+    data = read_own_data(folder, toolbox.task, [forms[form]] if form else forms.values(),
+                         Path(cfg.work_dir, 'data').resolve())
     for part in ('train', 'val', 'test'):
         loader, found = cfg.get(f'{part}_dataloader'), part if part in data.parts else 'val'
         if loader is None:

@@ -45,7 +45,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     """
     given = dict(args.cfg_options or {})
     _take_length(cfg, args, given)
-    data = use_own_data(cfg, args.data_root)
+    data = use_own_data(cfg, args.data_root, args.data_format)
     loader = cfg.train_dataloader
     processes, samples = world_size(cfg.get('launcher', 'none')), data.sizes['train']
     batch = given.get('train_dataloader.batch_size') or max(2, min(
@@ -76,7 +76,9 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
         return
     classes = f'{len(data.classes)} classes ({some(data.classes, 20)})'
     sizes = ', '.join(f'{size} {_PURPOSES[part]}' for part, size in data.sizes.items())
-    print(f'{args.data_root}: {classes}; images: {sizes}')
+    print(f'{args.data_root}: {data.form}; {classes}; images: {sizes}')
+    for note in data.notes:
+        print(f'note: {note}')
     rate = cfg.optim_wrapper.optimizer.lr if args.lr is None else args.lr
     print(f'{args.epochs} epochs of about {steps} steps of {cfg.train_dataloader.batch_size * processes} images, '
           f'learning rate {rate:g}')

@@ -16,11 +16,11 @@ from mmengine.registry import DATASETS, METRICS, TRANSFORMS
 from torch import nn
 
 from dwnet.data.checks import CocoFile
-from dwnet.data.parts import OwnData, palette
+from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import class_of, is_a
 
-from ..base import Toolbox, as_list, inferencer_around, innermost, with_metric
+from ..base import Toolbox, as_list, inferencer_around, innermost, palette, with_metric
 
 
 class MMDet(Toolbox):
@@ -48,7 +48,7 @@ class MMDet(Toolbox):
         found = data.parts[part]
         # in training, images without objects teach the background
         return dict(type='mmdet.CocoDataset', data_root=str(data.root), ann_file=found['ann_file'],
-                    data_prefix=dict(img=f"{found['images']}/"),
+                    data_prefix=dict(img=''),
                     metainfo=dict(classes=data.classes, palette=palette(len(data.classes))),
                     **(dict(test_mode=True) if part != 'train' else {}))
 

@@ -7,9 +7,9 @@ from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from dwnet.data.parts import OwnData, palette
+from dwnet.data.own import OwnData
 
-from ..base import Toolbox, inferencer_around, with_metric
+from ..base import Toolbox, inferencer_around, palette, with_metric
 
 
 class MMSeg(Toolbox):
@@ -29,10 +29,8 @@ class MMSeg(Toolbox):
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
         colours = [(0, 0, 0), *palette(len(data.classes) - 1)]  # the first class is nearly always the background
-        found = dict(data.parts[part])
-        prefix = dict(img_path=found.pop('images'), seg_map_path=found.pop('masks'))
-        return dict(type='mmseg.BaseSegDataset', data_root=str(data.root), data_prefix=prefix, reduce_zero_label=False,
-                    metainfo=dict(classes=data.classes, palette=colours), **found)
+        return dict(type='dwnet.PairedSegDataset', data_root=str(data.root), ann_file=data.parts[part]['ann_file'],
+                    reduce_zero_label=False, metainfo=dict(classes=data.classes, palette=colours))
 
     def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
         return dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])

@@ -1,0 +1,189 @@
+"""The files below a data root, listed once, and found by the names that annotations give them."""
+import hashlib
+import os
+import posixpath
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from rich.console import Console
+from rich.progress import track
+
+from dwnet.errors import UserError, some
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
+_UNREAD_IMAGES = ('.heic', '.heif', '.avif', '.gif', '.svg', '.psd', '.dng', '.cr2', '.nef')
+_FOLDERS_OF_TOOLS = {'__MACOSX', '@eaDir', '$RECYCLE.BIN', '__pycache__'}
+_PARTS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test', 'testing'))
+T = TypeVar('T')
+
+
+def part_of(name: str) -> str | None:
+    """``'validation'`` → ``'val'``; None if a file or folder of this name is no part of a data set."""
+    return next((part for part, names in _PARTS.items() if name.lower() in names), None)
+
+
+def words_of(name: str) -> list[str]:
+    """``annotations/instances_train2017.json`` → annotations, instances, train, json."""
+    return ''.join(c if c.isalpha() else ' ' for c in name).split()
+
+
+def part_in(name: str) -> str | None:
+    """The part that a word of a path names."""
+    return next((part for word in words_of(name) if (part := part_of(word))), None)
+
+
+def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
+    """The items, with a bar and the time left on a terminal."""
+    total = len(items) if isinstance(items, Sized) else None
+    yield from track(items, what, total=total, console=Console(stderr=True), transient=True,
+                     disable=not sys.stderr.isatty())
+
+
+class Files:
+    """All files below a data root, by their names relative to it, such as ``'train/cat/1.jpg'``.
+
+    Links to folders are followed. Hidden files and folders (such as ``.ipynb_checkpoints``), and the folders that some
+    systems leave behind, are no data.
+
+    Args:
+        root: The data root.
+        without: A folder that is no data, such as the work dir of an earlier training.
+
+    Attributes:
+        root: The data root.
+        names: The names of all files, in order.
+        images: The names of the files that end like images, in order.
+        notes: What the user should know about the files.
+        elsewhere: How many files :meth:`locate` has found in another place than the annotations say.
+    """
+
+    def __init__(self, root: Path, without: Path | None = None) -> None:
+        self.root, self._without = root, without
+        self.notes: list[str] = []
+        self.elsewhere = 0
+        self._folders: list[str] = []
+        self._stats = dict(sorted(self._walk(root, '', ())))
+        self.names = list(self._stats)
+        self.images = [name for name in self.names if name.lower().endswith(IMAGES)]
+        self._of_name: dict[str, list[str]] = defaultdict(list)
+        self._of_stem: dict[str, list[str]] = defaultdict(list)
+        for name in self.names:
+            self._of_name[posixpath.basename(name).casefold()].append(name)
+        for name in self.images:
+            self._of_stem[posixpath.splitext(posixpath.basename(name))[0].casefold()].append(name)
+        if unread := Counter(end for name in self.names if (end := posixpath.splitext(name)[1].lower())
+                             in _UNREAD_IMAGES):
+            self.notes.append(f"{some(f'{count} files {end}' for end, count in unread.items())} are left out: no reader "
+                              'for them is at hand; convert them')
+
+    def _walk(self, folder: Path, prefix: str, above: tuple) -> Iterator[tuple[str, tuple[int, int]]]:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            state = folder.stat()
+        except OSError as error:
+            raise UserError(f'{folder} cannot be read ({error.strerror}); make it readable, or move it away') from error
+        if (state.st_dev, state.st_ino) in above:
+            self.notes.append(f'{folder} leads back to a folder above it and is not followed')
+            return
+        for entry in entries:
+            if entry.name.startswith('.') or entry.name in _FOLDERS_OF_TOOLS:
+                continue
+            if entry.is_dir():
+                if Path(entry.path) != self._without:
+                    self._folders.append(f'{prefix}{entry.name}')
+                    yield from self._walk(Path(entry.path), f'{prefix}{entry.name}/',
+                                          (*above, (state.st_dev, state.st_ino)))
+            elif entry.is_file():
+                stat = entry.stat()
+                yield f'{prefix}{entry.name}', (stat.st_size, stat.st_mtime_ns)
+            elif entry.is_symlink():
+                self.notes.append(f'{entry.path} is a link to a file that is missing, and is left out')
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def size(self, name: str) -> int:
+        """The bytes of a file."""
+        return self._stats[name][0]
+
+    def fingerprint(self) -> str:
+        """A checksum of all names, sizes and times of change."""
+        digest = hashlib.sha256()
+        for name, (size, changed) in self._stats.items():
+            digest.update(f'{name}\0{size}\0{changed}\0'.encode('utf-8', 'surrogateescape'))
+        return digest.hexdigest()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._stats
+
+    def folders(self, folder: str = '') -> list[str]:
+        """The names, without ``folder``, of the folders directly below ``folder``."""
+        start = f'{folder}/' if folder else ''
+        inner = [name[len(start):] for name in self._folders if name.startswith(start)]
+        return sorted(name for name in inner if '/' not in name)
+
+    def images_below(self, folder: str) -> list[str]:
+        start = f'{folder}/' if folder else ''
+        return [name for name in self.images if name.startswith(start)]
+
+    def others_below(self, folder: str) -> str:
+        """What a folder without images has in their place, as the end of a message."""
+        start = f'{folder}/' if folder else ''
+        others = Counter(posixpath.splitext(name)[1].lower() or 'without an ending' for name in self.names
+                         if name.startswith(start)).most_common(3)
+        there = f", but {some(f'{count} files {ending}' for ending, count in others)}" if others else ''
+        return f'{there}; images end in {some(IMAGES, 20)}, convert others'
+
+    def ending(self, *endings: str) -> list[str]:
+        """The names that end so, in upper or lower case."""
+        return [name for name in self.names if name.lower().endswith(endings)]
+
+    def locate(self, written: str, near: str = '', part: str | None = None) -> str | None:
+        """The image that an annotation means, wherever it lies below the root.
+
+        It is looked for at the written place, then by its name and as many of its folders as fit: annotations are moved
+        away from their images, and hold the paths of other machines.
+
+        Args:
+            written: The path in the annotation, absolute or not, with slashes of any kind.
+            near: The folder to which the path may be relative.
+            part: The part of the data; of several images with the name, that in a folder of this part counts.
+
+        Returns:
+            The image's name; None if there is none.
+
+        Raises:
+            UserError: If several images have the name.
+        """
+        plain = unquote(urlsplit(written).path) if '://' in written else written
+        plain = plain.replace('\\', '/')
+        if plain.startswith(f'{self.root.as_posix()}/'):
+            plain = plain[len(self.root.as_posix()) + 1:]
+        for place in (posixpath.normpath(posixpath.join(near, plain)), posixpath.normpath(plain)):
+            if place in self._stats:
+                return place
+        tail = [folder for folder in plain.casefold().split('/') if folder not in ('', '.', '..')]
+        if not tail:
+            return None
+        found = self._of_name[tail[-1]] or self._of_stem[posixpath.splitext(tail[-1])[0]]
+        if len(found) > 1:
+            fits = {name: _common(tail[:-1], name.casefold().split('/')[:-1]) for name in found}
+            found = [name for name in found if fits[name] == max(fits.values())]
+        if len(found) > 1:
+            found = [name for name in found if part and part in map(part_of, words_of(posixpath.dirname(name)))] or found
+        if len(found) > 1:
+            raise UserError(f'several images below {self.root} are called {posixpath.basename(plain)} '
+                            f'({some(found)}), and the annotations say only {written}: write the folder there, too, or '
+                            'give the images names of their own')
+        self.elsewhere += len(found)
+        return found[0] if found else None
+
+
+def _common(first: list[str], second: list[str]) -> int:
+    """How many folders at the end of two paths are equal."""
+    pairs = zip(reversed(first), reversed(second))
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

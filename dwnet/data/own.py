@@ -1,0 +1,148 @@
+"""A table of data as the toolboxes read it: lists of labels, COCO files, and pairs of images and label images.
+
+The files lie in a folder of the work dir. A later training reads them again, unless the data have changed.
+"""
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from dwnet.errors import UserError, some
+
+from .coco import read_coco
+from .files import Files
+from .table import Entry, Table, settled
+
+_VERSION = 1  # of the files that are written here
+
+
+@dataclass
+class OwnData:
+    """A user's data as the toolboxes read them.
+
+    Attributes:
+        root: The data root, to which names of files are relative.
+        classes: The names of the classes; label i is the i-th.
+        sizes: Images of 'train' and 'val', and of 'test' if there is such a part.
+        parts: 'train', 'val' and 'test' → ``ann_file``. Classification: lines of an image's name and its label, or,
+            for several labels an image, mmengine's JSON of ``img_path`` and ``gt_label``. Detection: a COCO file.
+            Segmentation: a JSON list of pairs, an image and its label image.
+        form: What was recognised, such as ``'YOLO (data.yaml)'``.
+        notes: What the user should know, such as what was left out.
+        with_masks: Detection: whether each object has a mask.
+        several_labels: Classification: whether an image may have several labels.
+    """
+    root: Path
+    classes: list[str]
+    sizes: dict[str, int]
+    parts: dict[str, dict[str, str]]
+    form: str = ''
+    notes: list[str] = field(default_factory=list)
+    with_masks: bool = False
+    several_labels: bool = False
+
+
+def read_own_data(root: Path, task: str, forms: Iterable[ModuleType], out: Path) -> OwnData:
+    """The data below ``root``, in the first of ``forms`` that is there.
+
+    Args:
+        root: The data root.
+        task: ``'classification'``, ``'detection'`` or ``'segmentation'``.
+        forms: Modules with ``read(files, out)``, which returns a :class:`~dwnet.data.table.Table`, or None if the data
+            are of another form, and ``NEEDS``, what the form needs in words.
+        out: The folder for what is written.
+
+    Raises:
+        UserError: If no form is there, or the data are not whole.
+    """
+    forms = list(forms)
+    own_folder = root / out.relative_to(root).parts[0] if root in out.parents else None
+    files = Files(root, own_folder)
+    state = f"{_VERSION} {task} {' '.join(form.NAME for form in forms)} {files.fingerprint()}"
+    record = out / 'data.json'
+    if (known := _known(record, state)) is not None:
+        return known
+    table = next((table for form in forms if (table := form.read(files, out)) is not None), None)
+    if table is None:
+        raise UserError(f"{root} has no data for {task}, which needs {', or '.join(form.NEEDS for form in forms)}")
+    table = settled(table, files)
+    if files.elsewhere:
+        table.notes.append(f'{files.elsewhere} images were found by their names, in other folders than the annotations '
+                           'say')
+    data = OwnData(root, table.classes, {part: len(entries) for part, entries in table.parts.items()}, {}, table.form,
+                   [*files.notes, *table.notes])
+    dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs)[task](table, data, out)
+    write_whole(record, json.dumps(dict(state=state, data={**asdict(data), 'root': str(root)})))
+    return data
+
+
+def _known(record: Path, state: str) -> OwnData | None:
+    """What an earlier call has written, if the data are as they were then."""
+    try:
+        content = json.loads(record.read_text(encoding='utf-8'))
+        data = OwnData(**{**content['data'], 'root': Path(content['data']['root'])})
+        there = all(Path(part['ann_file']).is_file() for part in data.parts.values())
+        return data if content['state'] == state and there else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_whole(path: Path, content: str | bytes) -> str:
+    """Writes a file at once: several processes may write the same file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    unfinished.write_bytes(content.encode('utf-8', 'surrogateescape') if isinstance(content, str) else content)
+    os.replace(unfinished, path)
+    return str(path)
+
+
+def _write_labels(table: Table, data: OwnData, out: Path) -> None:
+    data.several_labels = any(isinstance(entry.label, tuple) for entries in table.parts.values() for entry in entries)
+    for part, entries in table.parts.items():
+        if data.several_labels:
+            listed = [dict(img_path=entry.image, gt_label=list(entry.label)) for entry in entries
+                      if isinstance(entry.label, tuple)]
+            content = json.dumps(dict(metainfo=dict(classes=table.classes), data_list=listed))
+        else:
+            content = ''.join(f'{entry.image} {entry.label}\n' for entry in entries)
+        name = f"{part}.{'json' if data.several_labels else 'txt'}"
+        data.parts[part] = dict(ann_file=write_whole(out / name, content))
+
+
+def _write_coco(table: Table, data: OwnData, out: Path) -> None:
+    having = {}
+    for part, entries in table.parts.items():
+        path = write_whole(out / f'{part}.json', json.dumps(_as_coco(table.classes, entries)))
+        content = read_coco(path)
+        write_whole(Path(path), json.dumps(content))
+        data.parts[part] = dict(ann_file=path)
+        data.sizes[part] = len(content['images'])
+        having[part] = all(annotation.get('segmentation') for annotation in content['annotations'])
+    if len(set(having.values())) > 1:
+        with_masks, without = ([part for part in having if having[part] == has] for has in (True, False))
+        raise UserError(f'the objects of {some(with_masks)} have masks and those of {some(without)} have none: draw '
+                        'masks there, too, or leave out every mask to train with boxes')
+    data.with_masks = having['train']
+
+
+def _as_coco(classes: list[str], entries: list[Entry]) -> dict:
+    images, annotations = [], []
+    for number, entry in enumerate(entries):
+        width, height = entry.size or (0, 0)
+        images.append(dict(id=number, file_name=entry.image, width=width, height=height))
+        annotations += [{**{key: value for key, value in each.items() if key != 'label'}, 'image_id': number,
+                         'category_id': each['label'] + 1} for each in entry.objects]
+    for number, annotation in enumerate(annotations, start=1):  # COCO's evaluation takes 0 for "no match"
+        annotation['id'] = number
+    categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
+    return dict(images=images, categories=categories, annotations=annotations)
+
+
+def _write_pairs(table: Table, data: OwnData, out: Path) -> None:
+    for part, entries in table.parts.items():
+        pairs = [(entry.image, entry.mask) for entry in entries]
+        data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(pairs)))
+
+

@@ -1,0 +1,163 @@
+"""What every form of data becomes: a table of images with labels, objects or label images, in parts."""
+import hashlib
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from dwnet.errors import UserError, some
+
+from .files import Files
+
+_SHARE = 5  # one image of five validates
+
+
+class Entry(NamedTuple):
+    """An image of a table.
+
+    Attributes:
+        image: Its name below the data root.
+        label: Classification: the number of its class, or those of its classes.
+        size: Detection: (width, height) in pixels, as the annotation has them.
+        objects: Detection: COCO's annotations without ids; ``label`` is the number of the class, ``bbox`` (x, y, width,
+            height) in pixels, ``segmentation`` polygons or RLE; ``bbox`` or ``segmentation`` suffices.
+        mask: Segmentation: the name of its label image below the data root, or the path of one that was written.
+    """
+    image: str
+    label: int | tuple[int, ...] | None = None
+    size: tuple[int, int] | None = None
+    objects: Sequence[dict] = ()
+    mask: str | None = None
+
+
+@dataclass
+class Table:
+    """The content of a data set, whatever its form.
+
+    Attributes:
+        form: What was recognised, such as ``'YOLO (data.yaml)'``.
+        classes: The names of the classes; label i is the i-th.
+        parts: ``'train'``, ``'val'``, ``'test'`` → entries; or ``'all'`` → entries, if the data are not split.
+        notes: What the user should know, such as what was left out.
+    """
+    form: str
+    classes: list[str]
+    parts: dict[str, list[Entry]]
+    notes: list[str] = field(default_factory=list)
+
+
+def settled(table: Table, files: Files) -> Table:
+    """A table with ``'train'`` and ``'val'``, in which each part has an image once; tells what is odd in notes.
+
+    Raises:
+        UserError: If there is nothing to train with, or an image has two truths.
+    """
+    notes = [*table.notes]
+    parts = {part: _once(entries, part) for part, entries in table.parts.items() if entries}
+    for part in [part for part, entries in parts.items() if part != 'all' and not any(map(has_truth, entries))]:
+        notes.append(f'{len(parts.pop(part))} images of {part} have no labels: {part} is left out')
+    if 'all' in parts:
+        if len(parts) > 1:
+            raise UserError(f"{files.root} has the parts {some(part for part in parts if part != 'all')}, and "
+                            f"{len(parts['all'])} images in none of them, such as {parts['all'][0].image}: move these "
+                            'into a part')
+        parts = _split(parts['all'], files)
+    elif 'train' not in parts:
+        raise UserError(f'{files.root} has nothing to train with' + (
+            f': only {some(parts)}; call a part train' if parts else ': no image has a label'))
+    elif 'val' not in parts and 'test' in parts:
+        parts['val'] = parts.pop('test')
+        notes.append('there is no val: test validates. The best checkpoint is chosen on it, so its score is too good')
+    elif 'val' not in parts:
+        parts.update(_split(parts['train'], files))
+        notes.append('there is no val: a fifth of train is held back to validate')
+    notes += _leaks(parts, files)
+    order = [part for part in ('train', 'val', 'test') if part in parts]
+    return replace(table, parts={part: parts[part] for part in order}, notes=notes)
+
+
+def has_truth(entry: Entry) -> bool:
+    return entry.label not in (None, ()) or bool(entry.objects) or entry.mask is not None
+
+
+def _once(entries: Iterable[Entry], part: str) -> list[Entry]:
+    """Joins the entries of an image that a part names twice."""
+    kept: dict[str, Entry] = {}
+    for entry in entries:
+        first = kept.get(entry.image)
+        if first is None:
+            kept[entry.image] = entry
+        elif first.objects or entry.objects:
+            more = [each for each in entry.objects if each not in first.objects]
+            kept[entry.image] = first._replace(objects=[*first.objects, *more])
+        elif (first.label, first.mask) != (entry.label, entry.mask):
+            raise UserError(f'{entry.image} is named twice in {part}, with different labels: remove one of the two')
+    return list(kept.values())
+
+
+def _split(entries: list[Entry], files: Files) -> dict[str, list[Entry]]:
+    """Holds a fifth back: of the images of each class, or of those with objects and of those without."""
+    strata: dict[object, list[str]] = defaultdict(list)
+    for entry in entries:
+        strata[entry.label if isinstance(entry.label, int) else bool(entry.objects)].append(entry.image)
+    if all(len(names) < 2 for truth, names in strata.items() if truth is not False or len(strata) == 1):
+        raise UserError(f'{files.root} has one image with a label: one to train with and one to validate with is needed')
+    held_back = {name for names in strata.values() if len(names) > 1 for name in _held_out(names)}
+    return dict(train=[entry for entry in entries if entry.image not in held_back],
+                val=[entry for entry in entries if entry.image in held_back])
+
+
+def _held_out(names: Sequence[str]) -> set[str]:
+    """The held-out fifth: the names with the lowest checksums, so every machine chooses the same images."""
+    ordered = sorted(names, key=lambda name: (zlib.crc32(name.encode('utf-8', 'surrogateescape')), name))
+    return set(ordered[:max(1, len(names) // _SHARE)])
+
+
+def _leaks(parts: dict[str, list[Entry]], files: Files) -> list[str]:
+    """Tells of images that are in two parts, under any name; those of equal size are compared by content."""
+    where: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # bytes → name → parts
+    for part, entries in parts.items():
+        for entry in entries:
+            where[files.size(entry.image)][entry.image].add(part)
+    shared = defaultdict(set)  # checksum → (part, name)
+    for names in where.values():
+        if len(set().union(*names.values())) > 1:
+            for name, its in names.items():
+                try:
+                    content = hashlib.sha256(files.path(name).read_bytes()).digest()
+                except OSError:  # the check of the images reports it
+                    continue
+                shared[content].update((part, name) for part in its)
+    notes = []
+    for first, second in (('train', 'val'), ('train', 'test'), ('val', 'test')):
+        both = [sorted(found) for found in shared.values() if {first, second} <= {part for part, _ in found}]
+        if both:
+            examples = some((' = '.join(dict.fromkeys(name for _, name in found)) for found in both), 2)
+            notes.append(f'{len(both)} images are in {first} and in {second}, byte by byte ({examples}): the score of '
+                         f'{second} is too good')
+    return notes
+
+
+def without_missing(entries: Iterable[Entry], found: Callable[[Entry], str | None], where: str,
+                    notes: list[str]) -> list[Entry]:
+    """The entries with the names of their images below the root; a few whose image is missing are left out, and named.
+
+    Raises:
+        UserError: If more than ten and more than 1 % of the images are missing, or all.
+    """
+    kept, missing = [], []
+    for entry in entries:
+        name = found(entry)
+        if name is None:
+            missing.append(entry.image)
+        else:
+            kept.append(entry._replace(image=name))
+    total = len(kept) + len(missing)
+    if missing and (len(missing) > max(10, total // 100) or not kept):
+        raise UserError(f'{where} names {len(missing)} of {total} images that are not below the data root: '
+                        f'{some(missing)}; put them there, or mend the names')
+    if missing:
+        notes.append(f'{len(missing)} of {total} images that {where} names are missing and are left out: '
+                     f'{some(missing)}')
+    return kept
