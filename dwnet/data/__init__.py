@@ -1,7 +1,9 @@
 """Data: where a user's data lie, how images and annotations are read, and what is wrong with them.
 
 ===========  ==============================================================================
-``parts``    what the forms below share: a result, the names of parts, a split
+``files``    the files below a data root, and how annotations name them
+``table``    what every form becomes: images with labels, objects or masks, in parts
+``own``      a table as the toolboxes read it, written once into the work dir
 ``folders``  a user's images in folders of their classes
 ``coco``     a user's COCO annotations; broken entries are logged and left out
 ``masks``    a user's images with label images
@@ -9,7 +11,7 @@
 ``checks``   data that do not fit the model, each other, or themselves
 ===========  ==============================================================================
 
-A form of data is a module with ``find(root, split)``, which returns :class:`~dwnet.data.parts.OwnData`, or None if the
-folder ``root`` holds no data of this form, and ``NEEDS``, what the form needs in words. ``dwnet/toolboxes/own_data.py``
-lists the forms of each task in ``FORMS``.
+A form of data is a module with ``NAME``, ``NEEDS``, what the form needs in words, and ``read(files, out)``, which returns
+a :class:`~dwnet.data.table.Table`, or None if the data are of another form; what it has to write goes into the folder
+``out``. ``dwnet/toolboxes/own_data.py`` lists the forms of each task in ``FORMS``.
 """

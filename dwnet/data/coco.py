@@ -1,7 +1,7 @@
 """COCO annotations; broken entries are logged and left out.
 
 The annotation files lie anywhere below the root, such as ``annotations/instances_train2017.json`` or
-``train/_annotations.coco.json``; their names or folders tell the part. So do the images, where ``file_name`` finds them.
+``train/_annotations.coco.json``; their names or folders tell the part.
 """
 import json
 import logging
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.logging import print_log
 
 from dwnet.errors import UserError, some

@@ -75,10 +75,9 @@ class Files:
             self._of_name[posixpath.basename(name).casefold()].append(name)
         for name in self.images:
             self._of_stem[posixpath.splitext(posixpath.basename(name))[0].casefold()].append(name)
-        if unread := Counter(end for name in self.names if (end := posixpath.splitext(name)[1].lower())
-                             in _UNREAD_IMAGES):
-            self.notes.append(f"{some(f'{count} files {end}' for end, count in unread.items())} are left out: no reader "
-                              'for them is at hand; convert them')
+        endings = Counter(posixpath.splitext(name)[1].lower() for name in self.names)
+        if unread := [f'{endings[ending]} files {ending}' for ending in _UNREAD_IMAGES if endings[ending]]:
+            self.notes.append(f'{some(unread)} are left out, since they cannot be read: convert them')
 
     def _walk(self, folder: Path, prefix: str, above: tuple) -> Iterator[tuple[str, tuple[int, int]]]:
         try:
@@ -174,7 +173,8 @@ class Files:
             fits = {name: _common(tail[:-1], name.casefold().split('/')[:-1]) for name in found}
             found = [name for name in found if fits[name] == max(fits.values())]
         if len(found) > 1:
-            found = [name for name in found if part and part in map(part_of, words_of(posixpath.dirname(name)))] or found
+            of_part = [name for name in found if part in map(part_of, words_of(posixpath.dirname(name)))]
+            found = of_part if part and of_part else found
         if len(found) > 1:
             raise UserError(f'several images below {self.root} are called {posixpath.basename(plain)} '
                             f'({some(found)}), and the annotations say only {written}: write the folder there, too, or '

@@ -18,17 +18,18 @@ def read(files: Files, out: Path) -> Table:
         top = {}
     for part in [part for part, name in top.items() if part != 'train' and not files.folders(name)]:
         if part == 'val':
-            raise UserError(f'{files.path(top[part])} has no folders of classes, as {files.path(top["train"])} has them: '
-                            f"{some(files.folders(top['train']))}")
+            names = some(files.folders(top['train']))
+            raise UserError(f"{files.path(top[part])} has no folders of classes, as {files.path(top['train'])} has them: "
+                            f'{names}')
         notes.append(f'{files.path(top.pop(part))} has no folders of classes and is left out')  # as Kaggle's test set
     where = top or dict(all='')
     of_class = {part: {name: f'{folder}/{name}'.lstrip('/') for name in files.folders(folder)}
                 for part, folder in where.items()}
     names = sorted(of_class.get('train', of_class.get('all', {})))
     if len(names) < 2:
-        raise UserError(f"{files.path(where.get('train', ''))} has "
-                        f"{f'one class, {names[0]}' if names else 'no folders of classes'}: put the images of each class "
-                        'into a folder of its name, for two classes at least')
+        there = f'one class, {names[0]}' if names else 'no folders of classes'
+        raise UserError(f"{files.path(where.get('train', ''))} has {there}: put the images of each class into a folder of "
+                        'its name, for two classes at least')
     parts: dict[str, list[Entry]] = {}
     for part, classes in of_class.items():
         if unknown := sorted(set(classes) - set(names)):

@@ -54,8 +54,8 @@ def settled(table: Table, files: Files) -> Table:
         UserError: If there is nothing to train with, or an image has two truths.
     """
     notes = [*table.notes]
-    parts = {part: _once(entries, part) for part, entries in table.parts.items() if entries}
-    for part in [part for part, entries in parts.items() if part != 'all' and not any(map(has_truth, entries))]:
+    parts = {part: _once(entries, part, notes) for part, entries in table.parts.items() if entries}
+    for part in [part for part, entries in parts.items() if not any(map(has_truth, entries))]:
         notes.append(f'{len(parts.pop(part))} images of {part} have no labels: {part} is left out')
     if 'all' in parts:
         if len(parts) > 1:
@@ -81,9 +81,9 @@ def has_truth(entry: Entry) -> bool:
     return entry.label not in (None, ()) or bool(entry.objects) or entry.mask is not None
 
 
-def _once(entries: Iterable[Entry], part: str) -> list[Entry]:
+def _once(entries: Iterable[Entry], part: str, notes: list[str]) -> list[Entry]:
     """Joins the entries of an image that a part names twice."""
-    kept: dict[str, Entry] = {}
+    entries, kept = list(entries), {}
     for entry in entries:
         first = kept.get(entry.image)
         if first is None:
@@ -93,6 +93,8 @@ def _once(entries: Iterable[Entry], part: str) -> list[Entry]:
             kept[entry.image] = first._replace(objects=[*first.objects, *more])
         elif (first.label, first.mask) != (entry.label, entry.mask):
             raise UserError(f'{entry.image} is named twice in {part}, with different labels: remove one of the two')
+    if joined := len(entries) - len(kept):
+        notes.append(f'{joined} images of {part} are named twice, and their labels are joined')
     return list(kept.values())
 
 
@@ -102,7 +104,8 @@ def _split(entries: list[Entry], files: Files) -> dict[str, list[Entry]]:
     for entry in entries:
         strata[entry.label if isinstance(entry.label, int) else bool(entry.objects)].append(entry.image)
     if all(len(names) < 2 for truth, names in strata.items() if truth is not False or len(strata) == 1):
-        raise UserError(f'{files.root} has one image with a label: one to train with and one to validate with is needed')
+        raise UserError(f'{files.root} has too few images: one to train with and one to validate with is needed (of each '
+                        'class)')
     held_back = {name for names in strata.values() if len(names) > 1 for name in _held_out(names)}
     return dict(train=[entry for entry in entries if entry.image not in held_back],
                 val=[entry for entry in entries if entry.image in held_back])

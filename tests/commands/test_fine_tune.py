@@ -2,6 +2,7 @@
 import copy
 import functools
 import json
+import posixpath
 import shutil
 import types
 from argparse import Namespace
@@ -125,12 +126,12 @@ def test_folders_of_classes_are_split_alike_every_time(tmp_path):
 
 
 @pytest.mark.parametrize('val', ['val', 'valid', 'validation', 'test'])
-def test_folders_that_are_split_already(val, tmp_path, capsys):
+def test_folders_that_are_split_already(val, tmp_path):
     root = folders(tmp_path / 'my', train__b=3, train__a=2, **{f'{val}__a': 1})
     _, data = own('classification', root)
     assert data.classes == ['a', 'b'] and data.sizes == dict(train=5, val=1)
     assert Path(data.parts['val']['ann_file']).read_text() == f'{val}/a/0.jpg 0\n'
-    assert ('best checkpoint is chosen on it' in capsys.readouterr().out) == (val == 'test')
+    assert any('best checkpoint is chosen on it' in note for note in data.notes) == (val == 'test')
 
 
 def test_a_test_set_beside_the_validation_set_is_tested(tmp_path):
@@ -147,7 +148,8 @@ def test_one_coco_file_is_split(tmp_path):
     names = {part: {image['file_name'] for image in content['images']} for part, content in files.items()}
     assert not names['train'] & names['val'] and len(names['train'] | names['val']) == 10
     assert [len(content['annotations']) for content in files.values()] == [16, 4]
-    assert cfg.val_dataloader.dataset.data_prefix.img == f"{tmp_path / 'my' / 'images'}/"
+    assert all(name.startswith('images/') for name in names['train'] | names['val'])
+    assert cfg.val_dataloader.dataset.data_root == str(tmp_path / 'my')
     assert cfg.val_evaluator == dict(type='mmdet.CocoMetric', ann_file=data.parts['val']['ann_file'],
                                      metric=['bbox', 'segm'])
 
@@ -167,8 +169,20 @@ def test_coco_files_by_their_parts(train, val, folders, tmp_path):
             picture(root / folder / f'{i}.jpg')
     cfg, data = own('detection', root)
     assert data.sizes == dict(train=3, val=1) and data.classes == ['dog', 'cat']
-    assert [innermost(cfg[f'{part}_dataloader'].dataset).data_prefix.img for part in ('train', 'val')] == [
-        f'{root / folder}/' for folder in folders]
+    assert [{posixpath.dirname(image['file_name']) for image in json.loads(Path(
+        innermost(cfg[f'{part}_dataloader'].dataset).ann_file).read_text())['images']}
+            for part in ('train', 'val')] == [{folder} for folder in folders]
+
+
+def test_several_files_a_part_are_joined(tmp_path):
+    root, alone = coco_root(tmp_path / 'my'), coco_root(tmp_path / 'alone/my')
+    content = json.loads((root / 'annotations/all.json').read_text())
+    for name, kept in (('all', content['annotations'][:12]), ('more', content['annotations'][10:])):  # two in both
+        (root / f'annotations/{name}.json').write_text(json.dumps({**content, 'annotations': kept}))
+    _, data = own('detection', root)
+    assert any('10 images of all are named twice' in note for note in data.notes)
+    for part, expected in own('detection', alone)[1].parts.items():
+        assert Path(data.parts[part]['ann_file']).read_text() == Path(expected['ann_file']).read_text()
 
 
 def test_boxes_without_masks_leave_the_mask_head_out(tmp_path):
@@ -261,21 +275,20 @@ def turned(root):
     ('classification', lambda r: folders(r, a=3, b=0), lambda r: (r / 'b/1.heic').write_bytes(b'x'),
      'no images in .*/b, but 1 files .heic; images end in .jpg.* convert others'),
     ('classification', lambda r: folders(r, a=3, b=1), None, 'b has one image: each class needs one to train with'),
-    ('classification', lambda r: folders(r, train__a=1, train__b=1), None, 'none to validate with: name a part'),
+    ('classification', lambda r: folders(r, train__a=1, train__b=1), None, 'has too few images: .*of each class'),
     ('classification', lambda r: folders(r, train__a=1, train__b=1, val__c=1), None,
      'val has classes that .*train lacks: c; name the folders alike'),
     ('classification', lambda r: folders(r, train__a=1, train__b=1), lambda r: picture(r / 'val/1.jpg'),
      'val has no folders of classes, as .*train has them: a, b'),
     ('detection', lambda r: folders(r, images=2), None, 'has no data for detection, which needs a COCO file'),
-    ('detection', lambda r: coco_root(r, annotations=[]), None, 'all.json has no annotations; export it again'),
+    ('detection', lambda r: coco_root(r, annotations=[]), None, 'has nothing to train with: no image has a label'),
     ('detection', lambda r: coco_root(r, images=[], annotations=[]), None, 'all.json has no images'),
     ('detection', coco_root, lambda r: (r / 'annotations/all.json').write_text('{"images": ['),
      'is no whole COCO annotation file'),
-    ('detection', coco_root, lambda r: shutil.rmtree(r / 'images'), 'names images that are not below .*: 0.jpg'),
-    ('detection', coco_root, lambda r: shutil.copy(r / 'annotations/all.json', r / 'annotations/more.json'),
-     'names do not tell which one trains: leave train.json and val.json'),
+    ('detection', coco_root, lambda r: shutil.rmtree(r / 'images'),
+     'all.json names 10 of 10 images that are not below the data root: 0.jpg'),
     ('detection', coco_root, boxes_alone(12), '12 of 20 annotations of .*all.json have a box and no mask, the others'),
-    ('detection', lambda r: coco_root(r, number=1), None, 'has one image with objects'),
+    ('detection', lambda r: coco_root(r, number=1), None, 'has too few images'),
     ('segmentation', lambda r: folders(r, images=2), None, 'has no data for segmentation, which needs the folders'),
     ('segmentation', masks_root, colour, r'masks/0.png is a colour image \(RGB\): each pixel'),
     ('segmentation', lambda r: masks_root(r, values=(0, 255)), None, 'and 255 means "ignore this pixel": write 1'),
@@ -313,14 +326,15 @@ def test_all_label_images_are_read_though_the_classes_have_names(tmp_path):
         own('segmentation', root)
 
 
-def test_a_flat_test_folder_is_left_out(tmp_path, capsys):
+def test_a_flat_test_folder_is_left_out(tmp_path):
     """Kaggle's form: the classes of the test images are secret."""
     root = folders(tmp_path / 'my', train__cat=10, train__dog=5)
     picture(root / 'test/1.jpg')
     _, data = own('classification', root)
     assert data.classes == ['cat', 'dog'] and data.sizes == dict(train=12, val=3)
     assert Path(data.parts['val']['ann_file']).read_text().startswith('train/cat/')
-    assert 'test has no folders of classes and is left out; a fifth of ' in capsys.readouterr().out
+    assert any('test has no folders of classes and is left out' in note for note in data.notes)
+    assert any('a fifth of train is held back to validate' in note for note in data.notes)
     assert own('classification', folders(root, val__cat=1, val__dog=1))[1].sizes == dict(train=15, val=2)
 
 
@@ -447,7 +461,8 @@ def test_early_stopping_goes_by_the_score_of_the_best_checkpoint(settings, monit
 
 
 def arguments(root: Path, **options) -> Namespace:
-    return Namespace(**dict(data_root=str(root), data_format=None, epochs=None, lr=None, auto_scale_lr=False, cfg_options=None) | options)
+    return Namespace(**dict(data_root=str(root), data_format=None, epochs=None,
+                            lr=None, auto_scale_lr=False, cfg_options=None) | options)
 
 
 def with_own_data(tmp_path: Path, config: str = NANO['classification'], *, sgd: bool = False, **options):
