@@ -11,7 +11,7 @@
 ``checks``   data that do not fit the model, each other, or themselves
 ===========  ==============================================================================
 
-A form of data is a module with ``NAME``, ``NEEDS``, what the form needs in words, and ``read(files, out)``, which returns
-a :class:`~dwnet.data.table.Table`, or None if the data are of another form; what it has to write goes into the folder
-``out``. ``dwnet/toolboxes/own_data.py`` lists the forms of each task in ``FORMS``.
+A form of data is a module with ``NAME``, ``NEEDS``, what the form needs in words, and ``read(files, out)``, which
+returns a :class:`~dwnet.data.table.Table`, or None if the data are of another form; what it has to write goes into the
+folder ``out``. ``dwnet/toolboxes/own_data.py`` lists the forms of each task in ``FORMS``.
 """

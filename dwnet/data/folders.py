@@ -19,8 +19,8 @@ def read(files: Files, out: Path) -> Table:
     for part in [part for part, name in top.items() if part != 'train' and not files.folders(name)]:
         if part == 'val':
             names = some(files.folders(top['train']))
-            raise UserError(f"{files.path(top[part])} has no folders of classes, as {files.path(top['train'])} has them: "
-                            f'{names}')
+            raise UserError(f"{files.path(top[part])} has no folders of classes, as {files.path(top['train'])} has "
+                            f'them: {names}')
         notes.append(f'{files.path(top.pop(part))} has no folders of classes and is left out')  # as Kaggle's test set
     where = top or dict(all='')
     of_class = {part: {name: f'{folder}/{name}'.lstrip('/') for name in files.folders(folder)}
@@ -28,8 +28,8 @@ def read(files: Files, out: Path) -> Table:
     names = sorted(of_class.get('train', of_class.get('all', {})))
     if len(names) < 2:
         there = f'one class, {names[0]}' if names else 'no folders of classes'
-        raise UserError(f"{files.path(where.get('train', ''))} has {there}: put the images of each class into a folder of "
-                        'its name, for two classes at least')
+        raise UserError(f"{files.path(where.get('train', ''))} has {there}: put the images of each class into a folder "
+                        'of its name, for two classes at least')
     parts: dict[str, list[Entry]] = {}
     for part, classes in of_class.items():
         if unknown := sorted(set(classes) - set(names)):

@@ -104,8 +104,8 @@ def _split(entries: list[Entry], files: Files) -> dict[str, list[Entry]]:
     for entry in entries:
         strata[entry.label if isinstance(entry.label, int) else bool(entry.objects)].append(entry.image)
     if all(len(names) < 2 for truth, names in strata.items() if truth is not False or len(strata) == 1):
-        raise UserError(f'{files.root} has too few images: one to train with and one to validate with is needed (of each '
-                        'class)')
+        raise UserError(f'{files.root} has too few images: one to train with and one to validate with is needed (of '
+                        'each class)')
     held_back = {name for names in strata.values() if len(names) > 1 for name in _held_out(names)}
     return dict(train=[entry for entry in entries if entry.image not in held_back],
                 val=[entry for entry in entries if entry.image in held_back])

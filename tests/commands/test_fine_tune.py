@@ -275,7 +275,7 @@ def turned(root):
     ('classification', lambda r: folders(r, a=3, b=0), lambda r: (r / 'b/1.heic').write_bytes(b'x'),
      'no images in .*/b, but 1 files .heic; images end in .jpg.* convert others'),
     ('classification', lambda r: folders(r, a=3, b=1), None, 'b has one image: each class needs one to train with'),
-    ('classification', lambda r: folders(r, train__a=1, train__b=1), None, 'has too few images: .*of each class'),
+    ('classification', lambda r: folders(r, train__a=1, train__b=1), None, 'has too few images: .*each class'),
     ('classification', lambda r: folders(r, train__a=1, train__b=1, val__c=1), None,
      'val has classes that .*train lacks: c; name the folders alike'),
     ('classification', lambda r: folders(r, train__a=1, train__b=1), lambda r: picture(r / 'val/1.jpg'),
