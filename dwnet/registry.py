@@ -10,7 +10,8 @@ import mmengine.registry
 from mmengine.registry import DefaultScope, Registry
 
 # Modules that are imported before a type is looked up in the scope dwnet
-LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.toolboxes.datasets', 'transform': 'dwnet.data.loading'}
+LOCATIONS = {'model': 'dwnet.models', 'dataset': 'dwnet.toolboxes.datasets', 'transform': 'dwnet.data.loading',
+             'metric': 'dwnet.toolboxes.metrics'}
 
 
 class InToolbox(Registry):
@@ -35,7 +36,7 @@ class InToolbox(Registry):
 # A child of each root registry of mmengine
 REGISTRIES = {root.name: InToolbox(root.name, parent=root, scope='dwnet', locations=[LOCATIONS.get(root.name, 'dwnet')])
               for root in vars(mmengine.registry).values() if isinstance(root, Registry)}
-BACKBONES, DATASETS, TRANSFORMS = (REGISTRIES[name] for name in LOCATIONS)
+BACKBONES, DATASETS, TRANSFORMS, METRICS = (REGISTRIES[name] for name in LOCATIONS)
 # What `token_mixer` of DWNet names; `@TOKEN_MIXERS.register_module('its name')` adds a user's own mixer
 TOKEN_MIXERS = Registry('token mixer', scope='dwnet', locations=['dwnet.models'])
 

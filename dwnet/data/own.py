@@ -4,7 +4,7 @@ The files lie in a folder of the work dir. A later training reads them again, un
 """
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from dwnet.errors import UserError, some
 
 from .coco import read_coco
 from .files import Files
-from .table import Entry, Table, settled
+from .table import Entry, Table, joined, leaks, settled
 
 _VERSION = 1  # of the files that are written here
 
@@ -44,11 +44,11 @@ class OwnData:
     several_labels: bool = False
 
 
-def read_own_data(root: Path, task: str, forms: Iterable[ModuleType], out: Path) -> OwnData:
-    """The data below ``root``, in the first of ``forms`` that is there.
+def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[ModuleType], out: Path) -> OwnData:
+    """The data below ``roots``, each in the first of ``forms`` that is there; data of several roots are joined.
 
     Args:
-        root: The data root.
+        roots: The data roots.
         task: ``'classification'``, ``'detection'`` or ``'segmentation'``.
         forms: Modules with ``read(files, out)``, which returns a :class:`~dwnet.data.table.Table`, or None if the data
             are of another form, and ``NEEDS``, what the form needs in words.
@@ -57,25 +57,39 @@ def read_own_data(root: Path, task: str, forms: Iterable[ModuleType], out: Path)
     Raises:
         UserError: If no form is there, or the data are not whole.
     """
-    forms = list(forms)
-    own_folder = root / out.relative_to(root).parts[0] if root in out.parents else None
-    files = Files(root, own_folder)
-    state = f"{_VERSION} {task} {' '.join(form.NAME for form in forms)} {files.fingerprint()}"
+    forms, files = list(forms), [Files(root, _own_folder(root, out)) for root in roots]
+    state = f"{_VERSION} {task} {[form.NAME for form in forms]} {[each.fingerprint() for each in files]}"
     record = out / 'data.json'
     if (known := _known(record, state)) is not None:
         return known
+    outs = [out / str(i) for i in range(len(roots))] if len(roots) > 1 else [out]  # their images may have equal names
+    tables = [_read(each, task, forms, where) for each, where in zip(files, outs)]
+    root = Path(os.path.commonpath(roots))
+    table = joined(tables, [each.relative_to(root).as_posix() for each in roots]) if len(roots) > 1 else tables[0]
+    table.notes += leaks(table.parts, root)
+    data = OwnData(root, table.classes, {part: len(entries) for part, entries in table.parts.items()}, {}, table.form,
+                   table.notes)
+    dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs)[task](table, data, out)
+    write_whole(record, json.dumps(dict(state=state, data={**asdict(data), 'root': str(root)})))
+    return data
+
+
+def _own_folder(root: Path, out: Path) -> Path | None:
+    """The folder directly below ``root`` that holds ``out``, as the work dir may lie among the data."""
+    return root / out.relative_to(root).parts[0] if root in out.parents else None
+
+
+def _read(files: Files, task: str, forms: list[ModuleType], out: Path) -> Table:
     table = next((table for form in forms if (table := form.read(files, out)) is not None), None)
     if table is None:
-        raise UserError(f"{root} has no data for {task}, which needs {', or '.join(form.NEEDS for form in forms)}")
+        needed = ', or '.join(form.NEEDS for form in forms)
+        raise UserError(f'{files.root} has no data for {task}, which needs {needed}')
     table = settled(table, files)
     if files.elsewhere:
         table.notes.append(f'{files.elsewhere} images were found by their names, in other folders than the annotations '
                            'say')
-    data = OwnData(root, table.classes, {part: len(entries) for part, entries in table.parts.items()}, {}, table.form,
-                   [*files.notes, *table.notes])
-    dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs)[task](table, data, out)
-    write_whole(record, json.dumps(dict(state=state, data={**asdict(data), 'root': str(root)})))
-    return data
+    table.notes[:0] = files.notes
+    return table
 
 
 def _known(record: Path, state: str) -> OwnData | None:

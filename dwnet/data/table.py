@@ -1,9 +1,12 @@
 """What every form of data becomes: a table of images with labels, objects or label images, in parts."""
+import contextlib
 import hashlib
+import posixpath
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from dwnet.errors import UserError, some
@@ -48,7 +51,7 @@ class Table:
 
 
 def settled(table: Table, files: Files) -> Table:
-    """A table with ``'train'`` and ``'val'``, in which each part has an image once; tells what is odd in notes.
+    """A table with ``'train'`` and ``'val'``, in which each part has an image once; its notes tell what was done.
 
     Raises:
         UserError: If there is nothing to train with, or an image has two truths.
@@ -72,9 +75,34 @@ def settled(table: Table, files: Files) -> Table:
     elif 'val' not in parts:
         parts.update(_split(parts['train'], files))
         notes.append('there is no val: a fifth of train is held back to validate')
-    notes += _leaks(parts, files)
     order = [part for part in ('train', 'val', 'test') if part in parts]
     return replace(table, parts={part: parts[part] for part in order}, notes=notes)
+
+
+def joined(tables: list[Table], folders: list[str]) -> Table:
+    """One table of several; classes of equal names are one class.
+
+    Args:
+        tables: Tables of :func:`settled`.
+        folders: The folder of each, which is put before the names of its images.
+    """
+    classes = list(dict.fromkeys(name for table in tables for name in table.classes))
+    parts: dict[str, list[Entry]] = {}
+    for table, folder in zip(tables, folders):
+        label = [classes.index(name) for name in table.classes]
+        for part, entries in table.parts.items():
+            parts.setdefault(part, []).extend(_moved(entry, folder, label) for entry in entries)
+    return Table('; '.join(dict.fromkeys(table.form for table in tables)), classes, parts,
+                 [note for table in tables for note in table.notes])
+
+
+def _moved(entry: Entry, folder: str, label: list[int]) -> Entry:
+    of_image = entry.label
+    if of_image is not None:
+        of_image = label[of_image] if isinstance(of_image, int) else tuple(label[each] for each in of_image)
+    mask = entry.mask and posixpath.join(folder, entry.mask)
+    objects = [{**each, 'label': label[each['label']]} for each in entry.objects]
+    return entry._replace(image=posixpath.join(folder, entry.image), label=of_image, mask=mask, objects=objects)
 
 
 def has_truth(entry: Entry) -> bool:
@@ -117,21 +145,20 @@ def _held_out(names: Sequence[str]) -> set[str]:
     return set(ordered[:max(1, len(names) // _SHARE)])
 
 
-def _leaks(parts: dict[str, list[Entry]], files: Files) -> list[str]:
+def leaks(parts: dict[str, list[Entry]], root: Path) -> list[str]:
     """Tells of images that are in two parts, under any name; those of equal size are compared by content."""
     where: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # bytes → name → parts
     for part, entries in parts.items():
         for entry in entries:
-            where[files.size(entry.image)][entry.image].add(part)
+            with contextlib.suppress(OSError):  # the check of the images reports it
+                where[(root / entry.image).stat().st_size][entry.image].add(part)
     shared = defaultdict(set)  # checksum → (part, name)
     for names in where.values():
         if len(set().union(*names.values())) > 1:
             for name, its in names.items():
-                try:
-                    content = hashlib.sha256(files.path(name).read_bytes()).digest()
-                except OSError:  # the check of the images reports it
-                    continue
-                shared[content].update((part, name) for part in its)
+                with contextlib.suppress(OSError):
+                    content = hashlib.sha256((root / name).read_bytes()).digest()
+                    shared[content].update((part, name) for part in its)
     notes = []
     for first, second in (('train', 'val'), ('train', 'test'), ('val', 'test')):
         both = [sorted(found) for found in shared.values() if {first, second} <= {part for part, _ in found}]

@@ -217,6 +217,8 @@ def with_metric(evaluator: Any, theirs: type, own: type) -> Any:
         return evaluator
     if 'metrics' in evaluator:  # the config of an Evaluator
         return {**evaluator, 'metrics': with_metric(evaluator['metrics'], theirs, own)}
+    if isinstance(evaluator.get('metric'), dict):  # one inside OfRoot
+        return {**evaluator, 'metric': with_metric(evaluator['metric'], theirs, own)}
     return {**evaluator, 'type': own} if class_of(evaluator, METRICS) is theirs else evaluator
 
 

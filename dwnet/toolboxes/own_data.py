@@ -1,4 +1,5 @@
 """Puts a user's own data into a config: data sets, evaluators, and the number of classes of every head."""
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,30 @@ from .base import as_list, innermost
 FORMS = dict(classification=(folders, ), detection=(coco, ), segmentation=(masks, ))
 
 
-def use_own_data(cfg: Config, root: str, form: str | None = None) -> OwnData:
-    """Puts the data below ``root`` into a config.
+def use_own_data(cfg: Config, *roots: str, form: str | None = None) -> OwnData:
+    """Puts the data below ``roots`` into a config; of several, the score of each is measured, too.
 
     The pipelines stay. What the toolbox reads is written into ``cfg.work_dir``/data.
 
     Args:
         cfg: The config.
-        root: The data root.
+        roots: The data roots.
         form: The name of the data's form; by default the first form that is there.
 
     Raises:
         UserError: If no data are found, or names, classes or labels are wrong.
     """
-    folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f'--data-root {root} is no folder')
+    folders = [Path(root).expanduser().resolve() for root in roots]
+    for root, folder in zip(roots, folders):
+        if not folder.is_dir():
+            raise UserError(f'--data-root {root} is no folder')
+        if any(folder != other and folder.is_relative_to(other) for other in folders) or folders.count(folder) > 1:
+            raise UserError(f'--data-root {root} is inside of another, or named twice: name each folder once')
     toolbox = known_toolbox_of(cfg, '--data-root')
     forms = {each.NAME: each for each in FORMS[toolbox.task]}
     if form is not None and form not in forms:
         raise UserError(f"{not_among('--data-format', form, forms)} (for {toolbox.task})")
-    data = read_own_data(folder, toolbox.task, [forms[form]] if form else forms.values(),
+    data = read_own_data(folders, toolbox.task, [forms[form]] if form else forms.values(),
                          Path(cfg.work_dir, 'data').resolve())
     for part in ('train', 'val', 'test'):
         loader, found = cfg.get(f'{part}_dataloader'), part if part in data.parts else 'val'
@@ -53,11 +57,20 @@ def use_own_data(cfg: Config, root: str, form: str | None = None) -> OwnData:
         dataset.clear()
         dataset.update(toolbox.own_dataset(data, found), pipeline=pipeline)
         if part != 'train':
-            cfg[f'{part}_evaluator'] = toolbox.own_evaluator(cfg, data, found)
+            cfg[f'{part}_evaluator'] = _with_each_root(toolbox.own_evaluator(cfg, data, found), folders)
     toolbox.fit_to_data(cfg, data)
     _set_num_classes(cfg.model, len(data.classes))
     _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # of mmpretrain's configs
     return data
+
+
+def _with_each_root(evaluator: dict, roots: list[Path]) -> dict | list[dict]:
+    """The evaluator of all images, and that of each root's."""
+    if len(roots) == 1:
+        return evaluator
+    names = [root.name if [other.name for other in roots].count(root.name) == 1 else str(root) for root in roots]
+    return [evaluator, *(dict(type='dwnet.OfRoot', metric=evaluator, root=f'{root}{os.sep}', name=name)
+                         for root, name in zip(roots, names))]
 
 
 def _set_num_classes(model: Any, number: int) -> None:

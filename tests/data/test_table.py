@@ -9,7 +9,7 @@ from PIL import Image
 from dwnet.data import folders
 from dwnet.data.files import Files
 from dwnet.data.own import read_own_data
-from dwnet.data.table import Entry, Table, settled, without_missing
+from dwnet.data.table import Entry, Table, joined, leaks, settled, without_missing
 from dwnet.errors import UserError
 
 
@@ -89,7 +89,7 @@ def test_a_split_that_leaks_is_told_by_content(tmp_path):
     files = some_files(tmp_path, 'train/1.jpg', 'val/1.jpg')  # of equal size and other content
     parts = dict(train=[Entry('train/0.jpg', 0), Entry('train/1.jpg', 0)],
                  val=[Entry('val/copy.jpg', 0), Entry('val/1.jpg', 0), Entry('train/1.jpg', 0)])
-    (note, ) = settled(Table('made', ['a'], parts), files).notes
+    (note, ) = leaks(settled(Table('made', ['a'], parts), files).parts, tmp_path)
     assert note.startswith('2 images are in train and in val, byte by byte') and 'train/0.jpg = val/copy.jpg' in note
     assert 'train/1.jpg' in note and note.endswith('the score of val is too good')
 
@@ -126,17 +126,17 @@ def test_data_are_read_again_only_if_they_have_changed(tmp_path):
     root, out = tmp_path / 'my data, new', tmp_path / 'work/data'
     for name in ('a/1', 'a/2', 'b/1', 'b/2 (x)'):
         picture(root / f'{name}.jpg')
-    first = read_own_data(root, 'classification', [form], out)
-    assert read_own_data(root, 'classification', [form], out) == first and len(read) == 1
+    first = read_own_data([root], 'classification', [form], out)
+    assert read_own_data([root], 'classification', [form], out) == first and len(read) == 1
     assert sorted((out / 'train.txt').read_text().splitlines() + (out / 'val.txt').read_text().splitlines()) == [
         'a/1.jpg 0', 'a/2.jpg 0', 'b/1.jpg 1', 'b/2 (x).jpg 1']
     picture(root / 'b/3.jpg')
-    assert read_own_data(root, 'classification', [form], out).sizes == dict(train=3, val=2) and len(read) == 2
+    assert read_own_data([root], 'classification', [form], out).sizes == dict(train=3, val=2) and len(read) == 2
     (out / 'val.txt').unlink()
     (out / 'data.json').write_text((out / 'data.json').read_text().replace('"a"', '"z"'))
-    assert read_own_data(root, 'classification', [form], out).classes == ['a', 'b'] and len(read) == 3
+    assert read_own_data([root], 'classification', [form], out).classes == ['a', 'b'] and len(read) == 3
     (out / 'data.json').write_text('{')
-    assert read_own_data(root, 'classification', [form], out).classes == ['a', 'b'] and len(read) == 4
+    assert read_own_data([root], 'classification', [form], out).classes == ['a', 'b'] and len(read) == 4
 
 
 def test_objects_become_a_coco_file(tmp_path):
@@ -146,7 +146,7 @@ def test_objects_become_a_coco_file(tmp_path):
         dict(label=i % 2, bbox=[0, 0, 2, 3], area=6, segmentation=[[0, 0, 2, 0, 2, 3]])]) for i in range(10)]
     table = Table('made', ['x', 'y'], dict(all=entries))
     form = types.SimpleNamespace(NAME='made', NEEDS='', read=lambda files, out: table)
-    data = read_own_data(tmp_path / 'my', 'detection', [form], tmp_path / 'work/data')
+    data = read_own_data([tmp_path / 'my'], 'detection', [form], tmp_path / 'work/data')
     assert data.sizes == dict(train=8, val=2) and data.with_masks
     contents = {part: json.loads(Path(found['ann_file']).read_text()) for part, found in data.parts.items()}
     for content in contents.values():
@@ -155,3 +155,21 @@ def test_objects_become_a_coco_file(tmp_path):
         for number, annotation in enumerate(content['annotations'], start=1):
             assert annotation['id'] == number and annotation['bbox'] == [0, 0, 2, 3] and 'label' not in annotation
             assert annotation['category_id'] == 1 + int(names[annotation['image_id']][-5]) % 2
+
+
+def test_several_roots_are_joined_by_the_names_of_their_classes(tmp_path):
+    for name in ('one/cat', 'one/dog', 'two/dog', 'two/owl'):
+        for i in range(5):
+            picture(tmp_path / name / f'{i}{name[-1]}.jpg')
+    (tmp_path / 'one/cat/0t.jpg').write_bytes(b'a copy')
+    (tmp_path / 'two/owl/1l.jpg').write_bytes(b'a copy')
+    data = read_own_data([tmp_path / 'one', tmp_path / 'two'], 'classification', [folders], tmp_path / 'work')
+    assert data.root == tmp_path and data.classes == ['cat', 'dog', 'owl'] and data.sizes == dict(train=16, val=4)
+    lines = [line for part in data.parts.values() for line in Path(part['ann_file']).read_text().splitlines()]
+    assert {line.rpartition('/')[0]: line[-1] for line in lines} == {
+        'one/cat': '0', 'one/dog': '1', 'two/dog': '1', 'two/owl': '2'}
+    moved = joined([Table('a', ['x', 'y'], dict(train=[Entry('1.jpg', objects=[box()], mask='/out/1.png')])),
+                    Table('b', ['y'], dict(train=[Entry('1.jpg', (0, ), objects=[box()])]))], ['one', 'two'])
+    assert moved == Table('a; b', ['x', 'y'], dict(train=[
+        Entry('one/1.jpg', objects=[box()], mask='/out/1.png'),
+        Entry('two/1.jpg', (1, ), objects=[{**box(), 'label': 1}])]))

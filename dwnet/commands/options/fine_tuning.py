@@ -36,7 +36,7 @@ _PURPOSES = dict(train='to train', val='to validate', test='to test')
 
 
 def enable_own_data(cfg: Config, args: Namespace) -> None:
-    """``--data-root ROOT``: trains on a user's own data, in folders of classes, COCO's form or label images.
+    """``--data-root ROOT …``: trains on a user's own data, of any form that ``data/`` reads.
 
     Sets data sets, evaluators and heads. The batch size is the config's, or smaller if an epoch would have fewer than
     eight batches. The learning rate scales with the batch size for SGD, and with its square root otherwise, which
@@ -45,7 +45,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     """
     given = dict(args.cfg_options or {})
     _take_length(cfg, args, given)
-    data = use_own_data(cfg, args.data_root, args.data_format)
+    data = use_own_data(cfg, *args.data_root, form=args.data_format)
     loader = cfg.train_dataloader
     processes, samples = world_size(cfg.get('launcher', 'none')), data.sizes['train']
     batch = given.get('train_dataloader.batch_size') or max(2, min(
@@ -76,7 +76,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
         return
     classes = f'{len(data.classes)} classes ({some(data.classes, 20)})'
     sizes = ', '.join(f'{size} {_PURPOSES[part]}' for part, size in data.sizes.items())
-    print(f'{args.data_root}: {data.form}; {classes}; images: {sizes}')
+    print(f"{', '.join(args.data_root)}: {data.form}; {classes}; images: {sizes}")
     for note in data.notes:
         print(f'note: {note}')
     rate = cfg.optim_wrapper.optimizer.lr if args.lr is None else args.lr
@@ -96,7 +96,7 @@ def _take_length(cfg: Config, args: Namespace, given: dict) -> None:
     cfg.train_cfg.max_epochs = Config.fromfile(cfg.filename).train_cfg.max_epochs  # the length of the schedule
 
 
-def enable_epochs(cfg: Config, epochs: int, data_root: str | None) -> None:
+def enable_epochs(cfg: Config, epochs: int, data_root: list[str] | None) -> None:
     """``--epochs N``. With own data :func:`enable_own_data` has set the epochs already."""
     if not data_root:
         set_epochs(cfg, epochs, _count_samples(cfg))

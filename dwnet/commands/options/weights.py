@@ -18,7 +18,7 @@ def set_checkpoint(cfg: Config, checkpoint: str) -> None:
     start_from(cfg, checkpoint)
 
 
-def enable_load_from(cfg: Config, checkpoint: str, data_root: str | None) -> None:
+def enable_load_from(cfg: Config, checkpoint: str, data_root: list[str] | None) -> None:
     """``--load-from FILE``. With own data the heads of FILE may be for other classes."""
     (start_with_new_heads if data_root else start_from)(cfg, checkpoint)
 
