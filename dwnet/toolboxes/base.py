@@ -15,7 +15,7 @@ from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from dwnet.data.checks import CocoFile
+from dwnet.data.checks import Finding
 from dwnet.data.parts import OwnData
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, lineage
@@ -127,8 +127,8 @@ class Toolbox:
         return evaluator
 
     @contextlib.contextmanager
-    def watch_annotations(self) -> Iterator[list[CocoFile]]:
-        """Within the context, every COCO file that a data set reads is examined and added to the list."""
+    def watch_annotations(self) -> Iterator[list[Finding]]:
+        """Within the context, every COCO file that a data set reads is examined; the list gets what is found."""
         yield []
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
