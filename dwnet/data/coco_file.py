@@ -82,8 +82,7 @@ def repaired(content: dict[str, Any], where: str) -> dict[str, Any]:
         for number, annotation in enumerate(annotations, 1):  # COCO's evaluation takes 0 for "no match"
             annotation['id'] = number
         mended['ids of annotations numbered from 1'] = len(annotations)
-    if mended:
-        what = '; '.join(f'{repair} ({count})' for repair, count in mended.items())
+    if what := '; '.join(f'{repair} ({count})' for repair, count in mended.items() if count):
         print_log(f'{where} is mended as it is read: {what}', logger='current')
     return {**content, 'images': images, 'annotations': annotations, 'categories': categories}
 
@@ -185,19 +184,36 @@ def _is_box(box: Any) -> bool:
 
 
 def _complete_one(annotation: dict, width: int, height: int, mended: Counter[str]) -> None:
-    box, segmentation = annotation.get('bbox'), annotation.get('segmentation')
-    rle = None
-    if segmentation and not _fault_of_mask(segmentation, width, height):
-        rle = segmentation
-    if rle and (not box or len(box) == 4 and not (box[2] and box[3])):
-        annotation['bbox'] = _box_of(rle, width, height)
+    box, mask = annotation.get('bbox'), annotation.get('segmentation')
+    if _is_box(box) and isinstance(mask, dict) and list(mask['size']) != [height, width]:
+        mask = annotation['segmentation'] = _fit(mask, box, width, height)
+        mended['mask cut or padded to the size of its image'] += list(mask['size']) == [height, width]
+    if not mask or _fault_of_mask(mask, width, height):
+        mask = None
+    if mask and (not box or len(box) == 4 and not (box[2] and box[3])):
+        annotation['bbox'] = _box_of(mask, width, height)
         mended['box computed from the mask'] += 1
     area = annotation.get('area')
     if isinstance(area, (int, float)) and 0 < area < math.inf or _fault_of_box(annotation['bbox'], width, height):
         return
-    area = float(coco_mask.area(_rle_of(rle, width, height))) if rle else 0.
+    area = float(coco_mask.area(_rle_of(mask, width, height))) if mask else 0.
     annotation['area'] = area or annotation['bbox'][2] * annotation['bbox'][3]
     mended[f"area computed from the {'mask' if area else 'box'}"] += 1
+
+
+def _fit(rle: dict, box: list[float], width: int, height: int) -> dict:
+    """An RLE of another size than its image in the size of the image, if the box says that both have one origin."""
+    rows, columns = rle['size']
+    if not (0 < rows <= 2 * height and 0 < columns <= 2 * width):  # a damaged size would fill the memory
+        return rle
+    own = coco_mask.toBbox(_rle_of(rle, columns, rows))
+    if np.abs(own - box).max() > 1 or own[0] + own[2] > width or own[1] + own[3] > height:
+        return rle
+    pixels = np.zeros((height, width), np.uint8, order='F')
+    whole = coco_mask.decode(_rle_of(rle, columns, rows))[:height, :width]
+    pixels[:whole.shape[0], :whole.shape[1]] = whole
+    fitted = coco_mask.encode(pixels)
+    return {**fitted, 'counts': fitted['counts'].decode()}
 
 
 def _box_of(segmentation: list | dict, width: int, height: int) -> list[float]:

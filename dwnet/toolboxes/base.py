@@ -4,10 +4,8 @@ The rest of the package calls the object that :func:`dwnet.toolboxes.toolbox_of`
 OpenMMLab toolboxes share, and stands for toolboxes without a module here. A module of this folder overrides what its
 toolbox does differently, and imports the toolbox only inside methods.
 """
-import contextlib
 import copy
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -15,7 +13,6 @@ from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from dwnet.data.checks import Finding
 from dwnet.data.parts import OwnData
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, lineage
@@ -125,11 +122,6 @@ class Toolbox:
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         """The config of an evaluator, with our metrics in the place of the toolbox's."""
         return evaluator
-
-    @contextlib.contextmanager
-    def watch_annotations(self) -> Iterator[list[Finding]]:
-        """Within the context, every COCO file that a data set reads is examined; the list gets what is found."""
-        yield []
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         """Makes a test draw each prediction beside the ground truth, into ``folder``."""

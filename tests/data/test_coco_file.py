@@ -77,6 +77,13 @@ def text_ids(content: dict) -> None:
         entry.update(image_id=str(entry['image_id']), category_id=float(entry['category_id']))
 
 
+def larger(annotation: dict) -> None:
+    """The mask is of a larger image, of which the image is the upper left part."""
+    pixels = np.pad(coco_mask.decode(annotation['segmentation']), ((0, 40), (0, 9)))
+    rle = coco_mask.encode(np.asfortranarray(pixels))
+    annotation['segmentation'] = {**rle, 'counts': rle['counts'].decode()}
+
+
 MENDED = {  # name → change, what the log says
     'no area': (each(lambda a: a.pop('area')), r'area computed from the mask \(N\)'),
     'area null': (each(lambda a: a.update(area=None)), r'area computed from the mask \(N\)'),
@@ -99,6 +106,7 @@ MENDED = {  # name → change, what the log says
     'relative': (each(relative), r'boxes written as \[x, y, width, height\] relative to the image turned into '
                  r'\[x, y, width, height\] \(N\); area computed from the mask \(N\)'),
     'runs': (each(runs), None),
+    'masks of another size': (each(larger), r'mask cut or padded to the size of its image \(N\)'),
     'runs alone': (each(lambda a: [runs(a), a.pop('bbox'), a.pop('area')]),
                    r'box computed from the mask \(N\); area computed from the mask \(N\)'),
 }

@@ -72,6 +72,7 @@ def find(make_runner, monkeypatch):
 def judge(runner: Runner, monkeypatch) -> tuple[str, list[str]]:
     warnings: list[str] = []
     monkeypatch.setattr(runner.logger, 'warning', warnings.append)
+    monkeypatch.setattr('dwnet.toolboxes.mmdet.coco.print_log', lambda line, **_: warnings.append(line))
     try:
         preflight.preflight(runner)
     except UserError as error:
@@ -239,10 +240,10 @@ def test_a_damaged_annotation_file(harm, data, find):
 
 def test_mmdet_reads_as_before(make_runner):
     from mmdet.datasets import CocoDataset
-    api = CocoDataset.COCOAPI
+    from mmdet.datasets.api_wrappers import COCO
     runner = make_runner(DETECTION)
     preflight.preflight(runner)
-    assert CocoDataset.COCOAPI is api and len(runner.train_dataloader.dataset) == 24
+    assert CocoDataset.COCOAPI is COCO and len(runner.train_dataloader.dataset) == 24
 
 
 # --- Files -----------------------------------------------------------------------------------------------

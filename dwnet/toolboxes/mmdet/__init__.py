@@ -6,7 +6,6 @@
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
 """
-import contextlib
 import importlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,6 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS
 from torch import nn
 
-from dwnet.data.checks import Finding
 from dwnet.data.parts import OwnData, palette
 from dwnet.errors import UserError
 from dwnet.registry import class_of, is_a
@@ -84,12 +82,6 @@ class MMDet(Toolbox):
         if any(class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
             return with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return evaluator
-
-    @contextlib.contextmanager
-    def watch_annotations(self) -> Iterator[list[Finding]]:
-        from .coco import watch
-        with watch() as findings:
-            yield findings
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder, interval=1)

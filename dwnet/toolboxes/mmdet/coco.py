@@ -1,6 +1,6 @@
 """mmdet's reader, data set and metric of COCO; annotations are mended or left out, and labels follow the names."""
-import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import logging
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -8,10 +8,11 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
 from mmengine.registry import METRICS
 
 from dwnet.data import orientation
-from dwnet.data.checks import Finding, examine_coco
+from dwnet.data.checks import examine_coco
 from dwnet.data.coco_file import read_coco, with_classes
 from dwnet.data.orientation import BACK, Annotated
 from dwnet.errors import UserError
@@ -23,6 +24,7 @@ class CheckedCOCO(COCO):
 
     def __init__(self, annotation_file: str) -> None:
         super().__init__()
+        self.path = annotation_file
         self.dataset = read_coco(annotation_file)
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
@@ -44,13 +46,24 @@ class CheckedCOCO(COCO):
         return super().loadCats([ids] if isinstance(ids, str) else ids)  # theirs takes text for a list of letters
 
 
+class ExaminedCOCO(CheckedCOCO):
+    """Also compares the file with the classes of the data set: logs a warning, or raises a ``UserError``."""
+
+    def get_cat_ids(self, cat_names: Collection[str] = (), *args, **kwargs) -> list[int | str]:
+        for finding in examine_coco(self.path, self.dataset, cat_names):
+            if finding.stops:
+                raise UserError(finding.message)
+            print_log(finding.message, logger='current', level=logging.WARNING)
+        return super().get_cat_ids(cat_names, *args, **kwargs)
+
+
 @DATASETS.register_module()
 class CheckedCocoDataset(CocoDataset):
     """mmdet's ``CocoDataset``; broken images and annotations are logged and left out.
 
     If an annotation is of a photograph's pixels before EXIF turns them, the annotation is turned, too.
     """
-    COCOAPI = CheckedCOCO
+    COCOAPI = ExaminedCOCO
 
     def filter_data(self) -> list[dict]:
         kept = super().filter_data()
@@ -122,30 +135,3 @@ class CheckedCocoMetric(CocoMetric):
 
     def _ids_of_labels(self) -> list[int | str]:
         return self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
-
-
-@contextlib.contextmanager
-def watch() -> Iterator[list[Finding]]:
-    """Within the context, each COCO file that a data set reads is examined, and what is found is added to the list.
-
-    mmdet keeps no record of what a data set leaves out. The data sets read through their class attribute ``COCOAPI``,
-    so no file is read twice.
-    """
-    findings: list[Finding] = []
-    api = CheckedCocoDataset.COCOAPI
-
-    class Watched(api):
-
-        def __init__(self, annotation_file: str) -> None:
-            self.file = annotation_file
-            super().__init__(annotation_file)
-
-        def get_cat_ids(self, cat_names: Collection[str] = (), *args, **kwargs) -> list[int | str]:
-            findings.extend(examine_coco(self.file, self.dataset, cat_names))
-            return super().get_cat_ids(cat_names, *args, **kwargs)
-
-    CheckedCocoDataset.COCOAPI = Watched
-    try:
-        yield findings
-    finally:
-        CheckedCocoDataset.COCOAPI = api
