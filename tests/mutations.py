@@ -631,8 +631,32 @@ def coco_empty(rng: Generator, coco: dict) -> None:
     coco[_one_of(rng, list(coco))] = []
 
 
-_CONTENTS = [coco_keys, coco_types, coco_entries, coco_boxes, coco_segmentations, coco_rle, coco_ids, coco_names,
-             coco_sizes, coco_empty]
+def coco_as_tools_write(rng: Generator, coco: dict) -> None:
+    """Every annotation lacks something, or is written in another way; some are damaged beside that."""
+    runs = [0, 5, 128 * 128 - 5]
+    change = _one_of(rng, [
+        lambda a: a.pop('bbox'), lambda a: a.pop('area'), lambda a: a.update(bbox=None, area=None),
+        lambda a: a.update(area=0, bbox=[0, 0, 0, 0]), lambda a: a.update(iscrowd=_one_of(rng, [None, '0', 'x'])),
+        lambda a: a.update(id=str(a['id'] - 1), image_id=str(a['image_id']), category_id=float(a['category_id'])),
+        lambda a: a.update(bbox=[*a['bbox'][:2], a['bbox'][0] + a['bbox'][2], a['bbox'][1] + a['bbox'][3]]),
+        lambda a: a.update(bbox=[value / 128 for value in a['bbox']]),
+        lambda a: a['segmentation'].update(counts=runs),
+        lambda a: a.update(bbox=None, segmentation=[[.1, .1, .9, .1, .9, .9]]),
+        lambda a: [a.pop('bbox'), a['segmentation'].update(
+            counts=_one_of(rng, ['', 'o' * 400, '\u20ac', '0', *[runs] * 9]))],
+        lambda a: a.update(segmentation=_one_of(rng, [None, [], [[]]]))])
+    for annotation in coco['annotations']:
+        change(annotation)
+
+
+def coco_merged(rng: Generator, coco: dict) -> None:
+    """Two categories have one name."""
+    first, second = rng.choice(len(coco['categories']), 2, replace=False)
+    coco['categories'][first]['name'] = coco['categories'][second]['name']
+
+
+_CONTENTS = [coco_as_tools_write, coco_merged, coco_keys, coco_types, coco_entries, coco_boxes, coco_segmentations,
+             coco_rle, coco_ids, coco_names, coco_sizes, coco_empty]
 
 
 def _in_json(mutate: Callable[[Generator, dict], None]) -> Mutation:

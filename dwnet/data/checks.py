@@ -3,7 +3,6 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,8 @@ from mmengine.dataset import BaseDataset
 from torch import nn
 
 from dwnet.errors import one_line, some
+
+from .orientation import Annotated, compare
 
 # How many files of a data set are looked at, and how many label images are read; evenly spread
 _SAMPLED_FILES, _SAMPLED_LABELS = 100, 20
@@ -26,40 +27,20 @@ class Finding(NamedTuple):
 # --- COCO's annotation files -------------------------------------------------------------------------
 
 
-@dataclass
-class CocoFile:
-    """An annotation file: the categories that become labels 0, 1, …, and what is wrong."""
-    path: str
-    labels: list[str]
-    findings: list[Finding] = field(default_factory=list)
-
-
-def examine_coco(path: str, content: dict, classes: Collection[str]) -> CocoFile:
-    """Compares the categories of a file with the classes of the data set."""
-    names = {category['id']: category['name'] for category in content.get('categories', ())}
+def examine_coco(path: str, content: dict, classes: Collection[str]) -> Iterator[Finding]:
+    """Compares the categories of a file with the classes of the data set, by their names."""
+    names = {category['id']: category['name'] for category in content['categories']}
     used = Counter(annotation['category_id'] for annotation in content['annotations'])
-    file = CocoFile(path, [name for name in names.values() if name in classes])
-    if missing := [name for name in classes if name not in names.values()]:
-        file.findings.append(Finding(
-            f"{path} has no categories {some(missing)} ({len(missing)} of the data set's {len(classes)} classes), but "
-            f"{some(names.values(), 20)}: name them in the data set's metainfo.classes"))
-    elif file.labels != list(classes):
-        file.findings.append(Finding(
-            f"{path} has the categories {some(file.labels)}, in this order labels 0, 1, …, and the data set's "
-            f'metainfo.classes are {some(classes)}: predictions get wrong names; give them the same order', False))
+    missing = [name for name in classes if name not in names.values()]
+    if len(missing) == len(classes):
+        yield Finding(f"{path} has none of the data set's classes {some(missing)}, but {some(names.values(), 20)}: "
+                      "name them in the data set's metainfo.classes")
+    elif missing:
+        yield Finding(f"{path} has no categories {some(missing)} ({len(missing)} of the data set's {len(classes)} "
+                      'classes): these classes have no objects there', False)
     if dropped := {i: name for i, name in names.items() if name not in classes and used[i]}:
-        file.findings.append(Finding(
-            f'{sum(used[i] for i in dropped)} annotations of {path} are left out, as the data set does not have their '
-            f'categories in metainfo.classes: {some(dropped.values(), 20)}', False))
-    return file
-
-
-def check_same_labels(files: list[CocoFile]) -> Iterator[Finding]:
-    """Finds files with another order of categories; mmdet numbers the classes in the order of each file."""
-    for file in files[1:]:
-        if set(file.labels) == set(files[0].labels) and file.labels != files[0].labels:
-            yield Finding(f'labels 0, 1, … are {some(files[0].labels)} in {files[0].path} and {some(file.labels)} in '
-                          f'{file.path}: list the categories in the same order')
+        yield Finding(f'{sum(used[i] for i in dropped)} annotations of {path} are left out, as the data set does not '
+                      f'have their categories in metainfo.classes: {some(dropped.values(), 20)}', False)
 
 
 # --- Classes -------------------------------------------------------------------------------------------
@@ -133,12 +114,26 @@ def check_files(part: str, dataset: Any, heads: dict[str, int]) -> Iterator[Find
         if bad:
             yield Finding(f'{len(bad)} of {len(files)} files that were looked at in the {part} data are {state}: '
                           f'{some(bad)}; put them there again, or take them out of the data set')
+    yield from _check_orientation(part, infos)
     yield from _check_label_images(part, dataset, infos[::max(1, len(infos) // _SAMPLED_LABELS)], heads)
 
 
 def _paths(info: dict) -> list[str]:
     return [value for key, value in info.items()
             if key.endswith('path') and isinstance(value, str) and '://' not in value]
+
+
+def _check_orientation(part: str, infos: list[dict]) -> Iterator[Finding]:
+    """Says what becomes of objects in photographs that EXIF turns; label images have the size of the turned image."""
+    annotated = [compare(info['img_path'], info['width'], info['height'])[1] for info in infos if 'instances' in info]
+    for which, meaning in (
+            (Annotated.UNTURNED, 'width and height of their annotations are those before the turn: boxes and masks are '
+             'turned, too'),
+            (Annotated.UNCLEAR, 'width and height do not tell whether their annotations are of the pixels before the '
+             'turn or behind it: behind it is assumed; look at some by browse_dataset')):
+        if count := annotated.count(which):
+            yield Finding(f'EXIF turns {count} of {len(annotated)} images that were looked at in the {part} data, and '
+                          f'{meaning}', False)
 
 
 def _check_annotations(part: str, dataset: BaseDataset, heads: dict[str, int]) -> Iterator[Finding]:

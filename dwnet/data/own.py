@@ -11,7 +11,7 @@ from types import ModuleType
 
 from dwnet.errors import UserError, some
 
-from .coco import read_coco
+from .coco_file import repaired
 from .files import Files
 from .table import Entry, Table, joined, leaks, settled
 
@@ -128,10 +128,8 @@ def _write_labels(table: Table, data: OwnData, out: Path) -> None:
 def _write_coco(table: Table, data: OwnData, out: Path) -> None:
     having = {}
     for part, entries in table.parts.items():
-        path = write_whole(out / f'{part}.json', json.dumps(_as_coco(table.classes, entries)))
-        content = read_coco(path)
-        write_whole(Path(path), json.dumps(content))
-        data.parts[part] = dict(ann_file=path)
+        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}')
+        data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(content)))
         data.sizes[part] = len(content['images'])
         having[part] = all(annotation.get('segmentation') for annotation in content['annotations'])
     if len(set(having.values())) > 1:

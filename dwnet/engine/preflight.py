@@ -21,19 +21,11 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.data.checks import (
-    Finding,
-    check_classes,
-    check_files,
-    check_same_labels,
-    classes_of,
-    find_heads,
-    leaves,
-)
+from dwnet.data.checks import Finding, check_classes, check_files, classes_of, find_heads, leaves
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
 from dwnet.registry import class_of, lineage, type_name
-from dwnet.toolboxes import TOOLBOXES, toolbox_of
+from dwnet.toolboxes import TOOLBOXES
 from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
 # Data sets that download themselves; derived classes count, too.
@@ -51,19 +43,15 @@ def preflight(runner: MMEngineRunner) -> None:
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     _judge(runner, lambda: [*_check_weights(runner, model)])
-    with toolbox_of(runner.cfg).watch_annotations() as files:
-        try:
-            loops = dict(train=runner.train_loop, val=runner.val_loop)
-        except (UserError, AssertionError, OSError, RuntimeError, ValueError) as error:  # toolboxes raise all of these
-            stops = [finding for file in files for finding in file.findings if finding.stops]
-            if isinstance(error, UserError) and not stops:
-                raise
-            raise _as_error(stops or [Finding(f'the data cannot be read: {one_line(error)}')]) from error
+    try:
+        loops = dict(train=runner.train_loop, val=runner.val_loop)
+    except UserError:
+        raise
+    except (AssertionError, OSError, RuntimeError, ValueError) as error:  # toolboxes raise all of these
+        raise UserError(f'the data cannot be read: {one_line(error)}') from error
     parts = {part: loop.dataloader.dataset for part, loop in loops.items() if loop}
     heads = find_heads(model)
     _judge(runner, lambda: [
-        *(finding for file in files for finding in file.findings),
-        *check_same_labels(files),
         *check_classes(heads, parts),
         *(finding for part, dataset in parts.items() for leaf in leaves(dataset)
           for finding in check_files(part, leaf, heads)),
@@ -195,7 +183,7 @@ def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:
         if lost := images - known:
             yield Finding(f'{both}: it lacks {len(lost)} of their {len(images)} images; name the same file in both')
         elif truth.get_cat_ids(cat_names=classes_of(dataset)) != dataset.cat_ids:
-            yield Finding(f'{both}: its categories differ; name the same file in both')
+            yield Finding(f'{both}: its categories differ, or their order; name the same file in both')
         elif len(known) > len(images):
             yield Finding(f'{both}: it has {len(known) - len(images)} more images, whose objects count as missed; name '
                           'the same file in both', False)

@@ -15,7 +15,7 @@ from mmengine.registry import METRICS
 from PIL import Image
 from pycocotools.coco import COCO
 
-from dwnet.data.coco import read_coco
+from dwnet.data.coco_file import read_coco, with_classes
 from dwnet.engine import Runner
 from dwnet.errors import UserError
 from dwnet.inspect import coco_errors, confusion, precision_recall
@@ -202,7 +202,7 @@ class _Objects(_Task):
 
     def finish(self) -> list[Picture]:
         truth = COCO()
-        truth.dataset = read_coco(self._ann_file)
+        truth.dataset = with_classes(read_coco(self._ann_file), self.names)
         with contextlib.redirect_stdout(io.StringIO()):
             truth.createIndex()
         pictures: list[Picture] = []
@@ -217,7 +217,7 @@ class _Objects(_Task):
         return [*pictures, self.pairs()]
 
     def _draw(self, truth: COCO, found: COCO, kind: str, what: str) -> list[Picture]:
-        names = [category['name'] for category in truth.loadCats(truth.getCatIds())]
+        names = [category['name'] for category in truth.loadCats(sorted(truth.getCatIds()))]
         evaluation = coco_errors.evaluate(truth, found, kind)
         precision = evaluation.eval['precision'][:, :, :, 0, -1]
         precision = np.where(precision < 0, np.nan, precision)

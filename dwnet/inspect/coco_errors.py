@@ -54,11 +54,11 @@ def breakdown(truth: COCO, found: COCO, kind: str) -> np.ndarray:
         (7 parts, 101, classes, 4 sizes); NaN if a class has no object of that size.
     """
     precision = evaluate(truth, found, kind, iouThrs=[.75, .5, .1], maxDets=[100]).eval['precision'][..., 0]
-    categories = truth.getCatIds()
+    categories = sorted(truth.getCatIds())  # the order of the evaluation
     parts = np.full((len(PARTS), *precision.shape[1:]), np.nan)
     parts[:3] = np.where(precision < 0, np.nan, precision)
     for k, category in enumerate(categories):
-        family = truth.loadCats(category)[0].get('supercategory')
+        family = truth.cats[category].get('supercategory')
         similar = {other['id'] for other in truth.loadCats(categories)
                    if family and other.get('supercategory') == family}
         for part, forgiven in ((3, similar), (4, set(categories))):
@@ -100,7 +100,7 @@ def confusion(truth: COCO, found: COCO, kind: str, threshold: float = .3, least_
     Returns:
         (C + 1, C + 1), int64: truth × prediction; the last row is the background, the last column missed objects.
     """
-    categories = truth.getCatIds()
+    categories = sorted(truth.getCatIds())  # the order of the evaluation
     index = {category: i for i, category in enumerate(categories)}
     kept = _with(truth, [a for a in found.dataset['annotations'] if a['score'] >= threshold])
     evaluation = evaluate(truth, kept, kind, iouThrs=[least_iou], maxDets=[100], useCats=0)

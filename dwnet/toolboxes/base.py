@@ -5,10 +5,8 @@ OpenMMLab toolboxes share, and stands for toolboxes without a module here. A mod
 toolbox does differently, and imports the toolbox only inside methods.
 """
 import colorsys
-import contextlib
 import copy
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -16,7 +14,6 @@ from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from dwnet.data.checks import CocoFile
 from dwnet.data.own import OwnData
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, lineage
@@ -126,11 +123,6 @@ class Toolbox:
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         """The config of an evaluator, with our metrics in the place of the toolbox's."""
         return evaluator
-
-    @contextlib.contextmanager
-    def watch_annotations(self) -> Iterator[list[CocoFile]]:
-        """Within the context, every COCO file that a data set reads is examined and added to the list."""
-        yield []
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         """Makes a test draw each prediction beside the ground truth, into ``folder``."""

@@ -1,21 +1,17 @@
-"""Images of all kinds, whole ones against Pillow, damaged ones by name; COCO annotations with something broken."""
+"""Images of all kinds, whole ones against Pillow, damaged ones by name."""
 import copy
 import io
-import json
 
 import mmcv
 import numpy as np
 import pytest
-import torch
 from conftest import read_config
-from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from dwnet.engine import Runner
-from dwnet.errors import UserError
 from dwnet.toolboxes.checked import with_checks
-from dwnet.toolboxes.mmdet.coco import CheckedCocoMetric
 
 DETECTION = 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
 
@@ -164,120 +160,3 @@ def test_only_what_is_ours_to_replace_is_replaced():
         'dwnet.LoadWholeImage', 'LoadImageFromFile', 'RandomChoice', 'PackDetInputs']
     assert checked['pipeline'][0]['to_float32'] is True
     assert checked['pipeline'][2]['transforms'][0][0]['type'] == 'dwnet.LoadWholeImage'
-
-
-# --- COCO ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def read(small_digits, tmp_path, monkeypatch):
-    """Reads the annotations after a change; gives the images that are left, and the log."""
-
-    def read(change) -> tuple[dict, str]:
-        coco = json.loads((small_digits / 'annotations/train.json').read_text())
-        coco = change(coco) or coco
-        path = tmp_path / 'train.json'
-        path.write_text(coco if isinstance(coco, str) else json.dumps(coco))
-        lines: list[str] = []
-        monkeypatch.setattr('dwnet.data.coco.print_log', lambda line, **_: lines.append(line))
-        cfg = read_config(DETECTION).train_dataloader.dataset
-        cfg.update(data_root=str(small_digits), ann_file=str(path))
-        dataset = DATASETS.build(with_checks(cfg))
-        assert all(dataset[index] for index in range(len(dataset)))
-        return {info['img_id']: info['instances'] for info in map(dataset.get_data_info, range(len(dataset)))}, lines
-
-    return read
-
-
-def test_sound_annotations_are_all_read(read, small_digits):
-    images, lines = read(lambda coco: None)
-    coco = json.loads((small_digits / 'annotations/train.json').read_text())
-    assert not lines and len(images) == 24 and sum(map(len, images.values())) == len(coco['annotations'])
-
-
-def test_annotations_that_are_counted_from_0_are_named_once(read):
-    """COCO's evaluation takes an object of id 0 for none."""
-    images, (line, ) = read(lambda coco: [a.update(id=a['id'] - 1) for a in coco['annotations']] and None)
-    assert len(images) == 24 and "annotation ids start at 0, which COCO's evaluation takes for 'no match'" in line
-
-
-SQUARE = [10, 10, 30, 10, 30, 30]
-BROKEN = {
-    'without \'bbox\'': lambda a: a.pop('bbox'),
-    'with the id of another': lambda a: a.update(id=1),
-    'with an id that is none': lambda a: a.update(id=None),
-    'of an unknown image': lambda a: a.update(image_id=999),
-    'of an unknown category': lambda a: a.update(category_id=99),
-    'with a box far outside the image': lambda a: a['bbox'].__setitem__(0, float('nan')),
-    'with a box far outside the image ': lambda a: a['bbox'].__setitem__(2, 1e300),
-    'with a box outside the image': lambda a: a['bbox'].__setitem__(0, 128),
-    'with a box smaller than a pixel': lambda a: a['bbox'].__setitem__(3, 0),
-    'of another form': lambda a: a.update(bbox='x'),
-    'with a mask of another size than the image': lambda a: a['segmentation'].update(size=[2**20, 2**20]),
-    'with a mask that is none': lambda a: a['segmentation'].update(counts=[1, 2]),
-    'without a mask': lambda a: a.update(segmentation=[[1, 2, 3, 4]]),
-    'with a polygon far outside the image': lambda a: a.update(segmentation=[SQUARE, [1e9, *SQUARE[1:]]]),
-}
-
-
-@pytest.mark.parametrize('fault', BROKEN)
-def test_a_broken_annotation_is_named_and_left_out(fault, read):
-    whole, _ = read(lambda coco: None)
-    changed = 7
-    images, lines = read(lambda coco: BROKEN[fault](coco['annotations'][changed]) and None)
-    assert len(lines) == 1 and f'({fault.strip()}: ' in lines[0] and '1 of ' in lines[0] and 'train.json' in lines[0]
-    assert sum(map(len, images.values())) == sum(map(len, whole.values())) - 1
-
-
-def test_a_polygon_in_place_of_a_mask_is_sound(read):
-    assert not read(lambda coco: coco['annotations'][7].update(segmentation=[SQUARE]))[1]
-
-
-def test_a_broken_image_goes_with_its_annotations(read):
-    images, lines = read(lambda coco: coco['images'][3].update(width=float('nan')))
-    assert 3 not in images and len(images) == 23
-    assert 'without a size: 3' in lines[0] and 'of an unknown image: ' in lines[1]
-
-
-@pytest.mark.parametrize('change, message', [
-    (lambda coco: json.dumps(coco)[:-1], 'train.json is no whole COCO annotation file'),
-    (lambda coco: '[' * 100_000, 'train.json is no whole COCO annotation file'),
-    (lambda coco: coco.pop('categories') and None, "no whole COCO annotation file .'categories' is missing"),
-    (lambda coco: coco.update(annotations=[None] * 11), '11 of 11 annotations of .*train.json are broken'),
-    (lambda coco: coco.update(images=[]), 'annotations of .*train.json are broken'),
-    (lambda coco: coco.update(annotations=[]), 'train.json leaves no image')])
-def test_a_broken_file_is_one_line(change, message, read):
-    with pytest.raises(UserError, match=message):
-        read(change)
-
-
-UNSOUND = dict(
-    no_polygon=lambda annotations: annotations[0].update(segmentation=[]),
-    no_segmentation=lambda annotations: annotations[0].pop('segmentation'),
-    a_point=lambda annotations: annotations[0].update(segmentation=[[1, 2]]),
-    no_image=lambda annotations: annotations[0].pop('image_id'),
-    no_iscrowd=lambda annotations: [annotation.pop('iscrowd') for annotation in annotations])
-
-
-@pytest.mark.parametrize('fault', UNSOUND)
-def test_the_metric_reads_what_the_data_set_reads(fault, small_digits, tmp_path):
-    content = json.loads((small_digits / 'annotations/test.json').read_text())
-    UNSOUND[fault](content['annotations'])
-    path = tmp_path / 'test.json'
-    path.write_text(json.dumps(content))
-    cfg = read_config(DETECTION).test_dataloader.dataset
-    cfg.update(data_root=str(small_digits), ann_file=str(path))
-    dataset = DATASETS.build(with_checks(cfg))
-    metric = CheckedCocoMetric(ann_file=str(path), metric=['bbox', 'segm'])
-    metric.dataset_meta = dataset.metainfo
-    for info in map(dataset.get_data_info, range(len(dataset))):
-        boxes = torch.tensor([instance['bbox'] for instance in info['instances']]).view(-1, 4)
-        masks = torch.zeros(len(boxes), info['height'], info['width'], dtype=torch.bool)
-        for one, (left, top, right, bottom) in zip(masks, boxes.int().tolist()):
-            one[top:bottom, left:right] = True
-        found = dict(bboxes=boxes, scores=torch.ones(len(boxes)), masks=masks,
-                     labels=torch.tensor([instance['bbox_label'] for instance in info['instances']]))
-        metric.process({}, [dict(img_id=info['img_id'], ori_shape=(info['height'], info['width']),
-                                 pred_instances=found)])
-    scores = metric.evaluate(len(dataset))
-    assert scores['coco/bbox_mAP'] == 1 and scores['coco/segm_mAP'] > 0, scores

@@ -1,12 +1,11 @@
 """What mmdet answers: object detection.
 
 ===================  ===============================================================
-``coco``             COCO annotations; broken entries are logged and left out
+``coco``             COCO annotations, mended or left out; labels follow the names of the classes
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
 """
-import contextlib
 import importlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,6 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS
 from torch import nn
 
-from dwnet.data.checks import CocoFile
 from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import class_of, is_a
@@ -78,17 +76,12 @@ class MMDet(Toolbox):
 
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         from .coco import CheckedCocoMetric, CocoDataset, CocoMetric
-        datasets = [(cfg.get(f'{part}_dataloader') or {}).get('dataset') for part in ('val', 'test')]
+        datasets = [dataset for part in ('val', 'test')
+                    for dataset in _nested((cfg.get(f'{part}_dataloader') or {}).get('dataset'))]
         # other data sets, such as Cityscapes and Objects365, leave no annotation out
-        if any(isinstance(dataset, dict) and class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
+        if any(class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
             return with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return evaluator
-
-    @contextlib.contextmanager
-    def watch_annotations(self) -> Iterator[list[CocoFile]]:
-        from .coco import watch
-        with watch() as files:
-            yield files
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder, interval=1)
@@ -121,3 +114,12 @@ class MMDet(Toolbox):
 def _has_mask_head(model: dict) -> bool:
     return bool(model.get('mask_head') or model.get('panoptic_head')  # Mask2Former's
                 or (model.get('roi_head') or {}).get('mask_head'))
+
+
+def _nested(dataset: Any) -> Iterator[dict]:
+    """The configs of a data set and of the data sets that it wraps."""
+    if isinstance(dataset, dict):
+        yield dataset
+        for key in ('dataset', 'datasets'):
+            for part in as_list(dataset.get(key, ())):
+                yield from _nested(part)
