@@ -4,7 +4,7 @@ import hashlib
 import posixpath
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -191,3 +191,35 @@ def without_missing(entries: Iterable[Entry], found: Callable[[Entry], str | Non
         notes.append(f'{len(missing)} of {total} images that {where} names are missing and are left out: '
                      f'{some(missing)}')
     return kept
+
+
+def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes: list[str]) -> None:
+    """Notes which of ``total`` annotations are broken and left out.
+
+    Args:
+        faults: What is wrong → where.
+        total: Whole ones and broken ones.
+        what: What they are, such as ``'lines of label files'``.
+        notes: The table's notes.
+
+    Raises:
+        UserError: If more than ten and more than 1 % are broken, or all.
+    """
+    broken = sum(map(len, faults.values()))
+    listed = '; '.join(f'{len(places)} {fault}: {some(places)}' for fault, places in faults.items())
+    if broken and (broken > max(10, total // 100) or broken == total):
+        raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
+    if broken:
+        notes.append(f'{broken} of {total} {what} are broken and are left out ({listed})')
+
+
+def drop_unused(table: Table) -> list[str]:
+    """Takes the classes that no object has out of a table, and returns them."""
+    used = sorted({each['label'] for entries in table.parts.values() for entry in entries for each in entry.objects})
+    number = {label: new for new, label in enumerate(used)}
+    for part, entries in table.parts.items():
+        table.parts[part] = [entry._replace(objects=[{**each, 'label': number[each['label']]} for each in entry.objects])
+                             for entry in entries]
+    unused = [name for label, name in enumerate(table.classes) if label not in number]
+    table.classes = [table.classes[label] for label in used]
+    return unused
