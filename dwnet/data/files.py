@@ -47,6 +47,14 @@ def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
                      disable=not sys.stderr.isatty())
 
 
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, or in UTF-16, as PowerShell writes it."""
+    content = path.read_bytes()
+    if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+        return content.decode('utf-16', 'replace')
+    return content.decode('utf-8-sig', 'surrogateescape')
+
+
 class Files:
     """All files below a data root, by their names relative to it, such as ``'train/cat/1.jpg'``.
 
@@ -112,6 +120,14 @@ class Files:
     def size(self, name: str) -> int:
         """The bytes of a file."""
         return self._stats[name][0]
+
+    def mention(self, name: str, *words: bytes) -> bool:
+        """Whether the first or the last MB of a file has one of the words."""
+        with self.path(name).open('rb') as file:
+            head = file.read(2**20)
+            file.seek(max(0, self.size(name) - 2**20))
+            tail = file.read()
+        return any(word in head or word in tail for word in words)
 
     def fingerprint(self) -> str:
         """A checksum of all names, sizes and times of change."""

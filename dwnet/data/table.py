@@ -50,6 +50,24 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
 
+def with_numbers(form: str, parts: dict[str, list[Entry]], notes: list[str], order: Iterable[str] = ()) -> Table:
+    """A table of entries whose objects have the names of their classes as labels.
+
+    Args:
+        form: What was recognised.
+        parts: Part → entries.
+        notes: What the user should know.
+        order: Names of classes in their order; further classes follow by name. Classes without objects are left out.
+    """
+    used = {each['label'] for entries in parts.values() for entry in entries for each in entry.objects}
+    listed = [name for name in dict.fromkeys(order) if name in used]
+    classes = [*listed, *sorted(used.difference(listed))]
+    number = {name: label for label, name in enumerate(classes)}
+    return Table(form, classes, {
+        part: [entry._replace(objects=[{**each, 'label': number[each['label']]} for each in entry.objects])
+               for entry in entries] for part, entries in parts.items()}, notes)
+
+
 def settled(table: Table, files: Files) -> Table:
     """A table with ``'train'`` and ``'val'``, in which each part has an image once; its notes tell what was done.
 
@@ -211,15 +229,3 @@ def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes:
         raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
     if broken:
         notes.append(f'{broken} of {total} {what} are broken and are left out ({listed})')
-
-
-def drop_unused(table: Table) -> list[str]:
-    """Takes the classes that no object has out of a table, and returns them."""
-    used = sorted({each['label'] for entries in table.parts.values() for entry in entries for each in entry.objects})
-    number = {label: new for new, label in enumerate(used)}
-    for part, entries in table.parts.items():
-        table.parts[part] = [entry._replace(objects=[{**each, 'label': number[each['label']]} for each in entry.objects])
-                             for entry in entries]
-    unused = [name for label, name in enumerate(table.classes) if label not in number]
-    table.classes = [table.classes[label] for label in used]
-    return unused
