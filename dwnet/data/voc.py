@@ -42,9 +42,11 @@ def read(files: Files, out: Path) -> Table | None:
     log.tell(notes)
     entries = [entry for its in parts.values() for entry in its]
     settle_boxes([each for entry in entries for each in entry.objects], notes)
-    folders, annotated = {posixpath.dirname(entry.image) for entry in entries}, {entry.image for entry in entries}
-    if others := [name for name in files.images if posixpath.dirname(name) in folders and name not in annotated]:
-        notes.append(f'{len(others)} images have no XML file and are left out: {some(others)}')
+    folders, stems = {posixpath.dirname(entry.image) for entry in entries}, {posixpath.basename(n)[:-4] for n in names}
+    others = {name for name in files.images if posixpath.dirname(name) in folders
+              and posixpath.splitext(posixpath.basename(name))[0] not in stems} - {entry.image for entry in entries}
+    if others:
+        notes.append(f'{len(others)} images have no XML file and are left out: {some(sorted(others))}')
     return with_numbers('Pascal VOC', parts, notes)
 
 

@@ -77,7 +77,7 @@ def _object(thing: Element, log: VocLog) -> dict:
                  bbox=[min(left, right), min(top, bottom), max(left, right), max(top, bottom)])
     polygon = thing.find('polygon')  # of Roboflow: x1, y1, x2, …
     if polygon is not None:
-        keys = [f'{axis}{i}' for i in range(1, len(polygon) // 2 + 1) for axis in 'xy']
+        keys = [f'{axis}{i}' for i in range(1, max(3, len(polygon) // 2) + 1) for axis in 'xy']
         found['segmentation'] = [_numbers([polygon.findtext(key) for key in keys], 'with a broken polygon')]
     return found
 
