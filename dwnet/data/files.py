@@ -36,11 +36,23 @@ def part_in(name: str) -> str | None:
     return next((part for word in words_of(name) if (part := part_of(word))), None)
 
 
+def _last_part(path: str) -> str | None:
+    return next((part for word in reversed(words_of(path)) if (part := part_of(word))), None)
+
+
 def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
     """The items, with a bar and the time left on a terminal."""
     total = len(items) if isinstance(items, Sized) else None
     yield from track(items, what, total=total, console=Console(stderr=True), transient=True,
                      disable=not sys.stderr.isatty())
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file in UTF-8, or in UTF-16, as PowerShell writes it."""
+    content = path.read_bytes()
+    if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+        return content.decode('utf-16', 'replace')
+    return content.decode('utf-8-sig', 'surrogateescape')
 
 
 class Files:
@@ -109,6 +121,14 @@ class Files:
         """The bytes of a file."""
         return self._stats[name][0]
 
+    def mention(self, name: str, *words: bytes) -> bool:
+        """Whether the first or the last MB of a file has one of the words."""
+        with self.path(name).open('rb') as file:
+            head = file.read(2**20)
+            file.seek(max(0, self.size(name) - 2**20))
+            tail = file.read()
+        return any(word in head or word in tail for word in words)
+
     def fingerprint(self) -> str:
         """A checksum of all names, sizes and times of change."""
         digest = hashlib.sha256()
@@ -124,6 +144,26 @@ class Files:
         start = f'{folder}/' if folder else ''
         inner = [name[len(start):] for name in self._folders if name.startswith(start)]
         return sorted(name for name in inner if '/' not in name)
+
+    def place(self, written: str, *near: str) -> str | None:
+        """The file or folder that a setting means.
+
+        A path of another machine, or one that leads out of the root, stands for the longest end of it that is there:
+        ``'../train/images'`` → ``'train/images'``. An end that has lost the name of the part is none.
+
+        Args:
+            written: The path, absolute or not, with slashes of any kind.
+            near: The folders to which the path may be relative, beside the root.
+        """
+        plain = written.strip().replace('\\', '/').removeprefix(f'{self.root.as_posix()}/')
+        tail = [folder for folder in plain.split('/') if folder not in ('', '.', '..')]
+        ends = ['/'.join(tail[start:]) for start in range(len(tail))]
+        for end in [plain, *(end for end in ends if _last_part(end) == _last_part(plain))]:
+            for folder in (*near, ''):
+                place = posixpath.normpath(posixpath.join(folder, end))
+                if place in self._stats or place in self._folders or place == '.':
+                    return '' if place == '.' else place
+        return None
 
     def images_below(self, folder: str) -> list[str]:
         start = f'{folder}/' if folder else ''

@@ -4,7 +4,7 @@ import hashlib
 import posixpath
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,24 @@ class Table:
     classes: list[str]
     parts: dict[str, list[Entry]]
     notes: list[str] = field(default_factory=list)
+
+
+def with_numbers(form: str, parts: dict[str, list[Entry]], notes: list[str], order: Iterable[str] = ()) -> Table:
+    """A table of entries whose objects have the names of their classes as labels.
+
+    Args:
+        form: What was recognised.
+        parts: Part → entries.
+        notes: What the user should know.
+        order: Names of classes in their order; further classes follow by name. Classes without objects are left out.
+    """
+    used = {each['label'] for entries in parts.values() for entry in entries for each in entry.objects}
+    listed = [name for name in dict.fromkeys(order) if name in used]
+    classes = [*listed, *sorted(used.difference(listed))]
+    number = {name: label for label, name in enumerate(classes)}
+    return Table(form, classes, {
+        part: [entry._replace(objects=[{**each, 'label': number[each['label']]} for each in entry.objects])
+               for entry in entries] for part, entries in parts.items()}, notes)
 
 
 def settled(table: Table, files: Files) -> Table:
@@ -191,3 +209,23 @@ def without_missing(entries: Iterable[Entry], found: Callable[[Entry], str | Non
         notes.append(f'{len(missing)} of {total} images that {where} names are missing and are left out: '
                      f'{some(missing)}')
     return kept
+
+
+def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes: list[str]) -> None:
+    """Notes which of ``total`` annotations are broken and left out.
+
+    Args:
+        faults: What is wrong → where.
+        total: Whole ones and broken ones.
+        what: What they are, such as ``'lines of label files'``.
+        notes: The table's notes.
+
+    Raises:
+        UserError: If more than ten and more than 1 % are broken, or all.
+    """
+    broken = sum(map(len, faults.values()))
+    listed = '; '.join(f'{len(places)} {fault}: {some(places)}' for fault, places in faults.items())
+    if broken and (broken > max(10, total // 100) or broken == total):
+        raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
+    if broken:
+        notes.append(f'{broken} of {total} {what} are broken and are left out ({listed})')

@@ -1,0 +1,25 @@
+"""The size of an image, from its header."""
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+_ORIENTATION = 0x112  # the tag in EXIF; 5 to 8 turn the image by 90°
+
+
+class Sizes(NamedTuple):
+    """Width and height in pixels: as the file has them, and of the image that a viewer shows."""
+    unturned: tuple[int, int]
+    upright: tuple[int, int]
+
+
+def read_sizes(path: Path) -> Sizes | None:
+    """The sizes of an image; None if the header cannot be read."""
+    try:
+        with Image.open(path) as image:
+            exif = Image.Exif()  # Image.getexif also reads XMP, which OpenCV does not follow
+            exif.load(image.info.get('exif', b''))
+            size, orientation = image.size, exif.get(_ORIENTATION, 1)
+    except Exception:  # a damaged file may raise anything
+        return None
+    return Sizes(size, size[::-1] if orientation in (5, 6, 7, 8) else size)

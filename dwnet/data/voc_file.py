@@ -1,0 +1,127 @@
+"""An XML file of Pascal VOC: the objects of an image.
+
+Pascal VOC counts pixels from 1, and both corners belong to a box: around an image of 500 × 375 pixels it has the
+corners 1, 1, 500, 375. Many tools count from 0 up to the far edges: 0, 0, 500, 375. A corner of 0, or one with a
+fraction, tells that a data set is counted so.
+"""
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from .sizes import read_sizes
+from .table import leave_out
+from .xml_file import read_xml
+
+_CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
+_LARGEST = 100_000  # pixels
+
+
+class Broken(ValueError):
+    """What is wrong with a file or an object, in words that follow its name."""
+
+
+class VocLog:
+    """What is odd in the files of a data set."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, list[str]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()
+        self.objects = 0
+
+    def tell(self, notes: list[str]) -> None:
+        """Says it in notes.
+
+        Raises:
+            UserError: If many objects are broken.
+        """
+        leave_out(self.faults, self.objects, 'objects in XML files', notes)
+        notes += [f'{count} {what}' for what, count in self.counts.items() if count]
+
+
+def read_voc(path: Path) -> Element:
+    """The content of an XML file of Pascal VOC."""
+    try:
+        root = read_xml(path)
+    except ValueError as error:
+        raise Broken(f"whose XML is broken ({str(error).partition(':')[0]})") from error
+    if root.tag != 'annotation':
+        raise Broken('that are not of Pascal VOC')
+    return root
+
+
+def objects_of(root: Element, name: str, log: VocLog) -> list[dict]:
+    """The objects in a file, with ``bbox`` as left, top, right, bottom; broken objects are left out."""
+    objects = []
+    for number, thing in enumerate(root.iterfind('object'), start=1):
+        log.objects += 1
+        try:
+            objects.append(_object(thing, log))
+        except Broken as error:
+            log.faults[str(error)].append(f'object {number} of {name}')
+    return objects
+
+
+def _object(thing: Element, log: VocLog) -> dict:
+    label = (thing.findtext('name') or '').strip()
+    if not label:
+        raise Broken('without a name')
+    if thing.find('robndbox') is not None:
+        raise Broken('with a turned box (robndbox)')
+    left, top, right, bottom = _numbers([thing.findtext(f'bndbox/{corner}') for corner in _CORNERS],
+                                        'without a whole box (bndbox)')
+    log.counts['objects have their corners exchanged, which is mended'] += left > right or top > bottom
+    difficult = (thing.findtext('difficult') or '').strip() in ('1', 'true')
+    log.counts["objects are difficult: like COCO's crowds, they are neither learned nor scored"] += difficult
+    found = dict(label=label, iscrowd=int(difficult),
+                 bbox=[min(left, right), min(top, bottom), max(left, right), max(top, bottom)])
+    polygon = thing.find('polygon')  # of Roboflow: x1, y1, x2, …
+    if polygon is not None:
+        keys = [f'{axis}{i}' for i in range(1, max(3, len(polygon) // 2) + 1) for axis in 'xy']
+        found['segmentation'] = [_numbers([polygon.findtext(key) for key in keys], 'with a broken polygon')]
+    return found
+
+
+def _numbers(texts: list[str | None], fault: str) -> list[float]:
+    try:
+        numbers = [float(text or '') for text in texts]
+    except ValueError:
+        raise Broken(fault) from None
+    if not all(abs(number) <= _LARGEST for number in numbers):  # NaN fails, too
+        raise Broken('with corners that no image has')
+    return numbers
+
+
+def size_of(root: Element, image: Path, objects: list[dict], log: VocLog) -> tuple[int, int]:
+    """Width and height of what was annotated: as written, or those of the image as a viewer shows it.
+
+    Raises:
+        Broken: If the image was scaled after it was annotated.
+    """
+    sizes = read_sizes(image)
+    if sizes is None:
+        raise Broken('whose image cannot be read')
+    texts = [(root.findtext(f'size/{side}') or '').strip() for side in ('width', 'height')]
+    if not all(re.fullmatch('[0-9]{1,6}', text) and int(text) for text in texts):
+        return sizes.upright
+    written = int(texts[0]), int(texts[1])
+    if written in sizes:
+        return written
+    width, height = sizes.upright
+    same_shape = abs(width * written[1] - height * written[0]) <= max(written)
+    inside = all(each['bbox'][2] <= width + 1 and each['bbox'][3] <= height + 1 for each in objects)
+    if same_shape or not inside:
+        raise Broken('with another size than the image')
+    log.counts['XML files have a wrong size; their boxes fit the image'] += 1
+    return sizes.upright
+
+
+def settle_boxes(objects: list[dict], notes: list[str]) -> None:
+    """Turns corners into COCO's boxes: x, y, width and height, counted from 0."""
+    zero = sum(min(each['bbox']) < 1 or any(value % 1 for value in each['bbox']) for each in objects)
+    for each in objects:
+        left, top, right, bottom = each['bbox']
+        each['bbox'] = [left, top, right - left, bottom - top] if zero else [
+            left - 1, top - 1, right - left + 1, bottom - top + 1]
+    if zero:
+        notes.append(f'{zero} boxes have a corner of 0 or with a fraction: pixels are counted from 0, not from 1')
