@@ -5,6 +5,10 @@
 ``table``    what every form becomes: images with labels, objects or masks, in parts
 ``own``      a table as the toolboxes read it, written once into the work dir
 ``folders``  a user's images in folders of their classes
+``labelme``  a user's annotations in LabelMe's JSON files
+``cvat``     a user's annotations in CVAT's XML
+``shapes``   what these tools draw, as polygons and run lengths
+``xml_file`` an XML file that a stranger may have written
 ``coco``     a user's COCO annotations; broken entries are logged and left out
 ``masks``    a user's images with label images
 ``loading``  reading images; a damaged file is an error that names the file

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dwnet.errors import UserError, some
 
@@ -48,6 +48,15 @@ class Table:
     classes: list[str]
     parts: dict[str, list[Entry]]
     notes: list[str] = field(default_factory=list)
+
+
+class Form(Protocol):
+    """A form of data: a module of this room, or an object with the same names."""
+    NAME: str
+    NEEDS: str
+
+    def read(self, files: Files, out: Path) -> Table | None:
+        """The content of ``files``; None if they are of another form. What has to be written goes into ``out``."""
 
 
 def with_numbers(form: str, parts: dict[str, list[Entry]], notes: list[str], order: Iterable[str] = ()) -> Table:
@@ -229,3 +238,10 @@ def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes:
         raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
     if broken:
         notes.append(f'{broken} of {total} {what} are broken and are left out ({listed})')
+
+
+def note_unlabelled(files: Files, parts: Mapping[str, Sequence[Entry]], where: str, notes: list[str]) -> None:
+    """Notes which images below the root are in no part."""
+    labelled = {entry.image for entries in parts.values() for entry in entries}
+    if unlabelled := [image for image in files.images if image not in labelled]:
+        notes.append(f'{len(unlabelled)} images have no {where} and are left out: {some(unlabelled)}')
