@@ -68,7 +68,7 @@ def _image_of(written: str, subset: str, part: str, name: str, files: Files) -> 
     near = next((place for place in places if posixpath.normpath(f'{place}/{written}') in files), folder)
     found = files.locate(written, near, part)
     if found is None:
-        raise Broken('whose files are missing')
+        raise Broken('whose file is missing')
     return found
 
 

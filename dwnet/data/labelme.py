@@ -61,9 +61,10 @@ def regions(files: Files, out: Path, without: Collection[str] = ()) -> Table | N
 
 def _read_file(name: str, files: Files, out: Path, log: ShapeLog) -> Entry:
     content = json.loads(files.path(name).read_bytes())
+    drawn = list(content['shapes'])
     image = _image_of(content, name, files, out)
     size = size_of(files.path(image), (content.get('imageWidth'), content.get('imageHeight')))
-    return Entry(image, size=size, objects=objects_of(_shapes(list(content['shapes']), size, name, log), size))
+    return Entry(image, size=size, objects=objects_of(_shapes(drawn, size, name, log), size))
 
 
 def _image_of(content: dict, name: str, files: Files, out: Path) -> str:
