@@ -122,6 +122,12 @@ def assert_same(ours: Table, theirs: Table) -> None:
 # --- Whole data sets ------------------------------------------------------------------------------------
 
 
+def scenes_of(digits: Path) -> dict:
+    """The training scenes of the digits in COCO's form, with masks, and ``root``, the folder of the images."""
+    content = json.loads((digits / 'annotations/train.json').read_text())
+    return {**content, 'root': digits / 'scenes/train'}
+
+
 def objects_in(content: dict, image: dict) -> list[tuple[str, np.ndarray]]:
     """The name of the class and the pixels of each object."""
     names = {category['id']: category['name'] for category in content['categories']}

@@ -10,6 +10,7 @@
 ``shapes``   what these tools draw, as polygons and run lengths
 ``xml_file`` an XML file that a stranger may have written
 ``coco``     a user's COCO annotations; broken entries are logged and left out
+``drawn``    label images that are drawn from a detector's annotations
 ``masks``    a user's images with label images
 ``loading``  reading images; a damaged file is an error that names the file
 ``checks``   data that do not fit the model, each other, or themselves

@@ -1,22 +1,15 @@
 """The same objects in LabelMe's, CVAT's and COCO's files are the same data set."""
-import json
 from pathlib import Path
 
 import pytest
-from annotation_files import as_coco, as_cvat, as_labelme, assert_same, polygons, read
+from annotation_files import as_coco, as_cvat, as_labelme, assert_same, polygons, read, scenes_of
 
 from dwnet.data import coco, cvat, labelme
 
 
-@pytest.fixture(scope='module')
-def scenes(small_digits) -> dict:
-    """The 24 scenes of the digits in COCO's form, with masks."""
-    content = json.loads((small_digits / 'annotations/train.json').read_text())
-    return {**content, 'root': small_digits / 'scenes/train'}
-
-
 @pytest.mark.parametrize('form, write', [(labelme, as_labelme), (cvat, as_cvat)])
-def test_scenes_are_equal_to_coco(form, write, scenes, tmp_path):
+def test_scenes_are_equal_to_coco(form, write, small_digits, tmp_path):
+    scenes = scenes_of(small_digits)
     theirs = read(coco, as_coco(scenes, tmp_path / 'coco'))
     ours = read(form, write(scenes, tmp_path / 'ours'))
     for table in (ours, theirs):
