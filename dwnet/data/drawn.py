@@ -1,7 +1,7 @@
 """Objects with outlines as label images: what annotates a detector trains a segmentor, too.
 
-Class 0 is the background. A label image is drawn as pycocotools draws masks: larger objects first, so that smaller ones
-stay visible. Crowds, and what LabelMe calls ``__ignore__``, get label 255, which no training looks at.
+Class 0 is the background. Larger objects are drawn first, so that smaller ones stay visible. Crowds, and what LabelMe
+calls ``__ignore__``, get label 255, which no training looks at.
 """
 import io
 from collections import defaultdict
@@ -41,8 +41,7 @@ class Drawn:
 
     def read(self, files: Files, out: Path) -> Table | None:
         """The images of ``files`` with label images, which are written into ``out``; None if there are no objects."""
-        table = self.objects(files, out)
-        return None if table is None else _with_label_images(table, files, out)
+        return (table := self.objects(files, out)) and _with_label_images(table, files, out)
 
 
 FORMS = (*(Drawn(form.NAME, f'{form.NEEDS}, with outlines', form.read) for form in (coco, yolo, voc, cvat)),
@@ -62,9 +61,8 @@ def _with_label_images(table: Table, files: Files, out: Path) -> Table:
             continue
         for i, entry in enumerate(with_progress(entries, 'drawing label images')):
             sizes = read_sizes(files.path(entry.image))
-            if entry.size is None and sizes is None:
-                faults['of an image that cannot be read'] += [entry.image] * len(entry.objects)
-                continue
+            if sizes is None and entry.size is None:
+                raise UserError(f'{files.path(entry.image)} cannot be read: put it there again')
             labels = _draw(entry, sizes.upright if sizes else entry.size, label_of, faults)
             if sizes and labels.size == sizes.unturned != sizes.upright:
                 labels = _turned(labels, files.path(entry.image))
@@ -80,8 +78,7 @@ def _labels(names: Sequence[str]) -> tuple[list[str], list[int]]:
     """The classes of pixels, and the label in the place of each label of objects."""
     classes = ['background', *(name for name in names if name.lower() not in _BACKGROUND and name != labelme.IGNORED)]
     if len(classes) > _IGNORED:
-        raise UserError(f'{len(classes)} classes with the background, and label images have {_IGNORED} at most: join '
-                        'classes')
+        raise UserError(f'{len(classes)} classes with the background: label images have {_IGNORED} at most, join some')
     number = {name: label for label, name in enumerate(classes)}
     return classes, [_IGNORED if name == labelme.IGNORED else number.get(name, 0) for name in names]
 
@@ -109,8 +106,8 @@ def _run_lengths(segmentation: list | dict | None, size: tuple[int, int]) -> dic
     if isinstance(segmentation, dict):
         if list(segmentation['size']) != [*size[::-1]]:
             raise Broken('with a mask of another size than the image')
-        compressed = isinstance(segmentation['counts'], str)
-        return segmentation if compressed else coco_mask.frPyObjects(segmentation, *size[::-1])
+        is_packed = isinstance(segmentation['counts'], str)
+        return segmentation if is_packed else coco_mask.frPyObjects(segmentation, *size[::-1])
     if not (polygons := [polygon for polygon in segmentation if len(polygon) >= 6]):
         raise Broken('with fewer than 3 points')
     return coco_mask.merge(coco_mask.frPyObjects(polygons, *size[::-1]))

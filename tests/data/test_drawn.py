@@ -32,7 +32,8 @@ from dwnet.data.files import Files
 from dwnet.data.table import Table
 from dwnet.errors import UserError
 
-COCO, CVAT, LABELME = (next(form for form in drawn.FORMS if name == form.NAME) for name in ('coco', 'cvat', 'labelme'))
+COCO, CVAT, LABELME, YOLO, VOC = (next(form for form in drawn.FORMS if name == form.NAME)
+                                  for name in ('coco', 'cvat', 'labelme', 'yolo', 'voc'))
 INSIDE = [20, 20, 30, 20, 30, 30, 20, 30]  # of CAT
 
 
@@ -74,6 +75,14 @@ def test_label_images_of_polygons_are_equal(tmp_path):
         assert table.classes == ['background', 'cat', 'dog'] and images.keys() == set('abc')
         np.testing.assert_array_equal(images['a'], expected)
         np.testing.assert_array_equal(images['b'], pixels([FAR, NEAR], SIZE))
+    picture(tmp_path / 'yolo/a.jpg')
+    lines = (f"{i} {' '.join(map(str, (np.reshape(outline, (-1, 2)) / SIZE).ravel()))}" for i, outline in enumerate(
+        (CAT, DOG)))
+    (tmp_path / 'yolo/a.txt').write_text('\n'.join(lines))
+    (tmp_path / 'yolo/classes.txt').write_text('cat\ndog\n')
+    table, images = read(YOLO, tmp_path / 'yolo')
+    assert table.classes == ['background', 'cat', 'dog']
+    np.testing.assert_array_equal(images['a'], expected)
 
 
 def test_small_objects_cover_large_ones_and_crowds(tmp_path):
@@ -137,6 +146,10 @@ def test_boxes_alone_are_refused(tmp_path):
     cvat_file(tmp_path / 'my/a.xml', cvat_image('a.jpg', cvat_box('cat', 1, 2, 30, 40)))
     with pytest.raises(UserError, match=r'objects of .*my \(CVAT \(a\.xml\)\) have boxes and no outlines: a segmentor'):
         read(CVAT, tmp_path / 'my')
+    (tmp_path / 'my/a.xml').write_text('<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9'
+                                       '</xmax><ymax>9</ymax></bndbox></object></annotation>')
+    with pytest.raises(UserError, match=r'objects of .*my \(Pascal VOC\) have boxes and no outlines: a segmentor'):
+        read(VOC, tmp_path / 'my')
 
 
 def test_a_few_objects_without_an_outline_are_named(tmp_path):
@@ -154,7 +167,7 @@ def test_a_few_objects_without_an_outline_are_named(tmp_path):
 def test_too_many_classes_are_refused(tmp_path):
     picture(tmp_path / 'my/a.jpg')
     labelme_file(tmp_path / 'my/a.json', *(shape(f'{i:03}', pairs(CAT)) for i in range(255)))
-    with pytest.raises(UserError, match='256 classes with the background, and label images have 255 at most'):
+    with pytest.raises(UserError, match='256 classes with the background: label images have 255 at most'):
         read(LABELME, tmp_path / 'my')
     labelme_file(tmp_path / 'my/a.json', *(shape(f'{i:03}', pairs(CAT)) for i in range(254)))
     assert len(read(LABELME, tmp_path / 'my')[0].classes) == 255

@@ -23,7 +23,7 @@ from annotation_files import (
 
 from dwnet.data import labelme
 from dwnet.data.files import Files
-from dwnet.data.table import Table, settled
+from dwnet.data.table import Table, leaks, settled
 from dwnet.errors import UserError
 
 
@@ -135,7 +135,7 @@ def test_an_image_inside_is_written(tmp_path):
         entry, = table.parts[part]
         assert Path(entry.image) == tmp_path / f'out/images/{part}/a.jpeg' and entry.size == SIZE
         assert Path(entry.image).read_bytes() == content
-    assert 'byte by byte' in table.notes[0]
+    assert 'a.jpeg): the score of val is too good' in leaks(table.parts, tmp_path / 'my')[0]
 
 
 @pytest.mark.parametrize('changes, size', [
