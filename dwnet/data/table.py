@@ -167,8 +167,9 @@ def _split(entries: list[Entry], files: Files) -> dict[str, list[Entry]]:
 
 
 def _held_out(names: Sequence[str]) -> set[str]:
-    """The held-out fifth: the names with the lowest checksums, so every machine chooses the same images."""
-    ordered = sorted(names, key=lambda name: (zlib.crc32(name.encode('utf-8', 'surrogateescape')), name))
+    """The held-out fifth: the lowest checksums of names without folders, the same wherever the images lie."""
+    checksum = {name: zlib.crc32(posixpath.basename(name).encode('utf-8', 'surrogateescape')) for name in names}
+    ordered = sorted(names, key=lambda name: (checksum[name], name))
     return set(ordered[:max(1, len(names) // _SHARE)])
 
 
