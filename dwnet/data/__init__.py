@@ -1,18 +1,25 @@
 """Data: where a user's data lie, how images and annotations are read, and what is wrong with them.
 
-===============  ==========================================================================
+===============  =============================================================================
 ``files``        the files below a data root, and how annotations name them
 ``table``        what every form becomes: images with labels, objects or masks, in parts
 ``own``          a table as the toolboxes read it, written once into the work dir
-``folders``      a user's images in folders of their classes
-``coco``         a user's COCO annotations
-``masks``        a user's images with label images
-``coco_file``    reading a COCO file: mended, and broken entries logged and left out
+``folders``      images in folders of their classes
+``listing``      a CSV or JSON-lines file of images and labels; ``records`` reads its rows
+``coco``         COCO annotations; ``coco_file`` reads and mends a file
+``yolo``         YOLO; ``yolo_settings`` reads names and parts, ``yolo_lines`` the label files
+``voc``          Pascal VOC; ``voc_file`` reads an XML file
+``labelme``      LabelMe's JSON files
+``cvat``         CVAT's XML
+``masks``        images with label images; ``pairs``, ``label_images`` and ``legend`` serve it
+``drawn``        label images that are drawn from a detector's annotations
+``shapes``       what annotation tools draw, as polygons and run lengths
 ``box_forms``    boxes in another form than COCO's
 ``orientation``  annotations of photographs that EXIF turns
+``xml_file``     an XML file that a stranger may have written
 ``loading``      reading images; a damaged file is an error that names the file
 ``checks``       data that do not fit the model, each other, or themselves
-===============  ==========================================================================
+===============  =============================================================================
 
 A form of data is a module with ``NAME``, ``NEEDS``, what the form needs in words, and ``read(files, out)``, which
 returns a :class:`~dwnet.data.table.Table`, or None if the data are of another form; what it has to write goes into the

@@ -7,13 +7,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 
 from dwnet.errors import UserError, some
 
 from .coco_file import repaired
 from .files import Files
-from .table import Entry, Table, joined, leaks, settled
+from .table import Entry, Form, Table, joined, leaks, settled
 
 _VERSION = 1  # of the files that are written here
 
@@ -44,14 +43,13 @@ class OwnData:
     several_labels: bool = False
 
 
-def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[ModuleType], out: Path) -> OwnData:
+def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: Path) -> OwnData:
     """The data below ``roots``, each in the first of ``forms`` that is there; data of several roots are joined.
 
     Args:
         roots: The data roots.
         task: ``'classification'``, ``'detection'`` or ``'segmentation'``.
-        forms: Modules with ``read(files, out)``, which returns a :class:`~dwnet.data.table.Table`, or None if the data
-            are of another form, and ``NEEDS``, what the form needs in words.
+        forms: The forms that the data may have.
         out: The folder for what is written.
 
     Raises:
@@ -79,11 +77,13 @@ def _own_folder(root: Path, out: Path) -> Path | None:
     return root / out.relative_to(root).parts[0] if root in out.parents else None
 
 
-def _read(files: Files, task: str, forms: list[ModuleType], out: Path) -> Table:
+def _read(files: Files, task: str, forms: list[Form], out: Path) -> Table:
     table = next((table for form in forms if (table := form.read(files, out)) is not None), None)
     if table is None:
         needed = ', or '.join(form.NEEDS for form in forms)
-        raise UserError(f'{files.root} has no data for {task}, which needs {needed}')
+        packed = files.ending('.zip', '.tar', '.gz', '.tgz', '.7z', '.rar')
+        raise UserError(f'{files.root} has no data for {task}, which needs {needed}'
+                        + (f'; unpack {some(packed)}' if packed else ''))
     table = settled(table, files)
     if files.elsewhere:
         table.notes.append(f'{files.elsewhere} images were found by their names, in other folders than the annotations '

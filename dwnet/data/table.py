@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from dwnet.errors import UserError, some
 
@@ -48,6 +48,15 @@ class Table:
     classes: list[str]
     parts: dict[str, list[Entry]]
     notes: list[str] = field(default_factory=list)
+
+
+class Form(Protocol):
+    """A form of data: a module of this room, or an object with the same names."""
+    NAME: str
+    NEEDS: str
+
+    def read(self, files: Files, out: Path) -> Table | None:
+        """The content of ``files``; None if they are of another form. What has to be written goes into ``out``."""
 
 
 def with_numbers(form: str, parts: dict[str, list[Entry]], notes: list[str], order: Iterable[str] = ()) -> Table:
@@ -158,8 +167,9 @@ def _split(entries: list[Entry], files: Files) -> dict[str, list[Entry]]:
 
 
 def _held_out(names: Sequence[str]) -> set[str]:
-    """The held-out fifth: the names with the lowest checksums, so every machine chooses the same images."""
-    ordered = sorted(names, key=lambda name: (zlib.crc32(name.encode('utf-8', 'surrogateescape')), name))
+    """The held-out fifth: the lowest checksums of names without folders, the same wherever the images lie."""
+    checksum = {name: zlib.crc32(posixpath.basename(name).encode('utf-8', 'surrogateescape')) for name in names}
+    ordered = sorted(names, key=lambda name: (checksum[name], name))
     return set(ordered[:max(1, len(names) // _SHARE)])
 
 
@@ -229,3 +239,10 @@ def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes:
         raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
     if broken:
         notes.append(f'{broken} of {total} {what} are broken and are left out ({listed})')
+
+
+def note_unlabelled(files: Files, parts: Mapping[str, Sequence[Entry]], where: str, notes: list[str]) -> None:
+    """Notes which images below the root are in no part."""
+    labelled = {entry.image for entries in parts.values() for entry in entries}
+    if unlabelled := [image for image in files.images if image not in labelled]:
+        notes.append(f'{len(unlabelled)} images have no {where} and are left out: {some(unlabelled)}')

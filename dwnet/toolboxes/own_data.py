@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from dwnet.data import coco, folders, masks, voc, yolo
+from dwnet.data import coco, cvat, drawn, folders, labelme, masks, voc, yolo
 from dwnet.data.own import OwnData, read_own_data
 from dwnet.errors import UserError, not_among
 from dwnet.registry import is_a
@@ -16,7 +16,8 @@ from .base import as_list, innermost
 
 # Task → the forms of its data, in the order of the search; the first that is there counts. folders, which takes any
 # folder, comes last.
-FORMS = dict(classification=(folders, ), detection=(coco, yolo, voc), segmentation=(masks, ))
+FORMS = dict(classification=(folders, ), detection=(coco, yolo, voc, cvat, labelme),
+             segmentation=(masks, *drawn.FORMS))
 
 
 def use_own_data(cfg: Config, *roots: str, form: str | None = None) -> OwnData:
