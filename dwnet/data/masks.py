@@ -1,5 +1,5 @@
 """Images with label images, in folders of many kinds, or side by side."""
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -9,7 +9,7 @@ from dwnet.errors import UserError, some
 from .files import Files, with_progress
 from .label_images import read_labels
 from .pairs import pairs_of, parts_of
-from .table import Entry, Table
+from .table import Entry, Table, leave_out
 
 NAME = 'masks'
 NEEDS = 'images with a label image each, such as images/1.jpg and masks/1.png, or 1.jpg and 1_mask.png'
@@ -36,19 +36,12 @@ def read(files: Files, out: Path) -> Table | None:
     unlabelled = {part for part, entries in parts.items() if part != 'all' and not any(each.mask for each in entries)}
     without = [image for part, entries in parts.items() if part not in unlabelled
                for image, *_ in entries if image not in mask_of]
-    _leave_out(without, len(images), f'images below {files.root} have no label image', notes)
-    _leave_out(broken, len(mask_of), f'label images below {files.root} cannot be read', notes)
-    _leave_out(lonely, len(mask_of), f'label images below {files.root} have no image', notes)
+    leave_out(without, len(images), f'images below {files.root} have no label image', notes)
+    leave_out(broken, len(mask_of), f'label images below {files.root} cannot be read', notes)
+    leave_out(lonely, len(mask_of), f'label images below {files.root} have no image', notes)
     return Table('images and label images', classes, {
         part: entries if part in unlabelled else [entry for entry in entries if entry.mask is not None]
         for part, entries in parts.items()}, notes)
-
-
-def _leave_out(names: Collection[str], total: int, what: str, notes: list[str]) -> None:
-    if len(names) > max(10, total // 100):
-        raise UserError(f'{len(names)} {what}: {some(names)}; add what is missing, or move these away')
-    if names:
-        notes.append(f'{len(names)} {what}, and are left out: {some(names)}')
 
 
 def _check_sizes(files: Files, mask_of: Mapping[str, str]) -> None:

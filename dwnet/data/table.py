@@ -4,10 +4,10 @@ import hashlib
 import posixpath
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dwnet.errors import UserError, some
 
@@ -167,6 +167,18 @@ def leaks(parts: dict[str, list[Entry]], root: Path) -> list[str]:
             notes.append(f'{len(both)} images are in {first} and in {second}, byte by byte ({examples}): the score of '
                          f'{second} is too good')
     return notes
+
+
+def leave_out(names: Collection[Any], total: int, what: str, notes: list[str]) -> None:
+    """Tells of broken or incomplete things, such as rows of a table, that are left out.
+
+    Raises:
+        UserError: If more than ten and more than 1 % are broken, or all.
+    """
+    if names and (len(names) > max(10, total // 100) or len(names) == total):
+        raise UserError(f'{len(names)} {what} ({some(names)}): mend them, or move them away')
+    if names:
+        notes.append(f'{len(names)} {what}, and are left out: {some(names)}')
 
 
 def without_missing(entries: Iterable[Entry], found: Callable[[Entry], str | None], where: str,

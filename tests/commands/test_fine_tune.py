@@ -289,7 +289,7 @@ def turned(root):
      'all.json names 10 of 10 images that are not below the data root: 0.jpg'),
     ('detection', coco_root, boxes_alone(12), '12 of 20 annotations of .*all.json have a box and no mask, the others'),
     ('detection', lambda r: coco_root(r, number=1), None, 'has too few images'),
-    ('segmentation', lambda r: folders(r, images=2), None, 'has no data for segmentation, which needs images with a label'),
+    ('segmentation', lambda r: folders(r, images=2), None, 'no data for segmentation, which needs images with a label'),
     ('segmentation', masks_root, colour, r'masks/0.png is a colour image, and no file says'),
     ('segmentation', lambda r: masks_root(r, values=(0, 255)), names('a', 'b', 'c'),
      'and 255 means "ignore this pixel": write 1'),
