@@ -249,7 +249,7 @@ class _Writer:
             kinds = ', '.join(name for name, _ in sample.items() if name.startswith('pred_')) or 'none'
             raise UserError(f'predictions of the kind {kinds} cannot be written: only classes, objects and segments')
         scores = sample.pred_score
-        best = scores.topk(min(BEST, len(scores)))
+        best = scores.topk(min(max(BEST, sample.pred_label.numel()), len(scores)))  # of several labels all
         return dict(classes=[dict(self._class(label), score=round(score, 6))
                              for score, label in zip(best.values.tolist(), best.indices.tolist())])
 
