@@ -16,7 +16,7 @@ from dwnet.errors import UserError
 from .files import Files
 
 Colour = tuple[int, ...]
-_STEM = re.compile(r'_?(class|label|colou?r|categor(y|ie)|palette|legend|meta|config)s?[ _-]?'
+_STEM = re.compile(r'_?(class|classe|label|colou?r|categor(y|ie)|palette|legend|meta|config)s?[ _-]?'
                    r'(dict|map|names?|list|colou?rs?|info)?s?', re.IGNORECASE)
 _NAMES = ('name', 'class', 'class_name', 'classes', 'label', 'category', 'title')
 _COLOURS = ('color', 'colour', 'rgb', 'color_rgb', 'hex')
