@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from dwnet.data.files import Files
 from dwnet.data.loading import LoadWholeImage
-from dwnet.data.parts import images_below
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
 from dwnet.inspect.samples import draw, make_visualizer
@@ -37,7 +37,7 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
     found: dict[str, Path] = {}
     for argument in arguments:
         if os.path.isdir(argument):
-            files = [Path(argument, name) for name in images_below(Path(argument))]
+            files = [Path(argument, name) for name in Files(Path(argument)).images]
         elif os.path.exists(argument):
             files = [Path(argument)]
         else:
