@@ -5,12 +5,13 @@ turn the image; some annotation tools do not. Width and height in the annotation
 note turns the image by 90° and the image is no square.
 """
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
-_TAG = 0x112
+from .sizes import read_sizes
+
 # Orientation → whether rows and columns are exchanged, and whether the result is mirrored in x and in y
 _TURNS = {1: (False, False, False), 2: (False, True, False), 3: (False, True, True), 4: (False, False, True),
           5: (True, False, False), 6: (True, True, False), 7: (True, True, True), 8: (True, False, True)}
@@ -26,18 +27,12 @@ class Annotated(Enum):
 
 def compare(path: str, width: int, height: int) -> tuple[int, Annotated]:
     """The orientation in a file's header, and which pixels an annotation of ``width`` and ``height`` is of."""
-    try:
-        with Image.open(path) as image:
-            exif = Image.Exif()  # Image.getexif also reads XMP, which OpenCV does not follow
-            exif.load(image.info.get('exif', b''))
-            orientation, size = exif.get(_TAG, 1), image.size
-    except Exception:  # the transform that reads the image names a damaged file
-        return 1, Annotated.UPRIGHT
-    if orientation not in _TURNS or orientation == 1:
-        return 1, Annotated.UPRIGHT
-    if orientation < 5 or size[0] == size[1]:
-        return orientation, Annotated.UNCLEAR
-    return orientation, Annotated.UNTURNED if size == (width, height) else Annotated.UPRIGHT
+    sizes = read_sizes(Path(path))
+    if sizes is None or sizes.orientation not in _TURNS or sizes.orientation == 1:
+        return 1, Annotated.UPRIGHT  # the transform that reads the image names a damaged file
+    if sizes.unturned == sizes.upright:
+        return sizes.orientation, Annotated.UNCLEAR
+    return sizes.orientation, Annotated.UNTURNED if sizes.unturned == (width, height) else Annotated.UPRIGHT
 
 
 def turn_points(points: np.ndarray, orientation: int, width: int, height: int) -> np.ndarray:

@@ -116,8 +116,8 @@ def _write_labels(table: Table, data: OwnData, out: Path) -> None:
     data.several_labels = any(isinstance(entry.label, tuple) for entries in table.parts.values() for entry in entries)
     for part, entries in table.parts.items():
         if data.several_labels:
-            listed = [dict(img_path=entry.image, gt_label=list(entry.label)) for entry in entries
-                      if isinstance(entry.label, tuple)]
+            listed = [dict(img_path=entry.image, gt_label=[label] if isinstance(label, int) else list(label))
+                      for entry in entries if (label := entry.label) is not None]
             content = json.dumps(dict(metainfo=dict(classes=table.classes), data_list=listed))
         else:
             content = ''.join(f'{entry.image} {entry.label}\n' for entry in entries)

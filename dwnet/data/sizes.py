@@ -1,4 +1,4 @@
-"""The size of an image, from its header."""
+"""The size of an image and its orientation in EXIF, from its header."""
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,9 +8,10 @@ _ORIENTATION = 0x112  # the tag in EXIF; 5 to 8 turn the image by 90°
 
 
 class Sizes(NamedTuple):
-    """Width and height in pixels: as the file has them, and of the image that a viewer shows."""
+    """Width and height in pixels: as the file has them, and of the image that a viewer shows; EXIF's orientation."""
     unturned: tuple[int, int]
     upright: tuple[int, int]
+    orientation: int
 
 
 def read_sizes(path: Path) -> Sizes | None:
@@ -22,4 +23,4 @@ def read_sizes(path: Path) -> Sizes | None:
             size, orientation = image.size, exif.get(_ORIENTATION, 1)
     except Exception:  # a damaged file may raise anything
         return None
-    return Sizes(size, size[::-1] if orientation in (5, 6, 7, 8) else size)
+    return Sizes(size, size[::-1] if orientation in (5, 6, 7, 8) else size, orientation)

@@ -3,7 +3,7 @@ import contextlib
 import hashlib
 import posixpath
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,6 +117,10 @@ def joined(tables: list[Table], folders: list[str]) -> Table:
     parts: dict[str, list[Entry]] = {}
     for table, folder in zip(tables, folders):
         label = [classes.index(name) for name in table.classes]
+        has_masks = any(entry.mask for entries in table.parts.values() for entry in entries)
+        if has_masks and label != list(range(len(label))):  # the numbers in label images stay as they are
+            raise UserError(f'the label images of {folder} have the classes {some(table.classes)}, and all data roots '
+                            f'together {some(classes)}: number the classes of all data roots alike')
         for part, entries in table.parts.items():
             parts.setdefault(part, []).extend(_moved(entry, folder, label) for entry in entries)
     return Table('; '.join(dict.fromkeys(table.form for table in tables)), classes, parts,
@@ -155,15 +159,25 @@ def _once(entries: Iterable[Entry], part: str, notes: list[str]) -> list[Entry]:
 
 def _split(entries: list[Entry], files: Files) -> dict[str, list[Entry]]:
     """Holds a fifth back: of the images of each class, or of those with objects and of those without."""
-    strata: dict[object, list[str]] = defaultdict(list)
+    strata: dict[int | str, list[str]] = defaultdict(list)
+    counts = Counter(label for entry in entries if isinstance(entry.label, tuple) for label in entry.label)
     for entry in entries:
-        strata[entry.label if isinstance(entry.label, int) else bool(entry.objects)].append(entry.image)
-    if all(len(names) < 2 for truth, names in strata.items() if truth is not False or len(strata) == 1):
+        strata[_stratum(entry, counts)].append(entry.image)
+    if all(len(names) < 2 for stratum, names in strata.items() if stratum != 'nothing' or len(strata) == 1):
         raise UserError(f'{files.root} has too few images: one to train with and one to validate with is needed (of '
                         'each class)')
     held_back = {name for names in strata.values() if len(names) > 1 for name in _held_out(names)}
     return dict(train=[entry for entry in entries if entry.image not in held_back],
                 val=[entry for entry in entries if entry.image in held_back])
+
+
+def _stratum(entry: Entry, counts: Counter) -> int | str:
+    """The class of an image, of several labels the rarest; or whether it has objects."""
+    if isinstance(entry.label, int):
+        return entry.label
+    if entry.label:
+        return min(entry.label, key=lambda label: (counts[label], label))
+    return 'objects' if entry.objects else 'nothing'
 
 
 def _held_out(names: Sequence[str]) -> set[str]:
@@ -234,7 +248,7 @@ def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes:
         UserError: If more than ten and more than 1 % are broken, or all.
     """
     broken = sum(map(len, faults.values()))
-    listed = '; '.join(f'{len(places)} {fault}: {some(places)}' for fault, places in faults.items())
+    listed = '; '.join(f'{len(places)} {fault}: {some(places)}' for fault, places in faults.items() if places)
     if broken and (broken > max(10, total // 100) or broken == total):
         raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
     if broken:

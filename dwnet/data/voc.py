@@ -80,7 +80,7 @@ def _in_parts(files: Files, names: list[str], notes: list[str]) -> list[tuple[st
         if len(missing) == len(found):
             notes.append(f'{files.path(place)} lists no image with an XML file and is passed over')
         else:
-            leave_out({'without an XML file': missing} if missing else {}, len(found), f'images in {place}', notes)
+            leave_out({'without an XML file': missing}, len(found), f'images in {place}', notes)
             listed[part] += [name for name in found.values() if name]
     if not listed:
         return [(part_in(posixpath.dirname(name)), name) for name in names]

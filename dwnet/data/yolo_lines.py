@@ -62,7 +62,7 @@ def read_label_files(files: Files, images: Mapping[str, list[str]], label_files:
             counts['images have no label file, or an empty one: they are images without objects'] += not objects
             parts[part].append(Entry(image, size=sizes.upright, objects=objects))
     total = len(damaged) + sum(map(len, parts.values()))
-    leave_out({'with a header that cannot be read': damaged} if damaged else {}, total, 'images', notes)
+    leave_out({'with a header that cannot be read': damaged}, total, 'images', notes)
     leave_out(faults, counts.pop('lines', 0), 'lines of label files', notes)
     notes += [f'{count} {what}' for what, count in counts.items() if count]
     return parts

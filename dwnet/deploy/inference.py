@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from dwnet.data.files import Files
 from dwnet.data.loading import LoadWholeImage
-from dwnet.data.parts import images_below
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
 from dwnet.inspect.samples import draw, make_visualizer
@@ -37,7 +37,7 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
     found: dict[str, Path] = {}
     for argument in arguments:
         if os.path.isdir(argument):
-            files = [Path(argument, name) for name in images_below(Path(argument))]
+            files = [Path(argument, name) for name in Files(Path(argument)).images]
         elif os.path.exists(argument):
             files = [Path(argument)]
         else:
@@ -249,7 +249,7 @@ class _Writer:
             kinds = ', '.join(name for name, _ in sample.items() if name.startswith('pred_')) or 'none'
             raise UserError(f'predictions of the kind {kinds} cannot be written: only classes, objects and segments')
         scores = sample.pred_score
-        best = scores.topk(min(BEST, len(scores)))
+        best = scores.topk(min(max(BEST, sample.pred_label.numel()), len(scores)))  # of several labels all
         return dict(classes=[dict(self._class(label), score=round(score, 6))
                              for score, label in zip(best.values.tolist(), best.indices.tolist())])
 

@@ -108,7 +108,7 @@ class Toolbox:
         """The config, less its pipeline, of the data set that reads ``data.parts[part]``."""
         raise NotImplementedError
 
-    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict | list[dict]:
         """The config of the evaluator of ``part``, ``'val'`` or ``'test'``."""
         raise NotImplementedError
 

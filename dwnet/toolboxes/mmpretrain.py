@@ -2,9 +2,12 @@
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from torch import nn
 
 from dwnet.data.own import OwnData
+from dwnet.errors import UserError
+from dwnet.registry import is_a, type_name
 
 from .base import Toolbox
 from .graphs import Classifier
@@ -17,18 +20,33 @@ class MMPretrain(Toolbox):
     extra = 'cls'
     task = 'classification'
     trial_size = 224
-    scores = {'accuracy/top1': 'top-1', 'accuracy/top5': 'top-5'}
-    main_scores = {'mmpretrain.Accuracy': ('', {'top-1': 'accuracy/top1'})}
+    scores = {'accuracy/top1': 'top-1', 'accuracy/top5': 'top-5', 'multi-label/mAP': 'mAP'}
+    main_scores = {'mmpretrain.Accuracy': ('', {'top-1': 'accuracy/top1'}),
+                   'mmpretrain.AveragePrecision': ('', {'mAP': 'multi-label/mAP'})}
     preprocessor_type = 'mmpretrain.ClsDataPreprocessor'  # stock configs leave the type out
     downloads = frozenset({'mmpretrain.CIFAR10', 'mmpretrain.MNIST'})
     tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
-        return dict(type='mmpretrain.CustomDataset', data_root=str(data.root), metainfo=dict(classes=data.classes),
+        kind = 'MultiLabelDataset' if data.several_labels else 'CustomDataset'
+        return dict(type=f'mmpretrain.{kind}', data_root=str(data.root), metainfo=dict(classes=data.classes),
                     ann_file=data.parts[part]['ann_file'])
 
-    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict | list[dict]:
+        if data.several_labels:
+            return [dict(type='mmpretrain.AveragePrecision'), dict(type='mmpretrain.MultiLabelMetric', thr=.5)]
         return dict(type='mmpretrain.Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
+
+    def fit_to_data(self, cfg: Config, data: OwnData) -> None:
+        head, scope = cfg.model.get('head') or {}, cfg.get('default_scope')
+        if not data.several_labels or is_a(head, 'mmpretrain.MultiLabelClsHead', MODELS, scope):
+            return
+        if not is_a(head, 'mmpretrain.LinearClsHead', MODELS, scope):
+            raise UserError(f"several labels an image need a model with the head LinearClsHead, and this one has "
+                            f"{type_name(head) or 'none'}; take another config")
+        for key in head.keys() - {'num_classes', 'in_channels', 'init_cfg'}:  # losses of a single label
+            del head[key]
+        head.update(type='mmpretrain.MultiLabelLinearClsHead', loss=dict(type='CrossEntropyLoss', use_sigmoid=True))
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(enable=True, out_dir=folder, interval=1)

@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from dwnet.data import coco, cvat, drawn, folders, labelme, masks, voc, yolo
+from dwnet.data import coco, cvat, drawn, folders, labelme, listing, masks, voc, yolo
 from dwnet.data.own import OwnData, read_own_data
 from dwnet.errors import UserError, not_among
 from dwnet.registry import is_a
@@ -16,7 +16,7 @@ from .base import as_list, innermost
 
 # Task → the forms of its data, in the order of the search; the first that is there counts. folders, which takes any
 # folder, comes last.
-FORMS = dict(classification=(folders, ), detection=(coco, yolo, voc, cvat, labelme),
+FORMS = dict(classification=(listing, folders), detection=(coco, yolo, voc, cvat, labelme),
              segmentation=(masks, *drawn.FORMS))
 
 
@@ -65,13 +65,13 @@ def use_own_data(cfg: Config, *roots: str, form: str | None = None) -> OwnData:
     return data
 
 
-def _with_each_root(evaluator: dict, roots: list[Path]) -> dict | list[dict]:
-    """The evaluator of all images, and that of each root's."""
+def _with_each_root(evaluator: dict | list[dict], roots: list[Path]) -> dict | list[dict]:
+    """The evaluator, or evaluators, of all images, and those of each root's."""
     if len(roots) == 1:
         return evaluator
     names = [root.name if [other.name for other in roots].count(root.name) == 1 else str(root) for root in roots]
-    return [evaluator, *(dict(type='dwnet.OfRoot', metric=evaluator, root=f'{root}{os.sep}', name=name)
-                         for root, name in zip(roots, names))]
+    return [*as_list(evaluator), *(dict(type='dwnet.OfRoot', metric=metric, root=f'{root}{os.sep}', name=name)
+                                   for root, name in zip(roots, names) for metric in as_list(evaluator))]
 
 
 def _set_num_classes(model: Any, number: int) -> None:

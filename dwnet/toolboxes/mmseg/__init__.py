@@ -1,4 +1,5 @@
 """What mmseg answers: semantic segmentation. ``lean`` keeps a validation's memory small, ``graph`` is for exports."""
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +30,10 @@ class MMSeg(Toolbox):
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
         colours = [(0, 0, 0), *palette(len(data.classes) - 1)]  # the first class is nearly always the background
-        return dict(type='dwnet.PairedSegDataset', data_root=str(data.root), ann_file=data.parts[part]['ann_file'],
+        pairs = data.parts[part]['ann_file']
+        # label images that were written anew lie beside the pairs
+        return dict(type='dwnet.PairedSegDataset', data_root=str(data.root), ann_file=pairs,
+                    data_prefix=dict(img_path='', seg_map_path=str(Path(pairs).parent)),
                     reduce_zero_label=False, metainfo=dict(classes=data.classes, palette=colours))
 
     def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
