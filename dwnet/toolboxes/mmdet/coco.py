@@ -13,6 +13,8 @@ from dwnet.data.coco import read_coco
 from dwnet.errors import UserError
 from dwnet.registry import DATASETS
 
+_COLUMNS = dict(bbox='box AP', segm='mask AP')
+
 
 class CheckedCOCO(COCO):
     """mmdet's reader on the entries that :func:`read_coco` keeps."""
@@ -39,13 +41,40 @@ class CheckedCocoDataset(CocoDataset):
 
 @METRICS.register_module()
 class CheckedCocoMetric(CocoMetric):
-    """mmdet's ``CocoMetric`` on the same annotations as :class:`CheckedCocoDataset`."""
+    """mmdet's ``CocoMetric`` on the same annotations as :class:`CheckedCocoDataset`; also scores each class.
+
+    Attributes:
+        of_classes: See :meth:`dwnet.toolboxes.base.Toolbox.class_scores`. The scores are those of ``classwise=True``.
+    """
 
     def __init__(self, ann_file: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.of_classes: dict[str, list] = {}
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=self.backend_args) as path:
                 self._coco_api = CheckedCOCO(path)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        if self.format_only or self._coco_api and not self._coco_api.get_cat_ids(self.dataset_meta['classes']):
+            return super().compute_metrics(results)
+        kinds, classwise = self.metrics, self.classwise
+        metrics: dict[str, float] = {}
+        columns: dict[str, list] = {}
+        try:
+            self.classwise = True
+            for kind in kinds:  # one at a time, since mmdet gives the scores of boxes and of masks the same names
+                self.metrics = [kind]
+                of_kind = super().compute_metrics(results)
+                names = [category['name'] for category in self._coco_api.loadCats(self.cat_ids)]
+                keys = [f'{name}_precision' for name in names]
+                if keys[0] in of_kind:
+                    columns[_COLUMNS[kind]] = [float(of_kind[key]) for key in keys]
+                metrics |= {key: score for key, score in of_kind.items() if classwise or key not in keys}
+        finally:
+            self.metrics, self.classwise = kinds, classwise
+        objects = [len(self._coco_api.get_ann_ids(self.img_ids, [i], iscrowd=False)) for i in self.cat_ids]
+        self.of_classes = {'class': names, 'objects': objects, **columns} if columns else {}
+        return metrics
 
 
 @contextlib.contextmanager

@@ -1,13 +1,15 @@
-"""What mmpretrain answers: image classification."""
+"""What mmpretrain answers: image classification. ``class_scores`` scores each class."""
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from torch import nn
 
+from dwnet.data.checks import leaves
 from dwnet.data.parts import OwnData
 
-from .base import Toolbox
-from .graphs import Classifier
+from ..base import Toolbox, with_metric
+from ..graphs import Classifier
 
 
 class MMPretrain(Toolbox):
@@ -29,6 +31,14 @@ class MMPretrain(Toolbox):
 
     def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
         return dict(type='mmpretrain.Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
+
+    def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
+        from .class_scores import Accuracy, AccuracyOfClasses
+        return with_metric(evaluator, Accuracy, AccuracyOfClasses)
+
+    def count_classes(self, dataset: Any) -> dict[str, list[int]]:
+        labels = [label for part in leaves(dataset) for i in range(len(part)) for label in set(part.get_cat_ids(i))]
+        return dict(images=np.bincount(np.array(labels, int), minlength=len(dataset.metainfo['classes'])).tolist())
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(enable=True, out_dir=folder, interval=1)
