@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import MaxNLocator
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -40,7 +41,8 @@ def plot_curves(panels: dict[str, tuple[str, dict[str, Curve]]]) -> Image.Image:
         for i, (name, curve) in enumerate(curves.items(), start=1):
             axes.plot(list(curve), list(curve.values()), '--' if i > 1 else '-', color=COLOURS[i], label=name or None,
                       marker='o' if len(curve) < 20 else None)
-        axes.set(title=title, xlabel=label, ylim=(0, None))
+        axes.set(title=title, xlabel=label, ylim=(0, 1.05 * axes.get_ylim()[1]))  # room for the highest marker
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[['top', 'right']].set_visible(False)
         if any(curves):
             axes.legend()

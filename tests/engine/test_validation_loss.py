@@ -65,7 +65,8 @@ def losses_of_training(model, dataset, number: int = 6) -> dict:
     """Those of a training's own code, for a model that neither drops nor averages."""
     model.train()
     for module in model.modules():
-        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.Dropout, nn.Dropout2d)) or type(module).__name__ == 'DropPath':
+        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, nn.Dropout, nn.Dropout2d)) or 'DropPath' in str(
+                type(module)):
             module.eval()
     sums: dict = {}
     for i, batch in enumerate(batches(dataset, number)):

@@ -31,6 +31,7 @@ class AccuracyOfClasses(Accuracy):
         precision, recall, *_ = SingleLabelMetric.calculate(predicted, true, num_classes=number, average=None)
         images = torch.bincount(true, minlength=number)
         recall[images == 0] = torch.nan
-        self.of_classes = {'class': names, 'images': images.tolist(), 'recall': recall.numpy().round(2).tolist(),
-                           'precision': precision.numpy().round(2).tolist()}
+        scores = dict(recall=recall, precision=precision)
+        self.of_classes = {'class': names, 'images': images.tolist(), **{
+            name: values.double().numpy().round(2).tolist() for name, values in scores.items()}}
         return metrics
