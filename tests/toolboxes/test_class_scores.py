@@ -48,6 +48,15 @@ def test_a_classifier(form):
         assert found[name] == each
 
 
+def test_a_class_that_is_neither_there_nor_predicted_has_no_score():
+    metric = AccuracyOfClasses()
+    metric.dataset_meta = dict(classes='ab')
+    metric.compute_metrics([dict(gt_label=torch.tensor([0]), pred_score=torch.tensor([.9, .1]))])
+    assert metric.of_classes['images'] == [1, 0]
+    assert [metric.of_classes[name][0] for name in ('recall', 'precision')] == [100, 100]
+    assert all(math.isnan(metric.of_classes[name][1]) for name in ('recall', 'precision'))
+
+
 def test_images_without_a_label_have_no_class():
     metric = AccuracyOfClasses()
     results = [dict(gt_label=torch.tensor([label]), pred_score=torch.tensor([.9, .1])) for label in (0, -1, 1)]

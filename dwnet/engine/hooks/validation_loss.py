@@ -10,15 +10,17 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dwnet.engine.reproducible import VALIDATION, randomness_kept, seed_generators
 from dwnet.errors import one_line
 from dwnet.toolboxes import toolbox_of
 
 _FEATURES = ('backbone', 'neck', 'data_preprocessor')  # parts of a model that compute no loss
-_RANDOM = ('DropPath', 'StochasticDepth')  # several packages have a class of these names
+# In training mode these would drop something, or average over the batch
+_NOISY = (_BatchNorm, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+          nn.MultiheadAttention)
+_NOISY_NAMES = ('DropPath', 'StochasticDepth')  # several packages have a class of these names
 
 
 @HOOKS.register_module()
@@ -96,9 +98,8 @@ def _computing_losses(model: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         for name, module in model.named_modules():
-            module.training = not (
-                name.partition('.')[0] in _FEATURES or type(module).__name__ in _RANDOM
-                or isinstance(module, (_NormBase, _DropoutNd, nn.MultiheadAttention)))
+            module.training = not (name.partition('.')[0] in _FEATURES or isinstance(module, _NOISY)
+                                   or type(module).__name__ in _NOISY_NAMES)
         yield
     finally:
         for module, mode in modes.items():

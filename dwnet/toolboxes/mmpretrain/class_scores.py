@@ -26,11 +26,12 @@ class AccuracyOfClasses(Accuracy):
         true, predicted = true[true >= 0], predicted[true >= 0]  # images without a label
         names = list((self.dataset_meta or {}).get('classes') or ())
         # the data may have, and the model may predict, more classes than are named
-        number = max(len(names), *(int(labels.max(initial=-1)) + 1 for labels in (true.numpy(), predicted.numpy())))
+        number = max(1, len(names), *(int(labels.max(initial=-1)) + 1 for labels in (true.numpy(), predicted.numpy())))
         names += map(str, range(len(names), number))
         precision, recall, *_ = SingleLabelMetric.calculate(predicted, true, num_classes=number, average=None)
         images = torch.bincount(true, minlength=number)
         recall[images == 0] = torch.nan
+        precision[(images == 0) & (torch.bincount(predicted, minlength=number) == 0)] = torch.nan
         scores = dict(recall=recall, precision=precision)
         self.of_classes = {'class': names, 'images': images.tolist(), **{
             name: values.double().numpy().round(2).tolist() for name, values in scores.items()}}
