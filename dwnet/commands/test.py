@@ -5,6 +5,7 @@ from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data
 from dwnet.engine.scores import report_scores
+from dwnet.toolboxes import toolbox_of
 
 from ._arguments import add_config_arguments, add_speed_arguments
 from ._config import load_config
@@ -52,4 +53,5 @@ def run(args: Namespace) -> None:
     set_checkpoint(cfg, args.checkpoint)
     apply_options(OPTIONS, cfg, args)
     runner = Runner.from_cfg(cfg)
-    report_scores(runner, runner.test())
+    metrics = runner.test()
+    report_scores(runner, metrics, toolbox_of(cfg).class_scores(runner.test_loop.evaluator))

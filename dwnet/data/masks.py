@@ -46,6 +46,7 @@ def _check_sizes(files: Files, mask_of: Mapping[str, str]) -> None:
     for image, mask in with_progress(mask_of.items(), 'comparing sizes'):
         size, own = read_sizes(files.path(image)), read_sizes(files.path(mask))
         if size and own and size.upright != own.upright:
-            raise UserError(f"{files.path(mask)} has {' × '.join(map(str, own.upright))} pixels and {files.path(image)} "
-                            f"has {' × '.join(map(str, size.upright))}: a label image needs the size of its image, as a "
-                            'viewer shows it; scale the label image (by nearest neighbour), or export it again')
+            raise UserError(f"{files.path(mask)} has {' × '.join(map(str, own.upright))} pixels and "
+                            f"{files.path(image)} has {' × '.join(map(str, size.upright))}: a label image needs the size "
+                            'of its image, as a viewer shows it; scale the label image (by nearest neighbour), or '
+                            'export it again')

@@ -4,8 +4,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from dwnet.config_names import config_path
-from dwnet.inspect.curves import read_curve
-from dwnet.inspect.page import write_page
+from dwnet.inspect.curves import read_run
+from dwnet.inspect.page import Table, write_page
 from dwnet.inspect.report import draw_predictions, plot_curves
 from dwnet.toolboxes import SCORE_NAMES
 
@@ -23,7 +23,8 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
     Returns:
         The path of the report.
     """
-    losses = {f'{name}: training loss': ('iteration', read_curve(work_dir / name, 'loss')) for name in results}
+    losses = {f'{name}: training loss': ('iteration', {'': read_run(work_dir / name).training.get('loss', {})})
+              for name in results}
     rows, pictures = [], [('Training', '', plot_curves(losses))]
     for task in TASKS:
         result = results[task.name]
@@ -36,4 +37,4 @@ def write_report(work_dir: Path, results: dict[str, dict], number: int = 8) -> P
         work_dir / 'report.html', 'DWNet: three tasks, one backbone',
         'DWNet-nano on handwritten digits over photographs. Detection and segmentation start from the classification '
         "weights. Scores are those of the toolboxes' own metrics on the test set, whose digits occur nowhere in "
-        'training.', pictures, ('task', 'metric', 'score', 'seconds'), rows)
+        'training.', [('', '', Table(('task', 'metric', 'score', 'seconds'), rows)), *pictures])

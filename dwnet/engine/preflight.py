@@ -1,14 +1,11 @@
 """Checks before the first step for faults that would stop a training after hours, or spoil the result unnoticed."""
-import contextlib
 import copy
-import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, InfiniteSampler
@@ -27,6 +24,8 @@ from dwnet.models import DWNet
 from dwnet.registry import class_of, lineage, type_name
 from dwnet.toolboxes import TOOLBOXES
 from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
+
+from .reproducible import randomness_kept
 
 # Data sets that download themselves; derived classes count, too.
 _DOWNLOADS = frozenset().union(*(toolbox.downloads for toolbox in TOOLBOXES.values()))
@@ -244,7 +243,7 @@ def _reason_against_a_single_image(loader: DataLoader, model: nn.Module) -> str:
         _remove_sync_norms(model)
     try:
         # mmdet's heads average over the processes (reduce_mean), and the other processes do not take part here
-        with _randomness_kept(), mock.patch('torch.distributed.is_initialized', return_value=False):
+        with randomness_kept(), mock.patch('torch.distributed.is_initialized', return_value=False):
             batch = model.data_preprocessor(loader.collate_fn([loader.dataset[0]]), True)
             model(**batch, mode='loss')
     except Exception as error:  # the training itself reports any other error
@@ -259,15 +258,3 @@ def _remove_sync_norms(model: nn.Module) -> None:
             setattr(model, name, nn.Identity())
         else:
             _remove_sync_norms(module)
-
-
-@contextlib.contextmanager
-def _randomness_kept() -> Iterator[None]:
-    """Restores the random number generators after the block."""
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

@@ -5,6 +5,7 @@ resumed training draws other numbers. Here the generators are seeded again from 
 from (seed, epoch, place in the epoch) before each sample. So no state has to be saved, for any number of workers, and
 the augmentation of a sample does not depend on the number of processes. NumPy's ``SeedSequence`` derives the seeds.
 """
+import contextlib
 import itertools
 import logging
 import random
@@ -22,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
 from dwnet.errors import UserError, one_line
 
-_STEPS, _SAMPLES = 0, 1  # two independent streams of random numbers
+_STEPS, _SAMPLES, VALIDATION = 0, 1, 2  # independent streams of random numbers
 
 
 def seed_generators(seed: int, *place: int) -> None:
@@ -33,6 +34,18 @@ def seed_generators(seed: int, *place: int) -> None:
     torch.default_generator.manual_seed(c << 32 | d)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(c << 32 | d)
+
+
+@contextlib.contextmanager
+def randomness_kept() -> Iterator[None]:
+    """Restores the random number generators after the block."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 @HOOKS.register_module()

@@ -57,6 +57,7 @@ _HOOKS = dict(
     preemption=dict(type='PreemptionHook'),
     progress=dict(type='ProgressHook'),
     waiting=dict(type='WaitingHook'))
+_REMOVED_BY_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 @RUNNERS.register_module(name='DWNetRunner')
@@ -169,7 +170,9 @@ class Runner(MMEngineRunner):
         checkpoint = hooks.get('checkpoint')
         if isinstance(checkpoint, dict) and class_of(checkpoint, HOOKS) is CheckpointHook:
             hooks['checkpoint'] = {**checkpoint, 'type': 'SafeCheckpointHook'}
-        super().register_default_hooks(hooks)
+        # mmengine removes its own hooks alone
+        super().register_default_hooks({
+            name: hook for name, hook in hooks.items() if hook is not None or name in _REMOVED_BY_MMENGINE})
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:

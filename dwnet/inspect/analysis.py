@@ -20,7 +20,7 @@ from dwnet.engine import Runner
 from dwnet.errors import UserError
 from dwnet.inspect import coco_errors, confusion, precision_recall
 from dwnet.inspect.figure import contact_sheet, save
-from dwnet.inspect.page import write_page
+from dwnet.inspect.page import Table, write_page
 from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
 from dwnet.registry import lineage
 from dwnet.toolboxes import SCORE_NAMES, known_toolbox_of, toolbox_of
@@ -69,7 +69,8 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     pictures = task.finish()
     hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
     rows = [(name, scores[key]) for key, name in SCORE_NAMES.items() if key in scores]
-    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint, pictures, ('metric', 'score'), rows)
+    return write_page(out / 'analysis.html', Path(str(cfg.load_from)).name, hint,
+                      [('', '', Table(('metric', 'score'), rows)), *pictures])
 
 
 class _Task:

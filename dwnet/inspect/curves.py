@@ -24,11 +24,20 @@ class Run:
         training: Key → values at iterations.
         validation: Key → values at epochs, or at iterations if the training has no epochs.
         by_epoch: Whether the training has epochs.
+        steps_an_epoch: The most iterations an epoch that the log proves: the log may lack an epoch's last iterations.
+            0 without epochs.
     """
     name: str
     training: dict[str, Curve] = field(default_factory=dict)
     validation: dict[str, Curve] = field(default_factory=dict)
     by_epoch: bool = False
+    steps_an_epoch: int = 0
+
+    @property
+    def validation_loss(self) -> Curve:
+        """The loss on the validation set, at the training's iterations."""
+        steps = self.steps_an_epoch if self.by_epoch else 1
+        return {at * steps: loss for at, loss in self.validation.get('val/loss', {}).items()}
 
 
 def read_run(path: str | Path, name: str = '') -> Run:
@@ -56,6 +65,8 @@ def read_run(path: str | Path, name: str = '') -> Run:
             _drop_from(run.validation, training[0]['epoch'] if run.by_epoch else training[0]['step'])
         for record in records:
             curves = run.training if _is_training(record) else run.validation
+            if 'epoch' in record and curves is run.training:
+                run.steps_an_epoch = max(run.steps_an_epoch, -(-record['step'] // record['epoch']))
             for key, value in record.items():
                 if isinstance(value, (int, float)) and key not in ('step', 'iter', 'epoch'):
                     curves.setdefault(key, {})[record['step']] = value
@@ -133,10 +144,13 @@ def _panel(axes, runs: Sequence[Run], key: str) -> None:
         style = dict(marker='o', markersize=3) if validated or len(curve) < 3 else {}
         colour = COLOURS[i % len(COLOURS)]
         axes.plot(list(curve), list(curve.values()), color=colour, label=verbatim(run.name), linewidth=1.3, **style)
+        if key == 'loss' and (validation := run.validation_loss):
+            axes.plot(list(validation), list(validation.values()), '--o', color=colour, linewidth=1.3, markersize=3)
         if key == 'time' and (waiting := run.training.get('data_time')):
             axes.fill_between(list(waiting), list(waiting.values()), color=colour, alpha=.35, linewidth=0)
     by_epoch = validated and any(run.by_epoch for run in runs)
-    titles = dict(loss='training loss', lr='learning rate', time='time of an iteration (filled: waiting for data)')
+    losses = 'loss (dashed: on the validation set)' if any(run.validation_loss for run in runs) else 'training loss'
+    titles = dict(loss=losses, lr='learning rate', time='time of an iteration (filled: waiting for data)')
     axes.set_title(SCORE_NAMES.get(key) or titles.get(key, verbatim(key)), fontsize=10)
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
     axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))

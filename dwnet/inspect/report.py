@@ -6,10 +6,12 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.ticker import MaxNLocator
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -17,21 +19,33 @@ from mmengine.runner import Runner
 from PIL import Image, ImageOps
 
 from dwnet.apis import init_model
+from dwnet.engine.hooks.class_scores import class_scores_in
 from dwnet.errors import one_line
-from dwnet.inspect.curves import read_curve
+from dwnet.inspect.class_table import HINT, class_table
+from dwnet.inspect.curves import Curve, read_run
 from dwnet.inspect.figure import COLOURS, new_figure
 from dwnet.inspect.page import write_page
 from dwnet.inspect.samples import draw, make_visualizer
-from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_score
+from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_score, toolbox_of
+from dwnet.weights.loading import read_checkpoint
 
 
-def plot_curves(curves: dict[str, tuple[str, tuple[list, list]]]) -> Image.Image:
-    """Draws curves side by side; ``curves`` maps a title to the label of the x axis, and (steps, values)."""
+def plot_curves(panels: dict[str, tuple[str, dict[str, Curve]]]) -> Image.Image:
+    """Draws panels side by side.
+
+    Args:
+        panels: Title → label of the x axis, and the curves by their names; a curve without a name is not in the legend.
+    """
     figure = new_figure(11, 3)
-    for axes, (title, (label, curve)) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
-        axes.plot(*curve, color=COLOURS[1], marker='o' if len(curve[0]) < 20 else None)
-        axes.set(title=title, xlabel=label, ylim=(0, None))
+    for axes, (title, (label, curves)) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+        for i, (name, curve) in enumerate(curves.items(), start=1):
+            axes.plot(list(curve), list(curve.values()), '--' if i > 1 else '-', color=COLOURS[i], label=name or None,
+                      marker='o' if len(curve) < 20 else None)
+        axes.set(title=title, xlabel=label, ylim=(0, 1.05 * axes.get_ylim()[1]))  # room for the highest marker
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[['top', 'right']].set_visible(False)
+        if any(curves):
+            axes.legend()
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
@@ -92,8 +106,9 @@ def _test_command() -> str:
 
 def _write_training_report(runner: Runner, checkpoint: Path, best_of: Callable) -> Path:
     work_dir, metric = Path(runner.work_dir), main_score(runner.cfg)
-    curve = read_curve(work_dir, metric)
-    name, best = SCORE_NAMES.get(metric, metric), best_of(curve[1], default=float('nan'))
+    run = read_run(work_dir)
+    scores = run.validation.get(metric, {})
+    name, best = SCORE_NAMES.get(metric, metric), best_of(scores.values(), default=float('nan'))
     print(f'best {name}: {best:g}')
     cfg = copy.deepcopy(runner.cfg)
     cfg.new_heads = False  # the checkpoint has this training's heads
@@ -101,11 +116,25 @@ def _write_training_report(runner: Runner, checkpoint: Path, best_of: Callable) 
     picture.save(work_dir / 'predictions.png')
     by_epoch = 'max_epochs' in runner.cfg.train_cfg
     length = f'{runner.epoch} epochs' if by_epoch else f'{runner.iter} iterations'
-    curves = plot_curves({'training loss': ('iteration', read_curve(work_dir, 'loss')),
-                    f'validation: {name}': ('epoch' if by_epoch else 'iteration', curve)})
+    losses = {'training': run.training.get('loss', {}), 'validation': run.validation_loss}
+    curves = plot_curves({
+        'loss': ('iteration', {part: curve for part, curve in losses.items() if curve}),
+        f'validation: {name}': ('epoch' if by_epoch else 'iteration', {'': scores})})
     curves.save(work_dir / 'curves.png')
+    sections: list[tuple] = [
+        ('Training', '', curves),
+        ('Predictions', 'Above the truth, below the prediction, on images that were not trained with.', picture)]
+    of_classes = class_scores_in(read_checkpoint(str(checkpoint)))
+    if classes := class_table(toolbox_of(runner.cfg), _parts(runner), of_classes):
+        sections.append(('Classes', HINT, classes))
     return write_page(
         work_dir / 'report.html', runner.dumped_config.stem,
-        f'{length}; the best validation: {name} {best:g}, of {checkpoint.name}.',
-        [('Training', '', curves),
-         ('Predictions', 'Above the truth, below the prediction, on images that were not trained with.', picture)])
+        f'{length}; the best validation: {name} {best:g}, of {checkpoint.name}.', sections)
+
+
+def _parts(runner: Runner) -> dict[str, Any]:
+    """'train', 'val', and 'test' if the test set is another, → their data sets."""
+    parts = dict(train=runner.train_dataloader.dataset, val=runner.val_dataloader.dataset)
+    if runner.cfg.test_dataloader.dataset != runner.cfg.val_dataloader.dataset:
+        parts['test'] = runner.build_dataloader(runner.cfg.test_dataloader).dataset
+    return parts

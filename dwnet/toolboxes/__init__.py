@@ -7,6 +7,7 @@
 ``mmseg``              semantic segmentation
 ``own_data``           a user's own data in a config of any toolbox
 ``checked``            data sets and image readers that report damage
+``resized_truth``      ground truth of a validation in the pixels of the network's input
 ``graphs``             what an exported file computes
 ``swap``               DWNet in the place of another backbone
 ``timm``               the same backbone with timm's head and interfaces

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -123,6 +124,31 @@ class Toolbox:
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         """The config of an evaluator, with our metrics in the place of the toolbox's."""
         return evaluator
+
+    def fit_truth_to_input(self, batch: dict, model: nn.Module, dataset: Any) -> None:
+        """Brings the ground truth of a validation to the pixels of the network's input, as losses need it.
+
+        Args:
+            batch: What the data preprocessor of ``model`` makes of a batch of the validation; changed in place.
+            model: The model.
+            dataset: The validation set.
+        """
+
+    def class_scores(self, evaluator: Evaluator) -> dict[str, list]:
+        """The scores of each class that a metric has just computed, as columns of a table.
+
+        Returns:
+            Headline → a value for each class. The first column, ``'class'``, has the names. The second has how many
+            images or objects of the class were tested with. The others are scores as the toolbox gives them, NaN for a
+            class that cannot be scored. Empty if no metric scores classes, and in all processes but the first.
+        """
+        return next(filter(None, (getattr(metric, 'of_classes', {}) for metric in evaluator.metrics)), {})
+
+    def count_classes(self, dataset: Any) -> dict[str, list[int]]:
+        """How many images of a data set show each class, and how many objects there are: ``'images'`` (and
+        ``'objects'``) → a number for each class. Empty if the toolbox cannot count them.
+        """
+        return {}
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         """Makes a test draw each prediction beside the ground truth, into ``folder``."""

@@ -802,7 +802,7 @@ def test_one_command_from_own_data_to_a_tested_model(task, own_digits, tmp_path)
                     2, '--work-dir', work_dir, '--ema', '--layer-decay', '.8', '--freeze', 1, '--cfg-options', *options)
     assert done.returncode == 0, done.stderr
     classes, steps, *_ = done.stdout.splitlines()
-    number = dict(classification=2, detection=10, segmentation=11)[task]
+    number, score = dict(classification=(2, 'precision'), detection=(10, 'mask AP'), segmentation=(11, 'IoU'))[task]
     sizes = '32 to train, 8 to validate' if task == 'classification' else '20 to train, 4 to validate'
     assert f'{number} classes (' in classes and classes.endswith(f'images: {sizes}')
     assert steps.startswith('2 epochs of about ')
@@ -814,16 +814,18 @@ def test_one_command_from_own_data_to_a_tested_model(task, own_digits, tmp_path)
     assert predictions.size == (6 * 256, 512) and curves.width == 1100
     page = (work_dir / 'report.html').read_text()
     assert page.count('<img') == 2 and 'the best validation' in page
+    assert page.count('<tr>') == 1 + number and f'<th class=number>{score}' in page and 'few in val' in page
 
     name = dict(classification='accuracy/top1', detection='coco/bbox_mAP', segmentation='mIoU')[task]
     validated = [json.loads(line) for path in work_dir.glob('*/vis_data/scalars.json')
                  for line in path.read_text().splitlines()]
+    assert sum(record.get('val/loss', 0) > 0 for record in validated) == 2
     for extra in ([], ['--tta']):
         options[1] = f'experiment_name={tmp_path.name}{len(extra)}'
         done = run_tool(tool, config, checkpoint, *extra, '--work-dir', work_dir, '--cfg-options', *options)
         assert done.returncode == 0, done.stderr
         scores = json.loads((work_dir / 'scores.json').read_text())
-        assert name in scores
+        assert name in scores and len(scores['classes']) == number
         if not extra:
             assert scores[name] == pytest.approx(max(record[name] for record in validated if name in record))
         assert Path(config).read_text() == text  # a test leaves the config of the training as it is

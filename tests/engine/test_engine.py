@@ -256,10 +256,28 @@ def test_metrics_of_ours_in_the_place_of_the_toolboxes(form):
 
 def test_scores_that_are_no_single_numbers_are_written(tmp_path, capsys):
     metrics = {'accuracy/top1': np.float32(50), 'precision_classwise': [1., 2.], 'matrix': torch.ones(2, 2), 'n': 3}
-    report_scores(SimpleNamespace(work_dir=str(tmp_path)), metrics)
+    report_scores(SimpleNamespace(work_dir=str(tmp_path)), metrics, {})
     assert json.loads((tmp_path / 'scores.json').read_text()) == {
         'accuracy/top1': 50, 'precision_classwise': [1, 2], 'matrix': [[1, 1], [1, 1]], 'n': 3}
     assert 'top-1' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('number', [3, 40])
+def test_the_scores_of_each_class_are_printed(number, tmp_path, capsys, monkeypatch):
+    """The worst of many classes, and none of those that cannot be scored; the file has all."""
+    monkeypatch.setenv('COLUMNS', '100')
+    names = ['[red]no markup', *(f'class {i}' for i in range(1, number))]
+    of_classes = {'class': names, 'objects': [0, 9, *[10] * (number - 2)],
+                  'box AP': [float('nan'), *(.5 + i / 100 for i in range(1, number))]}
+    report_scores(SimpleNamespace(work_dir=str(tmp_path)), {'coco/bbox_mAP': .5}, of_classes)
+    rows = [[cell.strip() for cell in line.split('│')[1:-1]] for line in capsys.readouterr().out.splitlines()
+            if '│' in line][1:]
+    assert ['class 1', '9', '0.51', 'few in test'] in rows and ['class 2', '10', '0.52', ''] in rows
+    assert (['[red]no markup', '0', '–', 'none in test'] in rows) == (number == 3)
+    assert len(rows) == (3 if number == 3 else 20)
+    written = json.loads((tmp_path / 'scores.json').read_text())['classes']
+    assert len(written) == number and written[1] == {'class': 'class 1', 'objects': 9, 'box AP': .51}
+    assert written[0] == {'class': '[red]no markup', 'objects': 0, 'box AP': None}
 
 
 @pytest.mark.parametrize('best, named', [(dict(a='best_a.pth', b=None), 'best_a.pth'), ({}, 'epoch_2.pth')])

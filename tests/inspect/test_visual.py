@@ -93,6 +93,22 @@ def test_curves_are_drawn_as_logged(tmp_path):
     assert axes.get_title() == 'pck' and axes.lines[0].get_xydata().tolist() == [[1, 30], [2, 40]]
 
 
+@pytest.mark.parametrize('epochs, expected', [
+    ([(10, 1), (20, 2), (30, 3)], {10: 3., 30: 2.}),
+    # epochs of 12 steps, of which the log has the fifth and the tenth
+    ([(5, 1), (10, 1), (17, 2), (22, 2), (29, 3), (34, 3)], {12: 3., 36: 2.}),
+    ([(10, None), (20, None)], {1: 3., 3: 2.})])
+def test_the_loss_of_the_validation_is_beside_that_of_the_training(epochs, expected, tmp_path):
+    logged = [{'val/loss': 3., 'mIoU': 1., 'step': 1}, {'val/loss': 2., 'mIoU': 2., 'step': 3}]
+    write_log(tmp_path / 't', [*(train(*at) for at in epochs), *logged])
+    run = curves.read_run(tmp_path)
+    assert run.validation_loss == expected and list(run.training['loss']) == [step for step, _ in epochs]
+    axes = curves.plot([run]).axes[0]
+    assert axes.get_title() == 'loss (dashed: on the validation set)' and len(axes.lines) == 2
+    assert axes.lines[1].get_xydata().tolist() == [[at, loss] for at, loss in expected.items()]
+    assert axes.lines[1].get_linestyle() == '--'
+
+
 def test_mistakes_with_logs_end_in_one_line(tmp_path):
     (tmp_path / 'x.json').write_text('[1, 2]')
     write_log(tmp_path / 'run', [train(10)])

@@ -70,6 +70,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     steps = max(1, samples // (batch * processes))
     logger = cfg.default_hooks.setdefault('logger', dict(type='LoggerHook'))
     logger.interval = min(logger.get('interval', 10), steps)  # the log has a line for each epoch
+    cfg.default_hooks.update(val_loss=dict(type='ValidationLossHook'), class_scores=dict(type='ClassScoresHook'))
     keep_best(cfg)
     cfg.default_hooks.checkpoint.setdefault('max_keep_ckpts', 2)
     merge_options(cfg, given)

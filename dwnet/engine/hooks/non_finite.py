@@ -131,7 +131,7 @@ class GuardHook(Hook):
                             '(optim_wrapper.clip_grad)')
 
     def _see_losses(self, model: nn.Module, args: tuple, losses: Any) -> None:
-        if not model.training or not isinstance(losses, dict):
+        if not torch.is_grad_enabled() or not isinstance(losses, dict):  # a validation's losses have no gradient
             return
         for name, value in losses.items():
             for loss in value if isinstance(value, (list, tuple)) else [value]:

@@ -2,6 +2,7 @@
 
 ===================  ===============================================================
 ``coco``             COCO annotations, mended or left out; labels follow the names of the classes
+``resized_truth``    boxes and masks of a validation in the pixels of the network's input
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
@@ -10,10 +11,12 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, TRANSFORMS
 from torch import nn
 
+from dwnet.data.checks import leaves
 from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import class_of, is_a
@@ -82,6 +85,22 @@ class MMDet(Toolbox):
         if any(class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
             return with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return evaluator
+
+    def fit_truth_to_input(self, batch: dict, model: nn.Module, dataset: Any) -> None:
+        from .resized_truth import fit_truth_to_input
+        fit_truth_to_input(batch['data_samples'], model.data_preprocessor, dataset)
+
+    def count_classes(self, dataset: Any) -> dict[str, list[int]]:
+        images, objects = [], []
+        for part in leaves(dataset):
+            for i in range(len(part)):
+                instances = part.get_data_info(i)['instances']
+                labels = [instance['bbox_label'] for instance in instances if not instance.get('ignore_flag')]
+                objects += labels
+                images += set(labels)
+        classes = len(dataset.metainfo['classes'])
+        return {name: np.bincount(np.array(labels, int), minlength=classes).tolist()
+                for name, labels in (('images', images), ('objects', objects))}
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(draw=True, test_out_dir=folder, interval=1)

@@ -18,6 +18,8 @@ from dwnet.data.orientation import BACK, Annotated
 from dwnet.errors import UserError
 from dwnet.registry import DATASETS
 
+_COLUMNS = dict(bbox='box AP', segm='mask AP')
+
 
 class CheckedCOCO(COCO):
     """mmdet's reader on what :func:`read_coco` gives."""
@@ -91,10 +93,15 @@ def _upright(info: dict) -> dict:
 
 @METRICS.register_module()
 class CheckedCocoMetric(CocoMetric):
-    """mmdet's ``CocoMetric`` on the same annotations as :class:`CheckedCocoDataset`."""
+    """mmdet's ``CocoMetric`` on the same annotations as :class:`CheckedCocoDataset`; also scores each class.
+
+    Attributes:
+        of_classes: See :meth:`dwnet.toolboxes.base.Toolbox.class_scores`. The scores are those of ``classwise=True``.
+    """
 
     def __init__(self, ann_file: str | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.of_classes: dict[str, list] = {}
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=self.backend_args) as path:
                 self._coco_api = CheckedCOCO(path)
@@ -124,7 +131,28 @@ class CheckedCocoMetric(CocoMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         if self._coco_api is not None:  # COCO's evaluation sorts the ids, and mmdet names its scores by their places
             self.cat_ids = sorted(self._ids_of_labels())
-        return super().compute_metrics(results)
+        if self.format_only or self._coco_api and not self._coco_api.get_cat_ids(self.dataset_meta['classes']):
+            return super().compute_metrics(results)
+        kinds, classwise = self.metrics, self.classwise
+        metrics: dict[str, float] = {}
+        columns: dict[str, list] = {}
+        try:
+            self.classwise = True
+            for kind in kinds:  # one at a time, since mmdet gives the scores of boxes and of masks the same names
+                self.metrics = [kind]
+                of_kind = super().compute_metrics(results)
+                names = [category['name'] for category in self._coco_api.loadCats(self.cat_ids)]
+                keys = [f'{name}_precision' for name in names]
+                if keys[0] in of_kind:
+                    columns[_COLUMNS[kind]] = [float(of_kind[key]) for key in keys]
+                metrics |= {key: score for key, score in of_kind.items() if classwise or key not in keys}
+        finally:
+            self.metrics, self.classwise = kinds, classwise
+        order = [self.cat_ids.index(i) for i in self._ids_of_labels()]
+        objects = [len(self._coco_api.get_ann_ids(self.img_ids, [i], iscrowd=False)) for i in self.cat_ids]
+        columns = {'class': names, 'objects': objects, **columns} if columns else {}
+        self.of_classes = {name: [column[i] for i in order] for name, column in columns.items()}
+        return metrics
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
         in_order, self.cat_ids = self.cat_ids, self._ids_of_labels()

@@ -1,4 +1,12 @@
-"""What mmseg answers: semantic segmentation. ``lean`` keeps a validation's memory small, ``graph`` is for exports."""
+"""What mmseg answers: semantic segmentation.
+
+================  =================================================
+``pairs``         a data set of pairs, an image and its label image
+``lean``          keeps a validation's memory small
+``class_counts``  how many images show each class
+``graph``         what the exported file of a segmentor computes
+================  =================================================
+"""
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +57,19 @@ class MMSeg(Toolbox):
             return evaluator
         from .lean import IoUMetric, LeanIoUMetric
         return with_metric(evaluator, IoUMetric, LeanIoUMetric)
+
+    def fit_truth_to_input(self, batch: dict, model: nn.Module, dataset: Any) -> None:
+        from ..resized_truth import resize_labels, resized_shape
+        height, width = batch['inputs'].shape[-2:]
+        for sample in batch['data_samples']:
+            labels = resize_labels(sample.gt_sem_seg.data, resized_shape(sample))
+            padding = 0, width - labels.shape[-1], 0, height - labels.shape[-2]
+            labels = nn.functional.pad(labels, padding, value=model.data_preprocessor.seg_pad_val)
+            sample.gt_sem_seg = PixelData(data=labels)
+
+    def count_classes(self, dataset: Any) -> dict[str, list[int]]:
+        from .class_counts import images_with_classes
+        return dict(images=images_with_classes(dataset))
 
     def save_predictions(self, cfg: Config, out: str) -> None:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)  # a folder of label images

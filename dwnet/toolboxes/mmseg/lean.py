@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 # Maps resized at a time; at least as many as a SIMD vector holds, so that all classes are computed alike
 _CLASSES_AT_A_TIME = 16
+_COLUMNS = {'Acc': 'recall', 'Recall': 'recall', 'Precision': 'precision'}  # mmseg's name of a score → ours
 
 
 def make_lean(model: nn.Module) -> None:
@@ -115,7 +116,14 @@ class LeanIoUMetric(IoUMetric):
     """mmseg's ``IoUMetric``, counted in one pass over each image on the device, and moved to the CPU at the end.
 
     The counts are integers. mmseg counts in float32, which cannot tell 16,777,217 pixels from 16,777,216.
+
+    Attributes:
+        of_classes: See :meth:`dwnet.toolboxes.base.Toolbox.class_scores`. The scores are those of mmseg's table.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.of_classes: dict[str, list] = {}
 
     @staticmethod
     def intersect_and_union(pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -136,4 +144,11 @@ class LeanIoUMetric(IoUMetric):
         return super().evaluate(size)
 
     def compute_metrics(self, results: list[Tensor]) -> dict[str, float]:
+        if not self.format_only:
+            counts = torch.stack(results)
+            scores = self.total_area_to_metrics(*counts.sum(0).double(), self.metrics, self.nan_to_num, self.beta)
+            del scores['aAcc']  # of all classes together
+            self.of_classes = {
+                'class': list(self.dataset_meta['classes']), 'images': (counts[:, 3] > 0).sum(0).tolist(),
+                **{_COLUMNS.get(name, name): (100 * values).round(2).tolist() for name, values in scores.items()}}
         return super().compute_metrics([tuple(areas.double()) for areas in results])

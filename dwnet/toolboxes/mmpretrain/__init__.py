@@ -1,16 +1,18 @@
-"""What mmpretrain answers: image classification."""
+"""What mmpretrain answers: image classification. ``class_scores`` scores each class."""
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from dwnet.data.checks import leaves
 from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import is_a, type_name
 
-from .base import Toolbox
-from .graphs import Classifier
+from ..base import Toolbox, with_metric
+from ..graphs import Classifier
 
 
 class MMPretrain(Toolbox):
@@ -47,6 +49,14 @@ class MMPretrain(Toolbox):
         for key in head.keys() - {'num_classes', 'in_channels', 'init_cfg'}:  # losses of a single label
             del head[key]
         head.update(type='mmpretrain.MultiLabelLinearClsHead', loss=dict(type='CrossEntropyLoss', use_sigmoid=True))
+
+    def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
+        from .class_scores import Accuracy, AccuracyOfClasses
+        return with_metric(evaluator, Accuracy, AccuracyOfClasses)
+
+    def count_classes(self, dataset: Any) -> dict[str, list[int]]:
+        labels = [label for part in leaves(dataset) for i in range(len(part)) for label in set(part.get_cat_ids(i))]
+        return dict(images=np.bincount(np.array(labels, int), minlength=len(dataset.metainfo['classes'])).tolist())
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(enable=True, out_dir=folder, interval=1)

@@ -1,0 +1,164 @@
+"""The loss on the validation set: that of the training's own pipelines, and no trace of it in the training."""
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import read_config
+from mmengine.logging import MessageHub
+from mmengine.registry import DATASETS, MODELS
+from test_resume import Count, Noise, Stop, runner_for, same, state_of
+from torch import nn
+
+from dwnet.engine import Runner
+from dwnet.engine.hooks.validation_loss import ValidationLossHook
+from dwnet.engine.reproducible import VALIDATION, seed_generators
+from dwnet.toolboxes import enter_scope
+
+NANO = dict(classification='configs/classification/dwnet-nano_digits.py',
+            detection='configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
+            segmentation='configs/segmentation/upernet_dwnet-nano_digits.py')
+READ = dict(type='LoadImageFromFile')
+LARGER, WIDER = dict(type='Resize', scale=(192, 160), keep_ratio=True), dict(type='Resize', scale=(150, 90),
+                                                                            keep_ratio=False)
+OBJECTS = dict(type='LoadAnnotations', with_bbox=True, with_mask=True)
+POLYGONS = dict(OBJECTS, poly2mask=False)
+LABELS, PAD = dict(type='LoadAnnotations'), dict(type='Pad', size_divisor=32)
+DETECTION, SEGMENTATION = dict(type='PackDetInputs'), dict(type='PackSegInputs')
+
+
+def losses_of_validation(cfg, model, dataset, number: int = 6) -> dict:
+    """What the hook computes on the first images, in batches of four."""
+    runner = SimpleNamespace(
+        cfg=cfg, model=model, seed=3, val_dataloader=SimpleNamespace(dataset=dataset),
+        message_hub=MessageHub.get_instance('losses'), logger=logging.getLogger('losses'))
+    hook, metrics = ValidationLossHook(), {}
+    model.eval()
+    hook.before_val_epoch(runner)
+    for i, batch in enumerate(batches(dataset, number)):
+        hook.after_val_iter(runner, i, batch, batch['inputs'])
+    hook.after_val_epoch(runner, metrics)
+    assert not any(module.training for module in model.modules())
+    return metrics
+
+
+def with_polygons(annotations: Path, folder: Path) -> Path:
+    """COCO annotations whose masks are the boxes, as polygons."""
+    content = json.loads(annotations.read_text())
+    for object_ in content['annotations']:
+        x, y, width, height = object_['bbox']
+        object_['segmentation'] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    path = folder / 'polygons.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def batches(dataset, number: int) -> list[dict]:
+    samples = [dataset[i] for i in range(number)]
+    return [{key: [sample[key] for sample in samples[first:first + 4]] for key in samples[0]}
+            for first in range(0, number, 4)]
+
+
+def losses_of_training(model, dataset, number: int = 6) -> dict:
+    """Those of a training's own code, for a model that neither drops nor averages."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, nn.Dropout, nn.Dropout2d)) or 'DropPath' in str(
+                type(module)):
+            module.eval()
+    sums: dict = {}
+    for i, batch in enumerate(batches(dataset, number)):
+        seed_generators(3, VALIDATION, i, 0)
+        with torch.no_grad():
+            _, losses = model.parse_losses(model(**model.data_preprocessor(batch, True), mode='loss'))
+        for key, loss in losses.items():
+            sums[key] = sums.get(key, 0) + loss.item() * len(batch['inputs'])
+    return {f'val/{key}': value / number for key, value in sums.items()}
+
+
+@pytest.mark.parametrize('task, testing, training', [
+    ('classification', [READ, dict(type='PackInputs')], [READ, dict(type='PackInputs')]),
+    ('detection', [READ, LARGER, OBJECTS, DETECTION], [READ, OBJECTS, LARGER, DETECTION]),
+    ('detection', [READ, WIDER, PAD, OBJECTS, DETECTION], [READ, OBJECTS, WIDER, PAD, DETECTION]),
+    ('detection', [READ, LARGER, POLYGONS, DETECTION], [READ, POLYGONS, LARGER, DETECTION]),
+    ('detection', [READ, OBJECTS, LARGER, DETECTION], [READ, OBJECTS, LARGER, DETECTION]),  # is in the right pixels
+    ('segmentation', [READ, LABELS, SEGMENTATION], [READ, LABELS, SEGMENTATION]),
+    ('segmentation', [READ, LARGER, LABELS, SEGMENTATION], [READ, LABELS, LARGER, SEGMENTATION]),
+    ('segmentation', [READ, WIDER, LABELS, SEGMENTATION], [READ, LABELS, WIDER, SEGMENTATION])])
+def test_the_losses_are_those_of_the_training_without_augmentation(task, testing, training, small_digits, tmp_path):
+    cfg = read_config(NANO[task])
+    enter_scope(cfg)
+    cfg.model.backbone.drop_path_rate = .5
+    if task == 'segmentation':
+        cfg.model.data_preprocessor.update(size=None, size_divisor=1)
+        cfg.model.decode_head.dropout_ratio = .5
+    model = MODELS.build({**cfg.model, 'data_preprocessor': cfg.model.get('data_preprocessor', cfg.get(
+        'data_preprocessor'))})
+    for module in model.modules():  # heads as they are initialised would see nothing of the boxes
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=.1)
+    data = dict(cfg.train_dataloader.dataset, data_root=str(small_digits))
+    if POLYGONS in testing:
+        data['ann_file'] = str(with_polygons(small_digits / 'annotations/train.json', tmp_path))
+    tested, trained = (DATASETS.build({**data, 'pipeline': pipeline}) for pipeline in (testing, training))
+    found, expected = losses_of_validation(cfg, model, tested), losses_of_training(model, trained)
+    assert found.keys() == expected.keys() and found['val/loss'] > 0
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    if task == 'detection':
+        assert {'val/loss_rpn_bbox', 'val/s2.loss_bbox', 'val/s0.loss_mask'} <= found.keys()
+        assert found['val/loss_rpn_bbox'] > 0 and found['val/s0.loss_mask'] > 0
+
+
+class Uneven(Noise):
+    """A validation set whose samples do not change."""
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        return dict(x=torch.full((3, ), float(index)))
+
+
+def with_validation(folder, hooks=(), **options) -> Runner:
+    return runner_for(folder, workers=0, val_dataloader=dict(
+        batch_size=4, dataset=Uneven(6), sampler=dict(type='DefaultSampler', shuffle=False)),
+        val_evaluator=dict(type=Count), val_cfg={}, hooks=hooks, **options)
+
+
+def test_the_training_goes_on_as_without_the_losses(tmp_path):
+    """Also where a kill comes between; the log has each validation's own loss, and no mean with earlier ones."""
+    plain, logged = with_validation(tmp_path / 'plain'), with_validation(tmp_path / 'logged', [ValidationLossHook()])
+    plain.train()
+    logged.train()
+    assert same(state_of(plain), state_of(logged))
+    with pytest.raises(InterruptedError):
+        with_validation(tmp_path / 'cut', [ValidationLossHook(), Stop(11)]).train()
+    resumed = with_validation(tmp_path / 'cut', [ValidationLossHook()], resume=True)
+    resumed.train()
+    assert same(state_of(resumed), state_of(plain))
+    of_run = {}
+    for name in ('logged', 'cut', 'plain'):
+        records = [json.loads(line) for path in sorted((tmp_path / name).glob('*/vis_data/scalars.json'))
+                   for line in path.read_text().splitlines()]
+        of_run[name] = {r['step']: r['val/loss'] for r in records if 'val/loss' in r}
+    assert of_run['logged'] == of_run['cut'] and list(of_run['logged']) == [1, 2, 3] and not of_run['plain']
+    assert of_run['logged'][3] == logged.message_hub.get_scalar('val/val/loss').current()
+
+
+def test_losses_that_cannot_be_computed_are_told_once(tmp_path):
+    runner = with_validation(tmp_path, [ValidationLossHook()])
+    said = []
+    runner.logger.warning = lambda line, **_: said.append(line)
+    forward = runner.model.forward
+
+    def refuse(x, mode='tensor'):
+        if mode == 'loss' and not torch.is_grad_enabled():
+            raise KeyError('gt_instances')
+        return forward(x, mode=mode)
+
+    runner.model.forward = refuse
+    runner.train()
+    assert runner.iter == 18
+    assert [line for line in said if 'validation' in line] == [
+        "no loss on the validation set can be computed: KeyError: 'gt_instances'"]
