@@ -3,7 +3,11 @@
 mmcv decodes to 8-bit colour. Here five bands of 16 bits stay five bands of 16 bits. tifffile reads TIFF files, since
 Pillow refuses most of those with other channels than grey and colour.
 """
+import contextlib
 import io
+import logging
+from collections.abc import Iterator
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -117,7 +121,7 @@ def _kind_of_tiff(file: BinaryIO) -> Kind:
 
 def _decode_tiff(content: bytes) -> np.ndarray:
     try:
-        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        with _damage_raises(), tifffile.TiffFile(io.BytesIO(content)) as tiff:
             if tiff.pages[0].photometric in _OF_COLOURS:
                 return np.asarray(Image.open(io.BytesIO(content)).convert('RGB'))
             image = _first_image(tiff)
@@ -131,6 +135,20 @@ def _decode_tiff(content: bytes) -> np.ndarray:
         if _kind_of_tiff(io.BytesIO(content)).channels > 4:
             raise ValueError('tifffile cannot unpack its compression: pip install imagecodecs') from error
         return _decode_by_opencv(content)  # which knows more compressions, of four channels at most
+
+
+@contextlib.contextmanager
+def _damage_raises() -> Iterator[None]:
+    """Raises what tifffile only logs, such as the loss of a file's last pages."""
+    log, kept = logging.getLogger('tifffile'), BufferingHandler(capacity=100)
+    kept.setLevel(logging.ERROR)
+    log.addHandler(kept)
+    try:
+        yield
+        if kept.buffer:
+            raise ValueError(kept.buffer[0].getMessage())
+    finally:
+        log.removeHandler(kept)
 
 
 def _first_image(tiff: tifffile.TiffFile) -> Any:

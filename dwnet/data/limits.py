@@ -1,7 +1,8 @@
 """The largest image that is read, in pixels: Pillow's limit, or ``DWNET_MAX_PIXELS`` of the environment.
 
-Pillow refuses images of more than 178,956,970 pixels, because a file of some kilobytes may unpack to gigabytes. Every
-process of a training, a test or an inference inherits the environment, and so do programs that import dwnet.
+Pillow refuses images of more than 178,956,970 pixels and warns above half of that, because a file of some kilobytes
+may unpack to gigabytes. Images of ``DWNET_MAX_PIXELS`` are read without a warning. Every process of a training, a test
+or an inference inherits the environment.
 """
 import os
 
@@ -23,7 +24,7 @@ def apply_limit() -> None:
         return
     if not value.isdecimal() or not int(value):
         raise UserError(f'{VARIABLE}={value} in the environment: the largest number of pixels, such as 500000000')
-    Image.MAX_IMAGE_PIXELS = (int(value) + 1) // 2  # Pillow warns above this number, and refuses above twice as many
+    Image.MAX_IMAGE_PIXELS = int(value)  # Pillow warns above this number, and refuses more than twice as many
 
 
 def check_size(height: int, width: int) -> None:

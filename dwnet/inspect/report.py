@@ -13,10 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
 from PIL import Image
 
 from dwnet.apis import init_model
+from dwnet.engine import Runner
 from dwnet.errors import one_line
 from dwnet.inspect.curves import read_curve
 from dwnet.inspect.figure import COLOURS, new_figure
