@@ -19,6 +19,7 @@ from dwnet.registry import class_of
 from dwnet.toolboxes import enter_scope, known_toolbox_of
 from dwnet.toolboxes.swap import swap_backbone
 from dwnet.weights.loading import load_weights, read_checkpoint
+from dwnet.weights.stem import rgb_weights_fit
 
 __all__ = ['inferencer', 'init_model', 'swap_backbone', 'switch_to_deploy']
 
@@ -76,7 +77,8 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
     new_heads = cfg.get('new_heads', False)
     model = MODELS.build(cfg.model)
     if checkpoint is None or new_heads:
-        model.init_weights()
+        with rgb_weights_fit(model):
+            model.init_weights()
     trained_on = None
     if checkpoint is not None:
         content = read_checkpoint(str(checkpoint))

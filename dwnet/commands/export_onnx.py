@@ -1,6 +1,7 @@
 """Writes a config's model as an ONNX file, and compares the file in onnxruntime with PyTorch.
 
-The graph takes RGB images of any size, (B, 3, H, W), float32 from 0 to 255, and normalises them itself.
+The graph takes RGB images of any size, (B, 3, H, W), float32 from 0 to 255, and normalises them itself. The graph of a
+model that was trained on other images takes images with the channels and values of those.
 """
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

@@ -6,7 +6,7 @@ from pathlib import Path
 from dwnet.apis import inferencer
 from dwnet.demo import digits
 from dwnet.deploy.inference import find_files, infer
-from dwnet.errors import UserError
+from dwnet.errors import UserError, some
 
 from ._arguments import add_image_arguments, chosen_device
 from ._config import load_config
@@ -37,8 +37,10 @@ def run(args: Namespace) -> None:
     device = chosen_device(args.device)
     left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
                      not args.no_pictures)
-    predicted = len(json.loads((out / 'predictions.json').read_text())['predictions'])
-    print(f'{predicted} of {len(files)} files predicted: {out}/predictions.json')
+    predicted = json.loads((out / 'predictions.json').read_text())['predictions']
+    if animations := [entry['image'] for entry in predicted if 'image' in entry and 'frames' in entry]:
+        print(f'of {len(animations)} animations the first frame is predicted: {some(animations)}')
+    print(f'{len(predicted)} of {len(files)} files predicted: {out}/predictions.json')
     if left_out:
-        raise UserError(f'{len(left_out)} of {len(files)} files could not be read as a whole:',
+        raise UserError(f'{len(left_out)} of {len(files)} files could not be read or predicted:',
                         *(f'{name}: {reason}' for name, reason in left_out.items()))

@@ -20,6 +20,8 @@ from dwnet.errors import UserError
 from dwnet.inspect import cam, kernels, receptive_field
 from dwnet.inspect.figure import contact_sheet, save
 from dwnet.inspect.samples import to_picture
+from dwnet.toolboxes.graphs import image_channels
+from dwnet.toolboxes.pixels import has_own_range
 
 from ._arguments import add_image_arguments, chosen_device
 from ._config import load_config
@@ -64,9 +66,9 @@ def run(args: Namespace) -> None:
 
 def _inputs(infer, files: list[Path], left_out: dict[str, str]) -> Iterator[tuple[str, Tensor, np.ndarray]]:
     """Each file's name, network input, and the input as a picture; unreadable files go to ``left_out``."""
-    for file, image in read_images(files, left_out):
+    for file, image in read_images(infer.model, files, left_out):
         inputs = as_input(infer, image)
-        yield file.name, inputs, to_picture(inputs[0], infer.model.data_preprocessor)
+        yield file.name, inputs, to_picture(inputs[0], infer.model.data_preprocessor, has_own_range(infer.model.cfg))
     if len(left_out) == len(files):
         raise _unread(left_out)
 
@@ -110,7 +112,8 @@ def draw_receptive_field(args: Namespace, infer, files: list[Path], left_out: di
             raise UserError('these images come to the network in several sizes; take images of one size')
     else:
         torch.manual_seed(0)
-        inputs = list(torch.randn(args.number, 1, 3, *args.shape, device=next(infer.model.parameters()).device))
+        channels = image_channels(infer.model)
+        inputs = list(torch.randn(args.number, 1, channels, *args.shape, device=next(infer.model.parameters()).device))
     with ProgressLine() as progress:
         progress.add('images', len(inputs))
         fields = receptive_field.effective_receptive_field(

@@ -18,6 +18,9 @@
 ``orientation``  annotations of photographs that EXIF turns
 ``xml_file``     an XML file that a stranger may have written
 ``loading``      reading images; a damaged file is an error that names the file
+``decoding``     images with the channels and bits of their file
+``pixels``       channels, bits, mean and standard deviation of a data set
+``limits``       the largest image that is read
 ``checks``       data that do not fit the model, each other, or themselves
 ===============  =============================================================================
 
@@ -25,3 +28,6 @@ A form of data is a module with ``NAME``, ``NEEDS``, what the form needs in word
 returns a :class:`~dwnet.data.table.Table`, or None if the data are of another form; what it has to write goes into the
 folder ``out``. ``dwnet/toolboxes/own_data.py`` lists the forms of each task in ``FORMS``.
 """
+from .limits import apply_limit
+
+apply_limit()

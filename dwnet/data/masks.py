@@ -47,6 +47,6 @@ def _check_sizes(files: Files, mask_of: Mapping[str, str]) -> None:
         size, own = read_sizes(files.path(image)), read_sizes(files.path(mask))
         if size and own and size.upright != own.upright:
             raise UserError(f"{files.path(mask)} has {' × '.join(map(str, own.upright))} pixels and "
-                            f"{files.path(image)} has {' × '.join(map(str, size.upright))}: a label image needs the size "
-                            'of its image, as a viewer shows it; scale the label image (by nearest neighbour), or '
+                            f"{files.path(image)} has {' × '.join(map(str, size.upright))}: a label image needs the "
+                            'size of its image, as a viewer shows it; scale the label image (by nearest neighbour), or '
                             'export it again')

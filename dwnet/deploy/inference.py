@@ -14,18 +14,21 @@ import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
-from torch import Tensor
+from torch import Tensor, nn
 
 from dwnet.data.files import Files
-from dwnet.data.loading import LoadWholeImage
 from dwnet.engine.hooks.progress import ProgressLine
-from dwnet.errors import UserError
-from dwnet.inspect.samples import draw, make_visualizer
+from dwnet.errors import UserError, one_line
+from dwnet.inspect.samples import as_picture, draw, make_visualizer
+from dwnet.toolboxes.graphs import image_channels
+from dwnet.toolboxes.pixels import has_own_range, reader_of
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 BEST = 5  # number of classes that are listed for an image
 
-Frame = tuple[Any, np.ndarray]  # name, and pixels (H, W, 3), uint8, BGR
+ANIMATIONS = ('.gif', '.webp')  # images that may have several frames
+
+Frame = tuple[Any, np.ndarray]  # name, and pixels as the model's reader returns them: usually (H, W, 3), uint8, BGR
 
 
 def find_files(arguments: Sequence[str]) -> list[Path]:
@@ -54,7 +57,7 @@ def predict(inferencer: Any, images: Sequence[np.ndarray]) -> list:
 
     Args:
         inferencer: From :func:`dwnet.apis.inferencer`.
-        images: Arrays (H, W, 3), uint8, BGR.
+        images: Arrays as the model's reader returns them: usually (H, W, 3), uint8, BGR.
     """
     return [sample.cpu() for sample in inferencer.forward(_collated(inferencer, images))]
 
@@ -77,8 +80,8 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
         pictures: Draw pictures.
 
     Returns:
-        The files that could not be read, or not completely, and why. The outputs of all other files are complete, even
-        if the work is interrupted.
+        The files that could not be read or predicted, or not completely, and why. The outputs of all other files are
+        complete, even if the work is interrupted.
 
     Raises:
         UserError: If ``out`` is a file, or this kind of prediction cannot be written.
@@ -92,13 +95,15 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
         with _interrupted_by_sigterm(), ProgressLine() as progress:
             if stills:
                 progress.add('images', len(stills))
-            for batch in _batches(read_images(stills, left_out), batch_size, any_size):
+            for batch in _batches(read_images(inferencer.model, stills, left_out), batch_size, any_size):
                 for (file, image), sample in _predict_stills(inferencer, batch, left_out):
-                    entries.append(dict(image=str(file), **writer.write(file, image, sample)))
+                    with _left_out_if_it_fails(file, left_out):
+                        entries.append(dict(image=str(file), **_frames(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
             for file in files:
                 if _is_video(file):
-                    entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
+                    with _left_out_if_it_fails(file, left_out):
+                        entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
     finally:
         lines = ',\n'.join(json.dumps(entry) for entry in entries)  # one line for each file
         (out / 'predictions.json').write_text(
@@ -108,16 +113,42 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
 
 
 def _predict_stills(inferencer: Any, batch: list[Frame], left_out: dict[str, str]) -> Iterator[tuple[Frame, Any]]:
-    """Yields images with their data samples; images that resizing reduces to nothing, as strips, go to ``left_out``."""
+    """Yields images with their data samples; images that cannot be predicted go to ``left_out``.
+
+    Resizing reduces a strip of 3×2,000 pixels to nothing, and an image may be too large for the memory.
+    """
     try:
-        yield from zip(batch, predict(inferencer, [image for _, image in batch]))
-    except cv2.error:
+        samples = predict(inferencer, [image for _, image in batch])
+    except Exception as error:  # the steps of a pipeline and the layers of a model may raise anything
         if len(batch) > 1:
             for frame in batch:
                 yield from _predict_stills(inferencer, [frame], left_out)
         else:
             file, image = batch[0]
-            left_out[str(file)] = f'{image.shape[1]}×{image.shape[0]} pixels cannot be resized for the network'
+            left_out[str(file)] = (f'{image.shape[1]}×{image.shape[0]} pixels cannot be resized or predicted '
+                                   f'({one_line(error)[:200]})')
+    else:
+        yield from zip(batch, samples)
+
+
+@contextmanager
+def _left_out_if_it_fails(file: Path, left_out: dict[str, str]) -> Iterator[None]:
+    """Puts a file whose predictions cannot be drawn or described into ``left_out``, with the reason."""
+    try:
+        yield
+    except (UserError, OSError):  # the model has other predictions; the disk is full
+        raise
+    except Exception as error:  # a visualizer may raise anything
+        left_out[str(file)] = one_line(error)
+
+
+def _frames(file: Path) -> dict[str, int]:
+    """The number of frames of an animation, of which the first is predicted; empty for other images."""
+    if file.suffix.lower() not in ANIMATIONS:
+        return {}
+    with Image.open(file) as image:
+        frames = getattr(image, 'n_frames', 1)
+    return dict(frames=frames) if frames > 1 else {}
 
 
 @contextmanager
@@ -138,30 +169,39 @@ def _is_video(file: Path) -> bool:
 
 
 def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
-    """Prepares an image, (H, W, 3), uint8, BGR, for the network: (1, 3, H', W'), float32, normalised."""
+    """Prepares an image, as its reader returns it, for the network: (1, C, H', W'), float32, normalised."""
     return inferencer.model.data_preprocessor(_collated(inferencer, [image]), False)['inputs']
 
 
-def read_images(files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
-    """Yields the complete images among the files; puts the other files into ``left_out``, with the reason."""
-    load = LoadWholeImage()
+def read_images(model: nn.Module, files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
+    """Yields the complete images for a model; puts the other files into ``left_out``, with the reason."""
+    load, channels = reader_of(model.cfg), image_channels(model)
     for file in files:
         try:
-            yield file, load.transform(dict(img_path=str(file)))['img']
+            image = load.transform(dict(img_path=str(file)))['img']
         except ValueError as error:
             left_out[str(file)] = str(error.__cause__)
+            continue
+        if (its := image.shape[2] if image.ndim == 3 else 1) == channels:
+            yield file, image
+        else:
+            left_out[str(file)] = f'channels: it has {its}, and the model takes {channels}'
 
 
 def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int, progress: ProgressLine,
                  left_out: dict[str, str]) -> list[dict]:
     """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video."""
+    reader = reader_of(inferencer.model.cfg)
+    if reader.color_type == 'unchanged':
+        left_out[str(file)] = 'a video has colours of 8 bits, and the model takes images of another kind'
+        return []
     video = cv2.VideoCapture(str(file))
     rate, expected = video.get(cv2.CAP_PROP_FPS) or 25., max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     progress.add(file.name, expected)
     lines, drawn, number = writer.place('videos', file, '.jsonl'), None, 0
     try:
         with open(lines, 'w') as stream:
-            for batch in _batches(_read_frames(video), batch_size, True):
+            for batch in _batches(_read_frames(video, reader.color_type == 'grayscale'), batch_size, True):
                 for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
                     entry = writer.describe(sample, writer.relative(file) / f'{index:06d}')
                     if writer.pictures:
@@ -190,16 +230,18 @@ def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int
     return [entry]
 
 
-def _read_frames(video: cv2.VideoCapture) -> Iterator[Frame]:
+def _read_frames(video: cv2.VideoCapture, grey: bool) -> Iterator[Frame]:
     index = 0
     while (frame := video.read()[1]) is not None:
-        yield index, frame
+        yield index, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if grey else frame
         index += 1
 
 
 def _has_one_size(inferencer: Any) -> bool:
     """Whether images of different sizes reach the network in one size, as cropping for classifiers does."""
-    shapes = {_collated(inferencer, [np.zeros((*size, 3), np.uint8)])['inputs'][0].shape
+    kind = np.float32 if has_own_range(inferencer.model.cfg) else np.uint8
+    channels = image_channels(inferencer.model)
+    shapes = {_collated(inferencer, [np.zeros((*size, channels), kind)])['inputs'][0].shape
               for size in ((300, 400), (400, 300), (500, 500))}
     return len(shapes) == 1
 
@@ -220,6 +262,7 @@ class _Writer:
         self.names = list(meta.get('classes', ()))
         self.palette = meta.get('palette', [])
         self.visualizer = make_visualizer(cfg, meta, 'infer')
+        self._stretch = has_own_range(cfg)
         self._root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
         self._taken: set[Path] = set()
         try:
@@ -237,7 +280,7 @@ class _Writer:
         return entry
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        return draw(self.visualizer, np.ascontiguousarray(image[..., ::-1]), sample, False, self.threshold)
+        return draw(self.visualizer, as_picture(image, self._stretch), sample, False, self.threshold)
 
     def describe(self, sample: Any, name: Path) -> dict:
         """Converts a data sample for JSON; ``name`` names the label image of a segmentor."""

@@ -38,6 +38,7 @@ from dwnet.registry import class_of
 from dwnet.toolboxes import toolbox_of
 from dwnet.toolboxes.checked import with_checks
 from dwnet.weights.loading import load_weights, read_checkpoint
+from dwnet.weights.stem import rgb_weights_fit
 
 from .checkpoints import check_training_state, gathered_gradients, newest_whole_checkpoint, replace_durably
 from .distributed.peer_liveness import watch_others
@@ -129,7 +130,8 @@ class Runner(MMEngineRunner):
 
     def _init_model_weights(self) -> None:
         if not isinstance(self.model, FSDPModule):  # shard() has initialised and broadcast them
-            super()._init_model_weights()
+            with rgb_weights_fit(self.model):
+                super()._init_model_weights()
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         # mmdet's and mmseg's configs name their visualizer, and mmengine has one visualizer a name: a second run in the

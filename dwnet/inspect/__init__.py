@@ -3,6 +3,7 @@
 ====================  ===================================================================
 ``figure``            figures without a window, colours, contact sheets
 ``samples``           images with labels, boxes and masks, by the toolbox's visualizer
+``show``              pictures of a test's predictions
 ``page``              pictures on one HTML page
 ``curves``            training curves from logs
 ``schedule``          learning-rate schedule of a config

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -21,7 +20,7 @@ from dwnet.errors import UserError
 from dwnet.inspect import coco_errors, confusion, precision_recall
 from dwnet.inspect.figure import contact_sheet, save
 from dwnet.inspect.page import Table, write_page
-from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, draw, make_visualizer
+from dwnet.inspect.samples import MAX_SIDE, MIN_SIDE, PictureReader, draw, make_visualizer
 from dwnet.registry import lineage
 from dwnet.toolboxes import SCORE_NAMES, known_toolbox_of, toolbox_of
 
@@ -78,6 +77,7 @@ class _Task:
 
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         self.cfg, self.out, self.number, self.threshold = cfg, out, number, threshold
+        self.read = PictureReader(cfg)
         self._pairs: list[tuple[str, np.ndarray]] = []
         self._seen = 0
 
@@ -91,7 +91,7 @@ class _Task:
 
     def collect(self, sample: Any) -> None:
         if self._seen in self._shown:
-            image = _read(sample.img_path)
+            image = self.read(sample.img_path)
             pair = [draw(self.visualizer, image, sample, truth, self.threshold) for truth in (True, False)]
             gap = np.full((pair[0].shape[0], 6, 3), 255, np.uint8)
             self._pairs.append((Path(sample.img_path).name, np.hstack([pair[0], gap, pair[1]])))
@@ -152,7 +152,7 @@ class _Classes(_Task):
         if len(wrong):
             worst = wrong[np.argsort(-scores[wrong, predicted[wrong]], kind='stable')][:self.number]
             sheet = contact_sheet(
-                [_large(_read(self.paths[i])) for i in worst],
+                [_large(self.read(self.paths[i])) for i in worst],
                 [f'{names[labels[i]]} taken for {names[predicted[i]]} ({scores[i, predicted[i]]:.0%})' for i in worst],
                 title=f'most confident of {len(wrong)} mistakes in {len(labels)} images')
             pictures.append(('Mistakes', 'Those of the highest scores.', save(sheet, self.out / 'mistakes.png')))
@@ -240,11 +240,6 @@ class _Objects(_Task):
             (f'Average precision of each class: {what}', 'AP: mean over IoUs of 0.5 to 0.95.',
              save(confusion.plot_bars(of_class, names, f'average precision of {what}', '%'),
                   self.out / f'classes_{kind}.png'))]
-
-
-def _read(path: str) -> np.ndarray:
-    """Reads an image as RGB, uint8; like the loaders, turns it by its EXIF orientation."""
-    return mmcv.imread(path, channel_order='rgb')
 
 
 def _large(image: np.ndarray) -> np.ndarray:

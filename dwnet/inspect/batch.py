@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from dwnet.engine import Runner
 from dwnet.errors import UserError
 from dwnet.toolboxes import enter_scope, toolbox_of
+from dwnet.toolboxes.pixels import has_own_range
 
 from .figure import contact_sheet
 from .samples import draw, make_visualizer, to_picture
@@ -39,9 +40,10 @@ def browse(cfg: Config, split: str = 'train', number: int = 16, seed: int = 0) -
     preprocessor = MODELS.build(toolbox_of(cfg).preprocessor(cfg))
     data = preprocessor(batch, training=split == 'train')
     visualizer = make_visualizer(cfg, loader.dataset.metainfo, 'browse')
-    pictures, captions = [], []
+    pictures, captions, stretch = [], [], has_own_range(cfg)
     for inputs, sample in zip(data['inputs'], data['data_samples']):
-        pictures.append(draw(visualizer, to_picture(inputs, preprocessor), _with_mixed_labels(sample), truth=True))
+        picture = to_picture(inputs, preprocessor, stretch)
+        pictures.append(draw(visualizer, picture, _with_mixed_labels(sample), truth=True))
         captions.append(f"{Path(sample.get('img_path', '')).name[-20:]}, {inputs.shape[-1]}×{inputs.shape[-2]}")
     return contact_sheet(pictures, captions, title=f'{split}: {len(pictures)} of {len(loader.dataset)} images')
 

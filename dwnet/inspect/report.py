@@ -15,17 +15,17 @@ from matplotlib.ticker import MaxNLocator
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dwnet.apis import init_model
+from dwnet.engine import Runner
 from dwnet.engine.hooks.class_scores import class_scores_in
 from dwnet.errors import one_line
 from dwnet.inspect.class_table import HINT, class_table
 from dwnet.inspect.curves import Curve, read_run
 from dwnet.inspect.figure import COLOURS, new_figure
 from dwnet.inspect.page import write_page
-from dwnet.inspect.samples import draw, make_visualizer
+from dwnet.inspect.samples import PictureReader, draw, make_visualizer
 from dwnet.toolboxes import SCORE_NAMES, enter_scope, main_score, toolbox_of
 from dwnet.weights.loading import read_checkpoint
 
@@ -65,7 +65,7 @@ def draw_predictions(cfg: Config, checkpoint: Path, number: int, size: int = 256
     loader = dict(cfg.test_dataloader, batch_size=1, num_workers=0, persistent_workers=False)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         dataset = Runner.build_dataloader(loader, seed=0).dataset
-    visualizer = make_visualizer(cfg, dataset.metainfo, 'report')
+    visualizer, read = make_visualizer(cfg, dataset.metainfo, 'report'), PictureReader(cfg)
     sheet = Image.new('RGB', (number * size, 2 * size), 'white')
     # spread evenly: folders are sorted by class, so the first images would all be zeros
     for column, index in enumerate(np.linspace(0, len(dataset) - 1, number).round().astype(int)):
@@ -73,7 +73,7 @@ def draw_predictions(cfg: Config, checkpoint: Path, number: int, size: int = 256
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         with torch.no_grad():
             sample = model.test_step(batch)[0].cpu()
-        image = np.asarray(ImageOps.exif_transpose(Image.open(sample.img_path)).convert('RGB'))
+        image = read(sample.img_path)
         for row, truth in enumerate((True, False)):
             picture = Image.fromarray(draw(visualizer, image, sample, truth, threshold=.5, side=size))
             left, top = (size - picture.width) // 2, (size - picture.height) // 2

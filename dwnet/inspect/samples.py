@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dwnet.toolboxes import enter_scope, toolbox_of
 from dwnet.toolboxes.graphs import converts_to_rgb
+from dwnet.toolboxes.pixels import has_own_range, reader_of
 
 MIN_SIDE = 256  # smaller images are enlarged, because texts would cover them
 MAX_SIDE = 2048  # enlarging ends here for the longer side
@@ -93,9 +94,41 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
     return sample
 
 
-def to_picture(inputs: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
-    """Converts a network's input, (3, H, W), back to a picture: (H, W, 3), uint8, RGB."""
+def to_picture(inputs: Tensor, preprocessor: torch.nn.Module, stretch: bool = False) -> np.ndarray:
+    """Converts a network's input, (C, H, W), back to a picture: (H, W, 3), uint8, RGB.
+
+    ``stretch`` is that of :func:`as_picture`.
+    """
     if getattr(preprocessor, '_enable_normalize', False):
         inputs = inputs * preprocessor.std + preprocessor.mean
-    picture = inputs.round().clamp(0, 255).byte().cpu().permute(1, 2, 0).numpy()
-    return picture if converts_to_rgb(preprocessor) else picture[..., ::-1].copy()
+    image = inputs.cpu().permute(1, 2, 0).numpy()
+    return as_picture(image[..., ::-1] if converts_to_rgb(preprocessor) and image.shape[-1] == 3 else image, stretch)
+
+
+def as_picture(image: np.ndarray, stretch: bool = False) -> np.ndarray:
+    """An image as a reader returns it, as a picture: (H, W, 3), uint8, RGB.
+
+    Args:
+        image: (H, W) or (H, W, C). Three channels are BGR. Of more channels the first three become red, green and blue;
+            of two channels the first becomes grey.
+        stretch: The values have another range than 0 to 255: each channel's darkest and brightest hundredth become
+            black and white.
+    """
+    image = image[..., None] if image.ndim == 2 else image
+    channels = image.shape[-1]
+    shown = image[..., {3: [2, 1, 0]}.get(channels, [0, 1, 2] if channels > 3 else [0, 0, 0])]
+    if stretch:
+        low, high = np.percentile(shown[::max(1, len(shown) // 512), ::max(1, shown.shape[1] // 512)], (1, 99), (0, 1))
+        shown = (shown - low) * (255 / np.maximum(high - low, np.finfo(np.float32).tiny))
+    return np.ascontiguousarray(shown if shown.dtype == np.uint8 else shown.round().clip(0, 255).astype(np.uint8))
+
+
+class PictureReader:
+    """Reads images as a config's tests do, and returns them as pictures: (H, W, 3), uint8, RGB."""
+
+    def __init__(self, cfg: Config) -> None:
+        self._reader, self._stretch = reader_of(cfg), has_own_range(cfg)
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Raises ValueError if the file is no whole image."""
+        return as_picture(self._reader.transform(dict(img_path=path))['img'], self._stretch)

@@ -6,6 +6,7 @@
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
 ``own_data``           a user's own data in a config of any toolbox
+``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
 ``resized_truth``      ground truth of a validation in the pixels of the network's input
 ``graphs``             what an exported file computes

@@ -116,6 +116,13 @@ class Toolbox:
     def fit_to_data(self, cfg: Config, data: OwnData) -> None:
         """Removes from the model and the pipelines what ``data`` has no ground truth for."""
 
+    def accept_channels(self, cfg: Config, settings: dict) -> None:
+        """Makes the data preprocessor with these settings, a part of ``cfg``, accept as many channels as its mean.
+
+        Raises:
+            UserError: If it cannot.
+        """
+
     # --- Trainings and tests -------------------------------------------------------------------------------
 
     def prepare_model(self, model: nn.Module, cfg: Config) -> None:

@@ -18,15 +18,23 @@ def converts_to_rgb(preprocessor: nn.Module) -> bool:
     return any(getattr(preprocessor, switch, False) for switch in switches)
 
 
-class Normalise(nn.Module):
-    """A toolbox's data preprocessor as a module: RGB of 0 to 255 → input of the network."""
+def image_channels(model: nn.Module) -> int:
+    """The number of channels of a model's images, by the first convolution of its backbone."""
+    backbone = getattr(model, 'backbone', None)
+    convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d)) if backbone else iter(())
+    return getattr(next(convolutions, None), 'in_channels', 3)
 
-    def __init__(self, preprocessor: nn.Module) -> None:
+
+class Normalise(nn.Module):
+    """A toolbox's data preprocessor as a module: image → input of the network. Colour images are RGB of 0 to 255."""
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.to_bgr = not converts_to_rgb(preprocessor)
+        preprocessor = model.data_preprocessor
+        self.to_bgr = image_channels(model) == 3 and not converts_to_rgb(preprocessor)
         mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
-        self.register_buffer('mean', torch.zeros(3, 1, 1) if mean is None else mean.clone())
-        self.register_buffer('std', torch.ones(3, 1, 1) if std is None else std.clone())
+        self.register_buffer('mean', torch.zeros(1, 1, 1) if mean is None else mean.clone())
+        self.register_buffer('std', torch.ones(1, 1, 1) if std is None else std.clone())
         self.divisor = getattr(preprocessor, 'pad_size_divisor', 1)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -40,9 +48,9 @@ class Backbone(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.normalise, self.backbone = Normalise(model.data_preprocessor), model.backbone
+        self.normalise, self.backbone = Normalise(model), model.backbone
         with torch.no_grad():
-            maps = model.backbone(torch.zeros(1, 3, SIDE, SIDE))
+            maps = model.backbone(torch.zeros(1, image_channels(model), SIDE, SIDE))
         strides = [f'stride{SIDE // x.shape[-1]}' for x in ([maps] if isinstance(maps, Tensor) else maps)]
         names = [name if name not in strides[:i] else f'{name}_{strides[:i].count(name) + 1}'
                  for i, name in enumerate(strides)]
@@ -52,7 +60,7 @@ class Backbone(nn.Module):
         return self.backbone(self.normalise(image))
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """The maps that the original model gives for pictures (3, H, W), BGR, uint8."""
+        """The maps that the original model gives for pictures (C, H, W), colours BGR."""
         maps = model.backbone(model.data_preprocessor(dict(inputs=pictures), False)['inputs'])
         return [maps] if isinstance(maps, Tensor) else list(maps)
 
@@ -63,11 +71,11 @@ class Classifier(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.normalise, self.model = Normalise(model.data_preprocessor), model
+        self.normalise, self.model = Normalise(model), model
 
     def forward(self, image: Tensor) -> Tensor:
         return self.model(self.normalise(image), mode='tensor')
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """The logits that the original model gives for pictures (3, H, W), BGR, uint8."""
+        """The logits that the original model gives for pictures (C, H, W), colours BGR."""
         return [model(model.data_preprocessor(dict(inputs=pictures), False)['inputs'], mode='tensor')]

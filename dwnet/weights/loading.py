@@ -18,6 +18,7 @@ from dwnet.errors import UserError
 
 from .names import OURS, convert_state_dict, is_official, official_name, our_names
 from .safety import check_file, checkpoint_types, with_digest
+from .stem import adapted, fits_after_adapting
 
 
 def read_checkpoint(path: str | Path, map_location: str | Callable = 'cpu') -> dict[str, Any]:
@@ -123,8 +124,10 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
         model: The model to load into.
         weights: Tensors by official names, by ours, or by those of any other model.
         source: File or address, for messages.
-        new_heads: Keep the initialisation of head tensors (all but ``backbone.`` and ``neck.``) whose shape differs,
-            as it does for other classes, and ignore tensors of heads that the model lacks. The log lists both.
+        new_heads: Start from weights for other data. Head tensors (all but ``backbone.`` and ``neck.``) whose shape
+            differs, as it does for other classes, keep their initialisation; tensors of heads that the model lacks are
+            ignored; and a first convolution for RGB is adapted to the model's channels (:mod:`dwnet.weights.stem`).
+            The log lists all of these.
         dry_run: Only check that the weights fit.
 
     Returns:
@@ -143,7 +146,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], source: str,
     new = {name for name, key in keys.items() if new_heads
            and (name not in own or weights[key].shape != own[name].shape)
            and not (name.startswith(('backbone.', 'neck.')) or OURS.fullmatch(name))}
-    return _load(model, weights, keys, source, new, dry_run)
+    return _load(model, weights, keys, source, new, adapt=new_heads, dry_run=dry_run)
 
 
 def load_pretrained(backbone: nn.Module, path: str) -> None:
@@ -154,9 +157,10 @@ def load_pretrained(backbone: nn.Module, path: str) -> None:
 def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: str, dry_run: bool = False) -> None:
     """Loads a backbone from a classifier, a detector, a segmentor or a backbone, ours or official.
 
-    The weights must have every tensor of the backbone in the same shape. Two things may differ: the output norms,
-    which are new in a detector that starts from a classifier, and the stages behind the last output, which the
-    backbone does not build. A ``dry_run`` only checks that the weights fit.
+    The weights must have every tensor of the backbone in the same shape. Three things may differ: the output norms,
+    which are new in a detector that starts from a classifier; the stages behind the last output, which the
+    backbone does not build; and the channels of the image, to which RGB weights are adapted
+    (:mod:`dwnet.weights.stem`). A ``dry_run`` only checks that the weights fit.
 
     Raises:
         UserError: If the weights do not fit; nothing is loaded then.
@@ -169,7 +173,7 @@ def load_backbone(backbone: nn.Module, weights: Mapping[str, Tensor], source: st
     stages = {name.split('.')[1] for name in own if name.startswith('stages.')}
     unbuilt = {name for name in keys if name.startswith('stages.') and name.split('.')[1] not in stages}
     official = is_official(weights)
-    _load(backbone, weights, keys, source, unbuilt | _other_norms(own, keys, official), dry_run)
+    _load(backbone, weights, keys, source, unbuilt | _other_norms(own, keys, official), adapt=True, dry_run=dry_run)
 
 
 def _other_norms(own: Iterable[str], given: Iterable[str], official: bool) -> set[str]:
@@ -256,11 +260,17 @@ def _modules(names: Iterable[str]) -> set[str]:
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str], source: str,
-          leave_out: Collection[str], dry_run: bool) -> dict[str, Tensor]:
-    """Copies ``weights[keys[name]]`` into the model for all names but ``leave_out``, and logs how many."""
+          leave_out: Collection[str], adapt: bool, dry_run: bool) -> dict[str, Tensor]:
+    """Copies ``weights[keys[name]]`` into the model for all names but ``leave_out``, and logs how many.
+
+    With ``adapt`` a convolution for RGB is adapted to the model's channels.
+    """
     own = model.state_dict()
     wanted = {name: tensor for name, tensor in own.items() if name not in leave_out}
     given = {name: weights[key] for name, key in keys.items() if name not in leave_out}
+    for_rgb = [name for name, tensor in given.items()
+               if adapt and name in wanted and fits_after_adapting(tensor, wanted[name])]
+    given.update({name: adapted(given[name], wanted[name].shape[1]) for name in for_rgb})
     official = is_official(keys.values())
     inhomogeneous = any('.attn2conv.conv.conv1.0.' in key for key in keys.values())
 
@@ -292,7 +302,8 @@ def _load(model: nn.Module, weights: Mapping[str, Tensor], keys: dict[str, str],
             counts.append(f'{sum(name in given for name in names)} of {len(names)} {part} tensors')
     remarks = {'new': _modules(name for name in leave_out if name in own),
                'unused': {re.sub(r'^(stages\.\d).*', r'\1', name)
-                          for name in _modules(name for name in leave_out if name not in own)}}
+                          for name in _modules(name for name in leave_out if name not in own)},
+               'from RGB to the channels of the images': _modules(for_rgb)}
     print_log(f"loaded {' and '.join(counts)} from {source}"
               + ''.join(f"; {what}: {', '.join(sorted(modules))}" for what, modules in remarks.items() if modules),
               'current')

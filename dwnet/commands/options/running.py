@@ -14,8 +14,10 @@ from mmengine.visualization import TensorboardVisBackend, WandbVisBackend
 
 from dwnet.config_names import script
 from dwnet.errors import UserError
+from dwnet.inspect.show import ShowHook
 from dwnet.registry import class_of, is_a, type_name
 from dwnet.toolboxes import toolbox_of
+from dwnet.toolboxes.pixels import reader_of
 
 from . import add_hook, has_dwnet
 
@@ -103,7 +105,10 @@ def enable_show_dir(cfg: Config, folder: str) -> None:
     folder = str(Path(folder).resolve())
     if cfg.default_hooks.get('visualization') is None:
         raise UserError('--show-dir needs default_hooks.visualization in the config')
-    toolbox_of(cfg).save_pictures(cfg, folder)
+    if reader_of(cfg).color_type == 'color':
+        toolbox_of(cfg).save_pictures(cfg, folder)
+    else:
+        add_hook(cfg, ShowHook.__name__, folder=folder)
 
 
 def enable_out(cfg: Config, out: str) -> None:

@@ -3,6 +3,7 @@
 ===================  ===============================================================
 ``coco``             COCO annotations, mended or left out; labels follow the names of the classes
 ``resized_truth``    boxes and masks of a validation in the pixels of the network's input
+``channels``         normalises images of any number of channels
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
@@ -13,13 +14,13 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS, TRANSFORMS
+from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from torch import nn
 
 from dwnet.data.checks import leaves
 from dwnet.data.own import OwnData
 from dwnet.errors import UserError
-from dwnet.registry import class_of, is_a
+from dwnet.registry import class_of, is_a, lineage, type_name
 
 from ..base import Toolbox, as_list, inferencer_around, innermost, palette, with_metric
 
@@ -74,6 +75,19 @@ class MMDet(Toolbox):
                             'take the config of a detector')
         cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         print('the annotations have boxes and no masks: the mask head is left out')
+
+    def accept_channels(self, cfg: Config, settings: dict) -> None:
+        name = 'AnyChannelsDataPreprocessor'
+        if len(settings['mean']) in (1, 3) or type_name(settings) == name:
+            return
+        if lineage(settings, MODELS, cfg.get('default_scope'))[:1] != ['mmdet.DetDataPreprocessor']:
+            raise UserError(f"the images have {len(settings['mean'])} channels, and {type_name(settings)} takes 1 or "
+                            '3: take a config with DetDataPreprocessor')
+        settings['type'] = name
+        imports = cfg.get('custom_imports') or dict(imports=[])
+        module = 'dwnet.toolboxes.mmdet.channels'
+        cfg.custom_imports = {**imports, 'imports': [*as_list(imports['imports']), module]}
+        importlib.import_module(module)
 
     # --- Trainings and tests -------------------------------------------------------------------------------
 

@@ -18,14 +18,14 @@ from ..graphs import Normalise
 
 
 class TwoStageDetector(nn.Module):
-    """(1, 3, H, W) → boxes (N, 4) as x1, y1, x2, y2 in pixels, scores (N,), labels (N,), and, if the detector has a
+    """(1, C, H, W) → boxes (N, 4) as x1, y1, x2, y2 in pixels, scores (N,), labels (N,), and, if the detector has a
     mask head, masks (N, 28, 28): the probability of the object at each cell of its box.
     """
     batch = 1
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.normalise, self.model = Normalise(model.data_preprocessor), model
+        self.normalise, self.model = Normalise(model), model
         head = model.roi_head
         stages = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
         coders = [model.rpn_head.bbox_coder, *(stage.bbox_coder for stage in stages)]

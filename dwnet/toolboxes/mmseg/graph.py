@@ -16,7 +16,7 @@ class Segmentor(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.normalise, self.model = Normalise(model.data_preprocessor), model
+        self.normalise, self.model = Normalise(model), model
         for module in model.modules():
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
@@ -27,7 +27,7 @@ class Segmentor(nn.Module):
         return F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
-        """mmseg's logits for whole pictures (3, H, W), BGR, uint8."""
+        """mmseg's logits for whole pictures (C, H, W), colours BGR."""
         shape = tuple(pictures[0].shape[1:])
         samples = [SegDataSample(metainfo=dict(ori_shape=shape, img_shape=shape)) for _ in pictures]
         model.test_cfg = ConfigDict(mode='whole')
