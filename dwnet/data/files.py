@@ -14,8 +14,8 @@ from rich.progress import track
 
 from dwnet.errors import UserError, some
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
-_UNREAD_IMAGES = ('.heic', '.heif', '.avif', '.gif', '.svg', '.psd', '.dng', '.cr2', '.nef')
+IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm', '.gif', '.npy')
+_UNREAD_IMAGES = ('.heic', '.heif', '.avif', '.svg', '.psd', '.dng', '.cr2', '.nef')
 _FOLDERS_OF_TOOLS = {'__MACOSX', '@eaDir', '$RECYCLE.BIN', '__pycache__'}
 _PARTS = dict(train=('train', 'training'), val=('val', 'valid', 'validation'), test=('test', 'testing'))
 T = TypeVar('T')

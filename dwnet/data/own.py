@@ -12,6 +12,7 @@ from dwnet.errors import UserError, some
 
 from .coco_file import repaired
 from .files import Files
+from .pixels import Pixels, pixels_of
 from .table import Entry, Form, Table, joined, leaks, settled
 
 _VERSION = 1  # of the files that are written here
@@ -32,6 +33,7 @@ class OwnData:
         notes: What the user should know, such as what was left out.
         with_masks: Detection: whether each object has a mask.
         several_labels: Classification: whether an image may have several labels.
+        pixels: What the pixels of the training images are, unless they are 8-bit colour.
     """
     root: Path
     classes: list[str]
@@ -41,6 +43,7 @@ class OwnData:
     notes: list[str] = field(default_factory=list)
     with_masks: bool = False
     several_labels: bool = False
+    pixels: Pixels | None = None
 
 
 def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: Path) -> OwnData:
@@ -66,7 +69,7 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
     table = joined(tables, [each.relative_to(root).as_posix() for each in roots]) if len(roots) > 1 else tables[0]
     table.notes += leaks(table.parts, root)
     data = OwnData(root, table.classes, {part: len(entries) for part, entries in table.parts.items()}, {}, table.form,
-                   table.notes)
+                   table.notes, pixels=pixels_of([root / entry.image for entry in table.parts['train']]))
     dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs)[task](table, data, out)
     write_whole(record, json.dumps(dict(state=state, data={**asdict(data), 'root': str(root)})))
     return data
@@ -96,7 +99,8 @@ def _known(record: Path, state: str) -> OwnData | None:
     """What an earlier call has written, if the data are as they were then."""
     try:
         content = json.loads(record.read_text(encoding='utf-8'))
-        data = OwnData(**{**content['data'], 'root': Path(content['data']['root'])})
+        data = OwnData(**content['data'])
+        data.root, data.pixels = Path(data.root), data.pixels and Pixels(*data.pixels)
         there = all(Path(part['ann_file']).is_file() for part in data.parts.values())
         return data if content['state'] == state and there else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -40,7 +40,10 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
     found: dict[str, Path] = {}
     for argument in arguments:
         if os.path.isdir(argument):
-            files = [Path(argument, name) for name in Files(Path(argument)).images]
+            below = Files(Path(argument))
+            files = [Path(argument, name) for name in below.images]
+            for note in below.notes:
+                print(f'note: {note}')
         elif os.path.exists(argument):
             files = [Path(argument)]
         else:

@@ -13,6 +13,7 @@ from dwnet.registry import is_a
 
 from . import known_toolbox_of
 from .base import as_list, innermost
+from .pixels import use_pixels
 
 # Task → the forms of its data, in the order of the search; the first that is there counts. folders, which takes any
 # folder, comes last.
@@ -62,6 +63,8 @@ def use_own_data(cfg: Config, *roots: str, form: str | None = None) -> OwnData:
     toolbox.fit_to_data(cfg, data)
     _set_num_classes(cfg.model, len(data.classes))
     _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # of mmpretrain's configs
+    if data.pixels:
+        use_pixels(cfg, data.pixels)
     return data
 
 
