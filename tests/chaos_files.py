@@ -41,6 +41,7 @@ from dwnet.engine import Runner
 from dwnet.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
+import chaos_forms  # noqa: E402
 import mutations  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -405,7 +406,8 @@ def run_all(cases, count: int, workers: int) -> tuple[dict[str, Counter], list[s
     return record, failures
 
 
-CASES = {'checkpoints': Checkpoints, 'images': Images, 'annotations': Annotations}
+CASES = {'checkpoints': Checkpoints, 'images': Images, 'annotations': Annotations, 'yolo': chaos_forms.Yolo,
+         'voc': chaos_forms.Voc}
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ def read(files: Files, out: Path) -> Table | None:
         else:
             parts[part or part_in(posixpath.dirname(image)) or 'all'].append(entry)
     leave_out(broken, len(listed), f'XML files below {files.root}', notes)
-    log.tell(notes)
+    log.tell(files.root, notes)
     entries = [entry for its in parts.values() for entry in its]
     settle_boxes([each for entry in entries for each in entry.objects], notes)
     folders, stems = {posixpath.dirname(entry.image) for entry in entries}, {posixpath.basename(n)[:-4] for n in names}
@@ -80,7 +80,8 @@ def _in_parts(files: Files, names: list[str], notes: list[str]) -> list[tuple[st
         if len(missing) == len(found):
             notes.append(f'{files.path(place)} lists no image with an XML file and is passed over')
         else:
-            leave_out({'without an XML file': missing}, len(found), f'images in {place}', notes)
+            where = f'images in {files.path(place)}'
+            leave_out({'without an XML file': missing}, len(found), where, notes)
             listed[part] += [name for name in found.values() if name]
     if not listed:
         return [(part_in(posixpath.dirname(name)), name) for name in names]

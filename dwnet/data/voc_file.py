@@ -29,13 +29,13 @@ class VocLog:
         self.counts: Counter[str] = Counter()
         self.objects = 0
 
-    def tell(self, notes: list[str]) -> None:
+    def tell(self, root: Path, notes: list[str]) -> None:
         """Says it in notes.
 
         Raises:
             UserError: If many objects are broken.
         """
-        leave_out(self.faults, self.objects, 'objects in XML files', notes)
+        leave_out(self.faults, self.objects, f'objects in XML files below {root}', notes)
         notes += [f'{count} {what}' for what, count in self.counts.items() if count]
 
 

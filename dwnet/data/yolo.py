@@ -64,7 +64,8 @@ def _report_strays(files: Files, texts: Iterable[str], used: set[str], notes: li
     folders = {posixpath.dirname(text) for text in used}
     strays = [text for text in texts if text not in used and is_label_file(files, text)
               and (posixpath.dirname(text) in folders or 'labels' in text.lower().split('/'))]
-    leave_out({'without an image': strays}, len(used) + len(strays), 'label files', notes)
+    where = f'label files below {files.root}'
+    leave_out({'without an image': strays}, len(used) + len(strays), where, notes)
 
 
 # --- Parts -----------------------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ def read_label_files(files: Files, images: Mapping[str, list[str]], label_files:
                 objects += [thing] * (thing not in objects)
             counts['images have no label file, or an empty one: they are images without objects'] += not objects
             parts[part].append(Entry(image, size=sizes.upright, objects=objects))
-    total = len(damaged) + sum(map(len, parts.values()))
-    leave_out({'with a header that cannot be read': damaged}, total, 'images', notes)
-    leave_out(faults, counts.pop('lines', 0), 'lines of label files', notes)
+    total = sum(map(len, images.values()))
+    leave_out({'with a header that cannot be read': damaged}, total, f'images below {files.root}', notes)
+    leave_out(faults, counts.pop('lines', 0), f'lines of label files below {files.root}', notes)
     notes += [f'{count} {what}' for what, count in counts.items() if count]
     return parts
 

@@ -270,10 +270,10 @@ def test_many_broken_lines_are_an_error(tmp_path):
 
 def test_label_files_without_an_image(tmp_path):
     root = small(tmp_path, **{'labels/train/9.txt': BOX, 'labels/train/notes.txt': 'a note', 'labels/old/8.txt': BOX})
-    assert any('2 of 5 label files are broken' in note and '2 without an image: labels/old/8.txt, labels/train/9.txt'
+    assert any('2 of 5 label files below' in note and '2 without an image: labels/old/8.txt, labels/train/9.txt'
                in note for note in read(root).notes)
     write(root, {f'labels/train/{i}.txt': BOX for i in range(20, 40)})
-    with pytest.raises(UserError, match='22 of 25 label files are broken .22 without an image'):
+    with pytest.raises(UserError, match='22 of 25 label files below .* are broken .22 without an image'):
         read(root)
 
 
@@ -288,4 +288,4 @@ def test_damaged_images_are_left_out_and_named(tmp_path):
     (root / 'images/train/1.jpg').write_bytes(b'no image')
     table = read(root)
     assert parts(table)['train'] == ['images/train/2.jpg']
-    assert any('1 of 3 images are broken' in note and 'images/train/1.jpg' in note for note in table.notes)
+    assert any('1 of 3 images below' in note and 'images/train/1.jpg' in note for note in table.notes)
