@@ -5,38 +5,16 @@ corners 1, 1, 500, 375. Many tools count from 0 up to the far edges: 0, 0, 500, 
 fraction, tells that a data set is counted so.
 """
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from .shapes import Broken, ShapeLog
 from .sizes import read_sizes
-from .table import leave_out
 from .xml_file import read_xml
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 _LARGEST = 100_000  # pixels
-
-
-class Broken(ValueError):
-    """What is wrong with a file or an object, in words that follow its name."""
-
-
-class VocLog:
-    """What is odd in the files of a data set."""
-
-    def __init__(self) -> None:
-        self.faults: dict[str, list[str]] = defaultdict(list)
-        self.counts: Counter[str] = Counter()
-        self.objects = 0
-
-    def tell(self, root: Path, notes: list[str]) -> None:
-        """Says it in notes.
-
-        Raises:
-            UserError: If many objects are broken.
-        """
-        leave_out(self.faults, self.objects, f'objects in XML files below {root}', notes)
-        notes += [f'{count} {what}' for what, count in self.counts.items() if count]
 
 
 def read_voc(path: Path) -> Element:
@@ -50,19 +28,23 @@ def read_voc(path: Path) -> Element:
     return root
 
 
-def objects_of(root: Element, name: str, log: VocLog) -> list[dict]:
-    """The objects in a file, with ``bbox`` as left, top, right, bottom; broken objects are left out."""
+def boxes_of(root: Element, name: str, log: ShapeLog, counts: Counter[str]) -> list[dict]:
+    """The objects in a file, with ``bbox`` as left, top, right, bottom; the log keeps those that are broken.
+
+    Args:
+        root: The content of the file.
+        name: Its name.
+        log: The log of the data set.
+        counts: What is odd → how often.
+    """
     objects = []
     for number, thing in enumerate(root.iterfind('object'), start=1):
-        log.objects += 1
-        try:
-            objects.append(_object(thing, log))
-        except Broken as error:
-            log.faults[str(error)].append(f'object {number} of {name}')
+        with log.shape(f'object {number} of {name}'):
+            objects.append(_object(thing, counts))
     return objects
 
 
-def _object(thing: Element, log: VocLog) -> dict:
+def _object(thing: Element, counts: Counter[str]) -> dict:
     label = (thing.findtext('name') or '').strip()
     if not label:
         raise Broken('without a name')
@@ -70,9 +52,9 @@ def _object(thing: Element, log: VocLog) -> dict:
         raise Broken('with a turned box (robndbox)')
     left, top, right, bottom = _numbers([thing.findtext(f'bndbox/{corner}') for corner in _CORNERS],
                                         'without a whole box (bndbox)')
-    log.counts['objects have their corners exchanged, which is mended'] += left > right or top > bottom
+    counts['objects have their corners exchanged, which is mended'] += left > right or top > bottom
     difficult = (thing.findtext('difficult') or '').strip() in ('1', 'true')
-    log.counts["objects are difficult: like COCO's crowds, they are neither learned nor scored"] += difficult
+    counts["objects are difficult: like COCO's crowds, they are neither learned nor scored"] += difficult
     found = dict(label=label, iscrowd=int(difficult),
                  bbox=[min(left, right), min(top, bottom), max(left, right), max(top, bottom)])
     polygon = thing.find('polygon')  # of Roboflow: x1, y1, x2, …
@@ -92,7 +74,7 @@ def _numbers(texts: list[str | None], fault: str) -> list[float]:
     return numbers
 
 
-def size_of(root: Element, image: Path, objects: list[dict], log: VocLog) -> tuple[int, int]:
+def size_of(root: Element, image: Path, objects: list[dict], counts: Counter[str]) -> tuple[int, int]:
     """Width and height of what was annotated: as written, or those of the image as a viewer shows it.
 
     Raises:
@@ -112,7 +94,7 @@ def size_of(root: Element, image: Path, objects: list[dict], log: VocLog) -> tup
     inside = all(each['bbox'][2] <= width + 1 and each['bbox'][3] <= height + 1 for each in objects)
     if same_shape or not inside:
         raise Broken('with another size than the image')
-    log.counts['XML files have a wrong size; their boxes fit the image'] += 1
+    counts['XML files have a wrong size; their boxes fit the image'] += 1
     return sizes.upright
 
 

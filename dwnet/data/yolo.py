@@ -50,9 +50,8 @@ def _key(folder: str, name: str) -> str:
 
 
 def _label_file(image: str, texts: dict[str, str]) -> str | None:
-    folder = posixpath.dirname(image)
-    places = [folder, f'labels/{folder}'.rstrip('/')]
-    steps = folder.split('/')
+    steps = posixpath.dirname(image).split('/')
+    places = ['/'.join(steps), '/'.join(['labels', *steps]).rstrip('/')]
     for i, step in enumerate(steps):
         if step.lower() in _FOLDERS_OF_IMAGES:
             places.insert(0, '/'.join([*steps[:i], 'labels', *steps[i + 1:]]))
@@ -64,8 +63,7 @@ def _report_strays(files: Files, texts: Iterable[str], used: set[str], notes: li
     folders = {posixpath.dirname(text) for text in used}
     strays = [text for text in texts if text not in used and is_label_file(files, text)
               and (posixpath.dirname(text) in folders or 'labels' in text.lower().split('/'))]
-    where = f'label files below {files.root}'
-    leave_out({'without an image': strays}, len(used) + len(strays), where, notes)
+    leave_out({'without an image': strays}, len(used) + len(strays), f'label files below {files.root}', notes)
 
 
 # --- Parts -----------------------------------------------------------------------------------------------
@@ -110,10 +108,10 @@ def _lists(files: Files) -> dict[str, list[str]]:
 def _images_of(files: Files, written: str, near: list[str], part: str, notes: list[str]) -> list[str]:
     """The images of a folder, of a list of images, or a single image."""
     place = files.place(written, *near)
-    if place is None or place not in files:
-        return [] if place is None else files.images_below(place)
-    if place.lower().endswith(IMAGES):
-        return [place]
+    if place is None or place in files.images:
+        return [place] if place else []
+    if place not in files:
+        return files.images_below(place)
     lines = [Entry(line.strip()) for line in read_text(files.path(place)).splitlines() if line.strip()]
 
     def find(entry: Entry) -> str | None:

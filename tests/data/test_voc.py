@@ -221,7 +221,7 @@ BROKEN = {
 def test_a_broken_object_is_left_out_and_named(broken, tmp_path):
     table = read(small(tmp_path, BOX, broken, thing(1, 2, 30, 4, name='dog')))
     assert [name for name, _ in objects(table)] == ['cat', 'dog']
-    assert table.notes == [f'1 of 5 objects in XML files below {tmp_path} are broken and are left out (1 '
+    assert table.notes == [f'1 of 5 shapes below {tmp_path} are broken and are left out (1 '
                            f'{BROKEN[broken]}: object 2 of Annotations/1.xml)']
 
 

@@ -1,0 +1,77 @@
+"""The parts of Pascal VOC: ``ImageSets/Main/train.txt`` and other lists of images, or folders called like parts."""
+import posixpath
+import re
+from collections import defaultdict
+
+from dwnet.errors import UserError, some
+
+from .files import IMAGES, Files, part_in, part_of, read_text
+from .table import leave_out
+
+_SIGN = re.compile(r'\s+-?[01]$')  # behind a name: whether the image has an object of a class
+
+
+def in_parts(files: Files, names: list[str], notes: list[str]) -> list[tuple[str | None, str]]:
+    """The XML files with their parts, as lists or else folders tell them; None if neither does.
+
+    Args:
+        files: The files below the data root.
+        names: The XML files.
+        notes: The notes of the table.
+
+    Raises:
+        UserError: If many images in a list have no XML file.
+    """
+    of_stem: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        of_stem[posixpath.basename(name)[:-4]].append(name)
+    listed: dict[str, list[str]] = defaultdict(list)
+    for place, part in _lists(files).items():
+        stems = [_stem(line) for line in read_text(files.path(place)).splitlines() if line.strip()]
+        found = {stem: _annotation(stem, place, part, of_stem, files) for stem in stems}
+        missing = [stem for stem, name in found.items() if name is None]
+        if len(missing) == len(found):
+            notes.append(f'{files.path(place)} lists no image with an XML file and is passed over')
+        else:
+            where = f'images in {files.path(place)}'
+            leave_out({'without an XML file': missing}, len(found), where, notes)
+            listed[part] += [name for name in found.values() if name]
+    if not listed:
+        return [(part_in(posixpath.dirname(name)), name) for name in names]
+    both = listed.pop('trainval', [])
+    if 'train' not in listed:
+        listed['train'] = [name for name in both if name not in listed['val']]
+    taken = {name for its in listed.values() for name in its}
+    if left := [name for name in names if name not in taken]:
+        notes.append(f'{len(left)} XML files are of images in no list and are left out: {some(left)}')
+    return [(part, name) for part, its in listed.items() for name in its]
+
+
+def _lists(files: Files) -> dict[str, str]:
+    """Text file → the part whose images it lists; ``'trainval'`` is one here."""
+    stems = {name: posixpath.basename(name)[:-4].lower() for name in files.ending('.txt')}
+    lists = {name: part for name, stem in stems.items() if (part := 'trainval' * (stem == 'trainval') or part_of(stem))}
+    for folder in ('ImageSets/Main', 'ImageSets/Segmentation'):
+        if chosen := {name: part for name, part in lists.items() if posixpath.dirname(name).endswith(folder)}:
+            return chosen
+    return lists
+
+
+def _stem(line: str) -> str:
+    """The name that a line gives: ``2007_000027``, ``2007_000027 -1``, or ``images/1.jpg annotations/1.xml``."""
+    image, space, annotation = _SIGN.sub('', line.strip()).rpartition(' ')
+    path = annotation if not space or image.lower().endswith(IMAGES) else f'{image} {annotation}'
+    stem, ending = posixpath.splitext(posixpath.basename(path.replace('\\', '/')))
+    return stem if ending.lower() in (*IMAGES, '.xml') else stem + ending
+
+
+def _annotation(stem: str, place: str, part: str, of_stem: dict[str, list[str]], files: Files) -> str | None:
+    """The XML file that a line of the list ``place`` means."""
+    usual = f"{place.partition('ImageSets/')[0]}Annotations/{stem}.xml"
+    found = [usual] if usual in files else of_stem.get(stem, [])
+    if len(found) > 1:
+        found = [name for name in found if part_in(posixpath.dirname(name)) == part] or found
+    if len(found) > 1:
+        raise UserError(f'{files.path(place)} lists {stem}, and several XML files are called so: {some(found)}; give '
+                        'them names of their own')
+    return found[0] if found else None
