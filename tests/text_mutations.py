@@ -68,10 +68,10 @@ def yaml_keys(rng: Generator, data: bytes) -> bytes:
 
 
 _YAML = [
-    b'{' * 20_000, b'[' * 20_000, b'- ' * 20_000, b'&a [*a]', b'names: &a [*a, *a]\ntrain: *a', b'? {a: b} : c',
+    b'{' * 5000, b'[' * 5000, b'- ' * 5000, b'&a [*a]', b'names: &a [*a, *a]\ntrain: *a', b'? {a: b} : c',
     b'!!python/object/apply:os.system [ls]', b'names: !!python/name:os.system\ntrain: images', b'---\n---\n',
     b'names: {? [a] : b}', b'names:\n  0: cat\n  0: dog\ntrain: images', b'%YAML 9.9\n---\nnames: [a]',
-    b'names: |\n cat\n dog\ntrain: images', b'names: [' + b'cat, ' * 50_000 + b']', b'nc: 9999999999\ntrain: images',
+    b'names: |\n cat\n dog\ntrain: images', b'names: [' + b'cat, ' * 10_000 + b']', b'nc: 9999999999\ntrain: images',
     b'\n'.join(b'%c: &%c [*%c, *%c]' % (i, i, i - 1, i - 1) if i > 97 else b'a: &a [x]' for i in range(97, 123))
     + b'\nnames: *z\ntrain: *z']
 
