@@ -8,7 +8,7 @@
 ``listing``      a CSV or JSON-lines file of images and labels; ``records`` reads its rows
 ``coco``         COCO annotations; ``coco_file`` reads and mends a file
 ``yolo``         YOLO; ``yolo_settings`` reads names and parts, ``yolo_lines`` the label files
-``voc``          Pascal VOC; ``voc_file`` reads an XML file
+``voc``          Pascal VOC; ``voc_file`` reads an XML file, ``voc_lists`` the lists of images
 ``labelme``      LabelMe's JSON files
 ``cvat``         CVAT's XML
 ``masks``        images with label images; ``pairs``, ``label_images`` and ``legend`` serve it
