@@ -1,4 +1,6 @@
 """Damaged and hostile files of LabelMe and CVAT, made from a whole one by a random generator."""
+import contextlib
+import copy
 import json
 from collections.abc import Callable
 from xml.etree import ElementTree
@@ -18,7 +20,8 @@ def _in_json(mutate: Callable[[Generator, dict], None]) -> Mutation:
 
     def mutate_bytes(rng: Generator, data: bytes) -> bytes:
         content = json.loads(data)
-        mutate(rng, content)
+        with contextlib.suppress(ValueError):  # an image without shapes has nothing to alter
+            mutate(rng, content)
         return json.dumps(content).encode()
 
     return mutate_bytes
@@ -126,7 +129,7 @@ def xml_places(rng: Generator, root: Element) -> None:
     if rng.random() < .5:
         parent.remove(child)
     else:
-        _one_of(rng, [element for element in root.iter() if not len(element)]).append(child)
+        _one_of(rng, [element for element in root.iter() if not len(element)]).append(copy.deepcopy(child))
 
 
 _XML = [
