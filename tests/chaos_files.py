@@ -42,6 +42,7 @@ from dwnet.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
 import chaos_forms  # noqa: E402
+import chaos_tools  # noqa: E402
 import mutations  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -407,7 +408,7 @@ def run_all(cases, count: int, workers: int) -> tuple[dict[str, Counter], list[s
 
 
 CASES = {'checkpoints': Checkpoints, 'images': Images, 'annotations': Annotations, 'yolo': chaos_forms.Yolo,
-         'voc': chaos_forms.Voc}
+         'voc': chaos_forms.Voc, 'labelme': chaos_tools.LabelMe, 'cvat': chaos_tools.Cvat}
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def read(files: Files, out: Path) -> Table | None:
                 parts[part].append(_entry(image, _image_of(written, subset, part, name, files), files, log))
             except Broken as error:
                 faults[str(error)].append(f'{written} in {name}')
-    leave_out(faults, total, f'images of {some(names)}', notes)
+    leave_out(faults, total, f'images in XML files below {files.root}', notes)
     log.tell(files.root, notes)
     note_unlabelled(files, parts, 'entry in an XML file', notes)
     settle_boxes([each for entries in parts.values() for entry in entries for each in entry.objects], notes)

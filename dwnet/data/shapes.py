@@ -134,17 +134,21 @@ def objects_of(shapes: Iterable[Shape], size: tuple[int, int]) -> list[dict]:
     of_object: dict[tuple, list[Shape]] = defaultdict(list)
     for number, shape in enumerate(shapes):
         of_object[shape.label, number if shape.group is None else shape.group].append(shape)
-    return [dict(label=its[0].label, segmentation=_joined([shape.outline for shape in its], size),
+    return [dict(label=its[0].label, **_joined([shape.outline for shape in its], size),
                  kind=its[0].kind if len(its) == 1 else 'outline') for its in of_object.values()]
 
 
-def _joined(outlines: Sequence[np.ndarray | dict], size: tuple[int, int]) -> list | dict:
-    """Polygons, or run lengths if one outline is a mask."""
-    if not any(isinstance(outline, dict) for outline in outlines):
-        return [outline.ravel().tolist() for outline in outlines]
+def _joined(outlines: Sequence[np.ndarray | dict], size: tuple[int, int]) -> dict:
+    """Box and segmentation of one object: polygons, or run lengths if one outline is a mask."""
+    polygons = [outline for outline in outlines if not isinstance(outline, dict)]
+    if len(polygons) == len(outlines):
+        points = np.concatenate(polygons)
+        return dict(bbox=[*points.min(0).tolist(), *np.ptp(points, 0).tolist()],
+                    segmentation=[polygon.ravel().tolist() for polygon in polygons])
     masks = [outline if isinstance(outline, dict) else coco_mask.frPyObjects([outline.ravel().tolist()], *size[::-1])[0]
              for outline in outlines]
-    return _as_text(coco_mask.merge(masks))
+    mask = coco_mask.merge(masks)
+    return dict(bbox=coco_mask.toBbox(mask).tolist(), segmentation=_as_text(mask))
 
 
 def _as_text(rle: dict) -> dict:
@@ -159,8 +163,7 @@ def settle_boxes(objects: list[dict], notes: list[str]) -> None:
     kinds = Counter(each.pop('kind') for each in objects)
     if kinds['box'] and not kinds['outline']:
         for each in objects:
-            points = np.reshape(each.pop('segmentation'), (-1, 2))
-            each['bbox'] = [*points.min(0).tolist(), *np.ptp(points, 0).tolist()]
+            del each['segmentation']
         if kinds['turned box']:
             notes.append(f"{kinds['turned box']} of {len(objects)} boxes are turned; upright boxes around them count")
     elif kinds['box']:

@@ -142,7 +142,8 @@ def test_missing_and_unlisted_images_of_cvat_are_named(tmp_path):
         fault = dict(lost='whose file is missing', scaled='with another size than the image')[name]
         assert read(cvat, tmp_path / 'my').notes == [
             '1 XML files are none of CVAT and are left out: other.xml',
-            f'1 of 3 images of annotations.xml are broken and are left out (1 {fault}: {name}.jpg in annotations.xml)',
+            f'1 of 3 images in XML files below {tmp_path}/my are broken and are left out (1 {fault}: {name}.jpg in '
+            'annotations.xml)',
             f"{1 + (name == 'lost') + (name == 'scaled')} images have no entry in an XML file and are left out: "
             'new.jpg, scaled.jpg']
 

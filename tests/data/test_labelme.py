@@ -69,7 +69,7 @@ def test_shapes_of_a_group_are_one_object(tmp_path):
     expected = pixels([CAT], SIZE)
     expected[70:78, 100:110] = True
     np.testing.assert_array_equal(pixels(cat['segmentation'], SIZE), expected)
-    assert dog == dict(label=1, segmentation=[DOG])
+    assert dog == dict(label=1, bbox=[60.5, 20, 39.5, 50], segmentation=[DOG])
 
 
 def test_what_covers_no_pixels_is_counted(tmp_path):
