@@ -140,7 +140,9 @@ def test_tables_of_other_things_are_passed_over(name, text, tmp_path):
      'says split = holdout in row 2: write train, val or test'),
     (csv([('0.jpg', 'a'), ('1.jpg', 'b'), ('0.jpg', 'b')]), '0.jpg is named twice in all, with different labels'),
     (csv([('0.jpg', 'L\xf6we'), ('1.jpg', 'b')]), 'my.csv is no text in UTF-8'),
-    ('file,label\n' + '0.jpg,a,b\n' * 11 + '1.jpg,c\n', r'11 rows of .*my.csv are broken \(1, 2, 3, 4, 5, …\)')])
+    ('file,label\n' + '0.jpg,a,b\n' * 11 + '1.jpg,c\n', r'11 of 12 rows of .*my.csv are broken .* row 1, row 2,'),
+    ('file,label\n0.jpg,a\n"1.jpg,b\n0.jpg,b\n', 'my.csv is no table .unexpected end of data.'),
+    ('file,label\n0.jpg,a\n"1.jpg,b\n0.jpg",b\n', 'has a line break inside of a cell of row 2')])
 def test_mistakes_are_one_line(text, message, tmp_path):
     root = images(tmp_path / 'my', '0.jpg', '1.jpg')
     (root / 'my.csv').write_text(text, encoding='latin-1')
@@ -156,7 +158,8 @@ def test_few_broken_rows_are_left_out_and_told(tmp_path):
     (root / 'my.jsonl').write_text('\n'.join([*rows, '{"file": "gone.jpg", "label": "a"}']))
     table = read(root)
     assert len(table.parts['all']) == 16
-    assert table.notes[0].endswith('are broken, and are left out: 4, 8, 9, 10') and 'gone.jpg' in table.notes[1]
+    assert '4 of 21 rows' in table.notes[0] and 'row 4, row 8, row 9, row 10)' in table.notes[0]
+    assert 'gone.jpg' in table.notes[1]
 
 
 # --- Several labels ------------------------------------------------------------------------------------
