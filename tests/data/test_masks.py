@@ -109,6 +109,7 @@ def test_other_pictures_of_the_labels_are_passed_over(tmp_path):
     assert same(read_labels(root, read(root))['train'], range(3))
     root = make(tmp_path / 'voc', 'JPEGImages/{i}.jpg', 'SegmentationClass/{i}.png')
     make(root, 'JPEGImages/{i}.jpg', 'SegmentationObject/{i}.png', lambda i: Image.new('L', (12, 8), 7))
+    np.save(root / 'SegmentationClass/0.npy', labels(0))
     assert same(read_labels(root, read(root))['all'])
 
 

@@ -9,12 +9,14 @@ def failures(what: str, count: int, folder, data, seed: int) -> list[str]:
     return failed
 
 
-@pytest.mark.parametrize('what, count', [('checkpoints', 30), ('images', 20), ('annotations', 17)])
+@pytest.mark.parametrize('what, count', [('checkpoints', 30), ('images', 20), ('annotations', 17), ('tables', 50),
+                                         ('label-images', 50)])
 def test_some_files(what, count, small_digits, tmp_path):
     assert not failures(what, count, tmp_path, small_digits, seed=0)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize('what, count', [('checkpoints', 2000), ('images', 1000), ('annotations', 500)])
+@pytest.mark.parametrize('what, count', [('checkpoints', 2000), ('images', 1000), ('annotations', 500),
+                                         ('tables', 1000), ('label-images', 1000)])
 def test_many_files(what, count, small_digits, tmp_path):
     assert not failures(what, count, tmp_path, small_digits, seed=1)
