@@ -147,7 +147,7 @@ class Tables(_Forms):
         table = self.read(root, listing, 'classification')
         found = {Path(entry.image).name: entry.label for entry in table.parts['all']}
         lines = set((root / name).read_bytes().decode('utf-8', 'replace').splitlines())
-        if name == 'hot.csv' and self.texts[name].partition('\n')[0] not in lines:  # the names of the classes are others
+        if name == 'hot.csv' and self.texts[name].partition('\n')[0] not in lines:  # the classes have other names
             return 'read'
         whole = [image for image, line in zip(self.truth, self.texts[name].splitlines()[name != 'lines.jsonl':])
                  if line in lines]
