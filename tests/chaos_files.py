@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Lets damaged and hostile files loose on the project, and counts what becomes of each.
 
-Checkpoints are read, loaded and resumed from; images and COCO annotations go through trainings. Each case runs in a
-process of its own kind, so that a crash, a hang (30 s) and memory beyond 4 GiB are seen. A case is right if the file
-is refused in one line that names it, or if what was loaded is what the whole file holds; for images and annotations,
-if the training goes on and names what it left out. Nothing in a file may run.
+Checkpoints are read, loaded and resumed from; images and COCO annotations go through trainings; other forms of data
+are read. Each case runs in a process of its own kind, so that a crash, a hang (30 s) and memory beyond 4 GiB are seen.
+A case is right if the file is refused in one line that names it, or if what was loaded is what the whole file holds;
+for data, if the work goes on and names what it left out. Nothing in a file may run.
 """
 import argparse
 import copy
@@ -44,6 +44,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import chaos_forms  # noqa: E402
 import chaos_tools  # noqa: E402
 import mutations  # noqa: E402
+from chaos_tables import LabelImages, Tables  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS, GIBIBYTES = 30, 4
@@ -408,7 +409,8 @@ def run_all(cases, count: int, workers: int) -> tuple[dict[str, Counter], list[s
 
 
 CASES = {'checkpoints': Checkpoints, 'images': Images, 'annotations': Annotations, 'yolo': chaos_forms.Yolo,
-         'voc': chaos_forms.Voc, 'labelme': chaos_tools.LabelMe, 'cvat': chaos_tools.Cvat}
+         'voc': chaos_forms.Voc, 'labelme': chaos_tools.LabelMe, 'cvat': chaos_tools.Cvat, 'tables': Tables,
+         'label-images': LabelImages}
 
 
 def main() -> None:

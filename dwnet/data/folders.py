@@ -1,4 +1,10 @@
-"""Images in folders of their classes: ``ROOT/{train,val}/CLASS/*.jpg``, or ``ROOT/CLASS`` without a split."""
+"""Images in folders of their classes: ``ROOT/{train,val}/CLASS/*.jpg``, or ``ROOT/CLASS`` without a split.
+
+Parts may also lie inside of the classes, ``ROOT/CLASS/{train,val}``, and all of it in a further folder, such as
+``ROOT/images``.
+"""
+import posixpath
+from collections import defaultdict
 from pathlib import Path
 
 from dwnet.errors import UserError, some
@@ -13,34 +19,71 @@ NEEDS = 'a folder of images for each class'
 def read(files: Files, out: Path) -> Table:
     """The images of ``files``; any folder with images in folders is of this form."""
     notes: list[str] = []
-    top = {part: name for name in files.folders() if (part := part_of(name))}
-    if 'train' not in top:
-        top = {}
-    for part in [part for part, name in top.items() if part != 'train' and not files.folders(name)]:
-        if part == 'val':
-            names = some(files.folders(top['train']))
-            raise UserError(f"{files.path(top[part])} has no folders of classes, as {files.path(top['train'])} has "
-                            f'them: {names}')
-        notes.append(f'{files.path(top.pop(part))} has no folders of classes and is left out')  # as Kaggle's test set
-    where = top or dict(all='')
-    of_class = {part: {name: f'{folder}/{name}'.lstrip('/') for name in files.folders(folder)}
+    where = _parts(files, notes)
+    of_class = {part: {name: posixpath.join(folder, name) for name in files.folders(folder)}
                 for part, folder in where.items()}
-    names = sorted(of_class.get('train', of_class.get('all', {})))
+    if 'all' in where and (by_part := _parts_in_classes(files, of_class['all'])):
+        where, of_class = dict.fromkeys(by_part, where['all']), by_part
+    first = 'all' if 'all' in where else 'train'
+    names = sorted(of_class[first])
     if len(names) < 2:
         there = f'one class, {names[0]}' if names else 'no folders of classes'
-        raise UserError(f"{files.path(where.get('train', ''))} has {there}: put the images of each class into a folder "
-                        'of its name, for two classes at least')
+        raise UserError(f'{files.path(where[first])} has {there}: put the images of each class into a folder of its '
+                        'name, for two classes at least')
     parts: dict[str, list[Entry]] = {}
     for part, classes in of_class.items():
         if unknown := sorted(set(classes) - set(names)):
-            raise UserError(f'{files.path(where[part])} has classes that {files.path(where["train"])} lacks: '
+            raise UserError(f'{files.path(where[part])} has classes that {files.path(where[first])} lacks: '
                             f'{some(unknown)}; name the folders alike')
         parts[part] = [Entry(image, names.index(name)) for name, folder in classes.items()
                        for image in _images(files, folder, 2 if part == 'all' else 1)]
-    if top and (stray := [name for name in files.images if not name.startswith(tuple(
-            f'{folder}/' for classes in of_class.values() for folder in classes.values()))]):
+    used = {entry.image for entries in parts.values() for entry in entries}
+    if stray := [name for name in files.images if name not in used]:
         notes.append(f'{len(stray)} images lie outside of the folders of classes and are left out: {some(stray)}')
-    return Table(f"{NAME} of classes", names, parts, notes)
+    return Table(f'{NAME} of classes', names, parts, notes)
+
+
+def _parts(files: Files, notes: list[str]) -> dict[str, str]:
+    """Part → its folder; or ``'all'`` → the folder of all classes."""
+    root = _innermost(files, '')
+    found = defaultdict(list)
+    for name in files.folders(root):
+        if part := part_of(name):
+            found[part].append(posixpath.join(root, name))
+    if 'train' not in found:
+        return dict(all=root)
+    if several := [folders for folders in found.values() if len(folders) > 1]:
+        raise UserError(f'{files.root} has two folders for one part, {some(several[0])}: leave one of them')
+    where = {part: _innermost(files, folder) for part, (folder, ) in found.items()}
+    for part in [part for part, folder in where.items() if part != 'train' and not files.folders(folder)]:
+        if part == 'val':
+            names = some(files.folders(where['train']))
+            raise UserError(f"{files.path(where[part])} has no folders of classes, as {files.path(where['train'])} has "
+                            f'them: {names}')
+        notes.append(f'{files.path(where.pop(part))} has no folders of classes and is left out')  # as Kaggle's test set
+    return where
+
+
+def _innermost(files: Files, folder: str) -> str:
+    """The folder, or the parts or classes that it alone wraps, as ``images`` does."""
+    inner = folder
+    while True:
+        places = {posixpath.dirname(posixpath.relpath(name, inner or '.')).partition('/')[0]
+                  for name in files.images_below(inner)}
+        if '' in places or not places:  # a class
+            return folder
+        if len(places) > 1 or part_of(name := places.pop()):
+            return inner
+        inner = posixpath.join(inner, name)
+
+
+def _parts_in_classes(files: Files, of_class: dict[str, str]) -> dict[str, dict[str, str]] | None:
+    """Part → class → folder, if all classes have the same parts as their only folders."""
+    parts: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, folder in of_class.items():
+        for inner in files.folders(folder):
+            parts[part_of(inner) or ''][name] = posixpath.join(folder, inner)
+    return None if '' in parts or 'train' not in parts or len(parts['train']) < len(of_class) else parts
 
 
 def _images(files: Files, folder: str, least: int) -> list[str]:

@@ -108,14 +108,17 @@ def _rows(files: Files, name: str, notes: list[str]) -> list[_Row] | None:
     for number, record in enumerate(records, 1):
         written = record.get(file) if record else None
         if record is None or not isinstance(written, (str, int)) or not str(written).strip():
-            broken.append(number)
+            broken.append(f'row {number}')
             continue
+        if re.search(r'[\r\n]', f'{written} {_cell(record, label) if label else ""}'):
+            raise UserError(f'{path} has a line break inside of a cell of row {number}: a quote is missing, or one '
+                            'too many')
         part = part_in(name) or 'all'
         if split is not None and (part := part_of(str(record.get(split)).strip()) or '') == '':
             raise UserError(f'{path} says {split} = {record.get(split)} in row {number}: write train, val or test')
         labels = _labels(record.get(label)) if label is not None else _of_columns(record, of_class)
         rows.append(_Row(str(written).strip(), labels, part))
-    leave_out({'that cannot be read': broken}, len(records), f'rows of {path}', notes)
+    leave_out({'without an image, or with too many cells': broken}, len(records), f'rows of {path}', notes)
     return rows
 
 

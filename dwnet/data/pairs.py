@@ -63,9 +63,9 @@ def _is_mask(name: str) -> bool:
     return False
 
 
-def _rank(mask: str) -> tuple[bool, bool]:
+def _rank(mask: str) -> tuple[bool, bool, bool]:
     """The label image of an image is that with the lowest rank; Cityscapes and LabelMe draw several."""
-    return bool(_SECOND.search(mask)), 'trainid' not in mask.lower()
+    return bool(_SECOND.search(mask)), mask.lower().endswith('.npy'), 'trainid' not in mask.lower()
 
 
 def _stem(name: str) -> str:

@@ -2,6 +2,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,17 @@ def plain(column: str) -> str:
 
 
 def _of_csv(text: str, known: Collection[str]) -> list[dict[str, Any] | None]:
+    first = re.split('[\\r\\n]', text, maxsplit=1)[0]
     for delimiter in ',;\t|':
-        lines = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, skipinitialspace=True)
-        head = [cell.strip() for cell in next(lines, [])]
-        if any(plain(cell) in known for cell in head):
-            rows = []
-        elif len(head) == 2 and head[0].lower().endswith(IMAGES):  # no names of columns
-            head, rows = ['file', 'label'], [head]
-        else:
-            continue
-        rows += [row for row in lines if any(map(str.strip, row))]
-        return [dict(zip(head, row)) if len(row) <= len(head) else None for row in rows]
+        head = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter, skipinitialspace=True), [])]
+        named = any(plain(cell) in known for cell in head)
+        if named or len(head) == 2 and head[0].lower().endswith(IMAGES):
+            rows = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, skipinitialspace=True, strict=True)
+            if named:
+                next(rows)
+            else:
+                head = ['file', 'label']
+            return [dict(zip(head, row)) if len(row) <= len(head) else None for row in rows if any(map(str.strip, row))]
     return []
 
 

@@ -84,7 +84,7 @@ def settled(table: Table, files: Files) -> Table:
         UserError: If there is nothing to train with, or an image has two truths.
     """
     notes = [*table.notes]
-    parts = {part: _once(entries, part, notes) for part, entries in table.parts.items() if entries}
+    parts = {part: _once(entries, part, files, notes) for part, entries in table.parts.items() if entries}
     for part in [part for part, entries in parts.items() if not any(map(has_truth, entries))]:
         notes.append(f'{len(parts.pop(part))} images of {part} have no labels: {part} is left out')
     if 'all' in parts:
@@ -140,7 +140,7 @@ def has_truth(entry: Entry) -> bool:
     return entry.label not in (None, ()) or bool(entry.objects) or entry.mask is not None
 
 
-def _once(entries: Iterable[Entry], part: str, notes: list[str]) -> list[Entry]:
+def _once(entries: Iterable[Entry], part: str, files: Files, notes: list[str]) -> list[Entry]:
     """Joins the entries of an image that a part names twice."""
     entries, kept = list(entries), {}
     for entry in entries:
@@ -151,7 +151,8 @@ def _once(entries: Iterable[Entry], part: str, notes: list[str]) -> list[Entry]:
             more = [each for each in entry.objects if each not in first.objects]
             kept[entry.image] = first._replace(objects=[*first.objects, *more])
         elif (first.label, first.mask) != (entry.label, entry.mask):
-            raise UserError(f'{entry.image} is named twice in {part}, with different labels: remove one of the two')
+            raise UserError(f'{files.path(entry.image)} is named twice in {part}, with different labels: remove one of '
+                            'the two')
     if joined := len(entries) - len(kept):
         notes.append(f'{joined} images of {part} are named twice, and their labels are joined')
     return list(kept.values())

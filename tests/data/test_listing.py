@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import read_config, run_tool
@@ -140,7 +141,9 @@ def test_tables_of_other_things_are_passed_over(name, text, tmp_path):
      'says split = holdout in row 2: write train, val or test'),
     (csv([('0.jpg', 'a'), ('1.jpg', 'b'), ('0.jpg', 'b')]), '0.jpg is named twice in all, with different labels'),
     (csv([('0.jpg', 'L\xf6we'), ('1.jpg', 'b')]), 'my.csv is no text in UTF-8'),
-    ('file,label\n' + '0.jpg,a,b\n' * 11 + '1.jpg,c\n', r'11 rows of .*my.csv are broken \(1, 2, 3, 4, 5, …\)')])
+    ('file,label\n' + '0.jpg,a,b\n' * 11 + '1.jpg,c\n', r'11 of 12 rows of .*my.csv are broken .* row 1, row 2,'),
+    ('file,label\n0.jpg,a\n"1.jpg,b\n0.jpg,b\n', 'my.csv is no table .unexpected end of data.'),
+    ('file,label\n0.jpg,a\n"1.jpg,b\n0.jpg",b\n', 'has a line break inside of a cell of row 2')])
 def test_mistakes_are_one_line(text, message, tmp_path):
     root = images(tmp_path / 'my', '0.jpg', '1.jpg')
     (root / 'my.csv').write_text(text, encoding='latin-1')
@@ -156,7 +159,8 @@ def test_few_broken_rows_are_left_out_and_told(tmp_path):
     (root / 'my.jsonl').write_text('\n'.join([*rows, '{"file": "gone.jpg", "label": "a"}']))
     table = read(root)
     assert len(table.parts['all']) == 16
-    assert table.notes[0].endswith('are broken, and are left out: 4, 8, 9, 10') and 'gone.jpg' in table.notes[1]
+    assert '4 of 21 rows' in table.notes[0] and 'row 4, row 8, row 9, row 10)' in table.notes[0]
+    assert 'gone.jpg' in table.notes[1]
 
 
 # --- Several labels ------------------------------------------------------------------------------------
@@ -242,6 +246,19 @@ def test_the_head_and_the_scores_of_several_labels(config, tmp_path):
         assert total.tolist() == pytest.approx([1, 1, 1], abs=1e-5)
 
 
+def test_the_scores_of_each_class():
+    """Cat's images have the ranks 1 and 3 of 4, dog's the rank 2; no image shows an owl."""
+    from dwnet.toolboxes.mmpretrain.class_scores import AveragePrecisionOfClasses
+    metric = AveragePrecisionOfClasses()
+    metric.dataset_meta = dict(classes=['cat', 'dog', 'owl'])
+    scores = torch.tensor([[.9, .2, .1], [.8, .9, .1], [.7, .8, .1], [.1, .1, .9]])
+    truth = torch.tensor([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 0, 0]])
+    of_all = metric.compute_metrics([dict(pred_score=score, gt_score=own) for score, own in zip(scores, truth)])
+    expected = [100 * (1 + 2 / 3) / 2, 50.]
+    assert metric.of_classes['AP'][:2] == pytest.approx(expected, abs=.01) and np.isnan(metric.of_classes['AP'][2])
+    assert metric.of_classes['images'] == [2, 1, 0] and of_all['mAP'] == pytest.approx(sum(expected) / 3)
+
+
 def test_other_heads_are_refused(tmp_path):
     from dwnet.toolboxes import TOOLBOXES
     root = images(tmp_path / 'my', *SEVERAL)
@@ -269,7 +286,8 @@ def test_from_a_table_to_a_tested_model(labels, small_digits, tmp_path):
     done = run_tool('tools/train.py', NANO, '--data-root', root, '--epochs', 1, '--work-dir', work_dir, *options)
     assert done.returncode == 0, done.stderr
     score = 'multi-label/mAP' if labels == 'several' else 'accuracy/top1'
-    assert (work_dir / 'report.html').is_file() and list(work_dir.glob('best_*.pth'))
+    page = (work_dir / 'report.html').read_text()
+    assert ('>AP<' in page) == (labels == 'several') and list(work_dir.glob('best_*.pth'))
     config, checkpoint = work_dir / 'dwnet-nano_digits.py', next(work_dir.glob('best_*.pth'))
     options[2] += '-test'
     done = run_tool('tools/test.py', config, checkpoint, '--work-dir', work_dir, *options)

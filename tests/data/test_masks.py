@@ -109,6 +109,7 @@ def test_other_pictures_of_the_labels_are_passed_over(tmp_path):
     assert same(read_labels(root, read(root))['train'], range(3))
     root = make(tmp_path / 'voc', 'JPEGImages/{i}.jpg', 'SegmentationClass/{i}.png')
     make(root, 'JPEGImages/{i}.jpg', 'SegmentationObject/{i}.png', lambda i: Image.new('L', (12, 8), 7))
+    np.save(root / 'SegmentationClass/0.npy', labels(0))
     assert same(read_labels(root, read(root))['all'])
 
 
@@ -149,11 +150,12 @@ def test_what_has_no_partner_is_told(tmp_path):
     (root / 'masks/notes.txt').write_text('mine')
     table = read(root)
     assert len(table.parts['all']) == 27
-    assert [note.partition(' below')[0] for note in table.notes] == ['1 images', '1 label images', '1 label images']
-    assert [note.rpartition(' ')[2] for note in table.notes] == ['images/3.jpg', 'masks/5.png', 'masks/4.png']
+    assert [note.partition(' (')[2] for note in table.notes] == [
+        '1 without a label image: images/3.jpg)',
+        '1 that cannot be read: masks/5.png; 1 without an image: masks/4.png)']
     for i in range(10, 22):
         (root / f'masks/{i}.png').unlink()
-    with pytest.raises(UserError, match='13 images below .* have no label image .*images/10.jpg'):
+    with pytest.raises(UserError, match='13 of 29 images below .* are broken .13 without a label image: images/10.jpg'):
         read(root)
 
 
@@ -191,7 +193,7 @@ LEGENDS = {
     'label_colors.csv': 'id,class_name,color\n0,ground,"0 0 0"\n1,cat,#800000\n2,dog,"(0, 255, 64)"\n',
     'classes.json': json.dumps(dict(zip(NAMES, COLOURS))),
     'labels.json': json.dumps(dict(ground='#000000', cat='#800000', dog='#00ff40')),
-    'meta.json': json.dumps(dict(classes=[dict(title=name, color='#%02x%02x%02x' % colour)
+    'meta.json': json.dumps(dict(classes=[dict(title=name, color='#' + bytes(colour).hex())
                                           for name, colour in zip(NAMES, COLOURS)], tags=[])),
     'config.json': json.dumps(dict(version=1, labels=[dict(name=name, color=[*colour, 255])
                                                       for name, colour in zip(NAMES, COLOURS)]))}

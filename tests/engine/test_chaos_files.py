@@ -11,14 +11,14 @@ def failures(what: str, count: int, folder, data, seed: int) -> list[str]:
 
 @pytest.mark.parametrize('what, count', [
     ('checkpoints', 30), ('images', 20), ('annotations', 17), ('yolo', 50), ('voc', 50), ('labelme', 50),
-    ('cvat', 50)])
+    ('cvat', 50), ('tables', 50), ('label-images', 50)])
 def test_some_files(what, count, small_digits, tmp_path):
     assert not failures(what, count, tmp_path, small_digits, seed=0)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize('what, count', [
-    ('checkpoints', 2000), ('images', 1000), ('annotations', 500), ('yolo', 1000), ('voc', 1000),
-    ('labelme', 1000), ('cvat', 1000)])
+    ('checkpoints', 2000), ('images', 1000), ('annotations', 500), ('yolo', 1000), ('voc', 1000), ('labelme', 1000),
+    ('cvat', 1000), ('tables', 1000), ('label-images', 1000)])
 def test_many_files(what, count, small_digits, tmp_path):
     assert not failures(what, count, tmp_path, small_digits, seed=1)

@@ -51,8 +51,9 @@ class MMPretrain(Toolbox):
         head.update(type='mmpretrain.MultiLabelLinearClsHead', loss=dict(type='CrossEntropyLoss', use_sigmoid=True))
 
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
-        from .class_scores import Accuracy, AccuracyOfClasses
-        return with_metric(evaluator, Accuracy, AccuracyOfClasses)
+        from .class_scores import Accuracy, AccuracyOfClasses, AveragePrecision, AveragePrecisionOfClasses
+        evaluator = with_metric(evaluator, Accuracy, AccuracyOfClasses)
+        return with_metric(evaluator, AveragePrecision, AveragePrecisionOfClasses)
 
     def count_classes(self, dataset: Any) -> dict[str, list[int]]:
         labels = [label for part in leaves(dataset) for i in range(len(part)) for label in set(part.get_cat_ids(i))]

@@ -1,7 +1,7 @@
-"""mmpretrain's accuracy, which also scores each class."""
+"""mmpretrain's accuracy and average precision, which also score each class."""
 import torch
 from mmengine.registry import METRICS
-from mmpretrain.evaluation import Accuracy, SingleLabelMetric
+from mmpretrain.evaluation import Accuracy, AveragePrecision, SingleLabelMetric
 
 
 @METRICS.register_module()
@@ -36,3 +36,25 @@ class AccuracyOfClasses(Accuracy):
         self.of_classes = {'class': names, 'images': images.tolist(), **{
             name: values.double().numpy().round(2).tolist() for name, values in scores.items()}}
         return metrics
+
+
+@METRICS.register_module()
+class AveragePrecisionOfClasses(AveragePrecision):
+    """mmpretrain's ``AveragePrecision`` of several labels an image; a class without an image counts as 0 in the mean.
+
+    Attributes:
+        of_classes: See :meth:`dwnet.toolboxes.base.Toolbox.class_scores`.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.of_classes: dict[str, list] = {}
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        scores, truth = (torch.stack([result[key] for result in results]) for key in ('pred_score', 'gt_score'))
+        images, precision = (truth > 0).sum(0), self.calculate(scores, truth, average=None)
+        names = list((self.dataset_meta or {}).get('classes') or range(len(images)))
+        precision[images == 0] = torch.nan
+        self.of_classes = {'class': names, 'images': images.tolist(),
+                           'AP': precision.double().numpy().round(2).tolist()}
+        return super().compute_metrics(results)
