@@ -101,17 +101,18 @@ def with_classes(content: dict[str, Any], names: Collection[str]) -> dict[str, A
 
 def _simplify_ids(parts: dict[str, list], mended: Counter[str]) -> None:
     """Ids as whole numbers; if an image or category has a name as its id, all have text, so that ids can be sorted."""
-    for part, reference in (('images', 'image_id'), ('categories', 'category_id'), ('annotations', None)):
-        holders = [(entry, 'id') for entry in parts[part]] + [
-            (entry, reference) for entry in parts['annotations'] if reference]
-        holders = [(entry, key) for entry, key in holders if isinstance(entry, dict) and key in entry]
-        whole = [_as_number(entry[key]) for entry, key in holders]
-        if reference and any(isinstance(value, str) and key == 'id' for value, (_, key) in zip(whole, holders)):
-            whole = [str(value) if isinstance(value, int) else value for value in whole]
-        for (entry, key), value in zip(holders, whole):
-            if type(entry[key]) is not type(value):
-                mended['ids written as text or as numbers alike'] += 1
-                entry[key] = value
+    for part, reference in (('images', 'image_id'), ('categories', 'category_id'), ('annotations', '')):
+        as_text = reference and any(isinstance(_as_number(entry.get('id')), str)
+                                    for entry in parts[part] if isinstance(entry, dict))
+        for entries, key in ((parts[part], 'id'), (parts['annotations'], reference)):
+            for entry in entries:
+                if not isinstance(entry, dict) or key not in entry:
+                    continue
+                value = _as_number(entry[key])
+                value = str(value) if as_text and isinstance(value, int) else value
+                if type(value) is not type(entry[key]):
+                    mended['ids written as text or as numbers alike'] += 1
+                    entry[key] = value
 
 
 def _as_number(value: Any) -> Any:
@@ -124,17 +125,17 @@ def _as_number(value: Any) -> Any:
 
 def _complete(annotations: list, sizes: dict[Any, tuple[int, int]], where: str, mended: Counter[str]) -> None:
     """Computes what annotations lack from what they have."""
-    whole = []  # annotation, and its image's width and height
+    whole = []
     for annotation in annotations:
         with contextlib.suppress(Exception):  # of another form, which is named later
-            size = sizes[annotation['image_id']]
+            sizes[annotation['image_id']]
             _simplify_flags(annotation, mended)
-            whole.append((annotation, size))
-    _scale_polygons(whole, mended)
-    _convert_boxes(whole, where, mended)
-    for annotation, size in whole:
+            whole.append(annotation)
+    _scale_polygons(whole, sizes, mended)
+    _convert_boxes(whole, sizes, where, mended)
+    for annotation in whole:
         with contextlib.suppress(Exception):
-            _complete_one(annotation, *size, mended)
+            _complete_one(annotation, *sizes[annotation['image_id']], mended)
 
 
 def _simplify_flags(annotation: dict, mended: Counter[str]) -> None:
@@ -149,30 +150,33 @@ def _simplify_flags(annotation: dict, mended: Counter[str]) -> None:
         annotation['iscrowd'] = int(crowd)
 
 
-def _scale_polygons(whole: list[tuple[dict, tuple[int, int]]], mended: Counter[str]) -> None:
+def _scale_polygons(annotations: list[dict], sizes: dict[Any, tuple[int, int]], mended: Counter[str]) -> None:
     """Polygons relative to the image → pixels; a file whose polygons all lie in the first pixel has none in pixels."""
-    having = [(annotation, size) for annotation, size in whole if isinstance(annotation.get('segmentation'), list)]
+    having = [annotation for annotation in annotations if isinstance(annotation.get('segmentation'), list)]
     try:
-        if not having or any(not 0 <= value <= 1 for annotation, _ in having
+        if not having or any(not 0 <= value <= 1 for annotation in having
                              for polygon in annotation['segmentation'] for value in polygon):
             return
     except TypeError:  # no numbers
         return
-    for annotation, size in having:
+    for annotation in having:
+        size = sizes[annotation['image_id']]
         annotation['segmentation'] = [[value * size[i % 2] for i, value in enumerate(polygon)]
                                       for polygon in annotation['segmentation']]
         annotation['area'] = None  # in which unit is not known
     mended['polygons relative to the image turned into pixels'] += len(having)
 
 
-def _convert_boxes(whole: list[tuple[dict, tuple[int, int]]], where: str, mended: Counter[str]) -> None:
+def _convert_boxes(annotations: list[dict], sizes: dict[Any, tuple[int, int]], where: str,
+                   mended: Counter[str]) -> None:
     """Boxes in another form → COCO's; boxes that are none in any form stay as they are."""
-    having = [(annotation, size) for annotation, size in whole if _is_box(annotation.get('bbox'))]
-    before = np.array([annotation['bbox'] for annotation, _ in having], float).reshape(-1, 4)
-    after, form = in_coco_form(before, np.array([size for _, size in having], float).reshape(-1, 2), where)
+    having = [annotation for annotation in annotations if _is_box(annotation.get('bbox'))]
+    before = np.array([annotation['bbox'] for annotation in having], float).reshape(-1, 4)
+    of_images = np.array([sizes[annotation['image_id']] for annotation in having], float).reshape(-1, 2)
+    after, form = in_coco_form(before, of_images, where)
     if not form:
         return
-    for (annotation, _), box in zip(having, after.tolist()):
+    for annotation, box in zip(having, after.tolist()):
         annotation.update(bbox=box, area=None)  # the area may have been computed from the box
     mended[f'boxes written as {form} turned into [x, y, width, height]'] += len(having)
 
@@ -184,21 +188,23 @@ def _is_box(box: Any) -> bool:
 
 
 def _complete_one(annotation: dict, width: int, height: int, mended: Counter[str]) -> None:
-    box, mask = annotation.get('bbox'), annotation.get('segmentation')
+    box, area, mask = (annotation.get(key) for key in ('bbox', 'area', 'segmentation'))
     if _is_box(box) and isinstance(mask, dict) and list(mask['size']) != [height, width]:
         mask = annotation['segmentation'] = _fit(mask, box, width, height)
         mended['mask cut or padded to the size of its image'] += list(mask['size']) == [height, width]
+    no_box = not box or len(box) == 4 and not (box[2] and box[3])
+    no_area = not (isinstance(area, (int, float)) and 0 < area < math.inf)
+    if not (no_box or no_area):
+        return
     if not mask or _fault_of_mask(mask, width, height):
         mask = None
-    if mask and (not box or len(box) == 4 and not (box[2] and box[3])):
+    if no_box and mask:
         annotation['bbox'] = _box_of(mask, width, height)
         mended['box computed from the mask'] += 1
-    area = annotation.get('area')
-    if isinstance(area, (int, float)) and 0 < area < math.inf or _fault_of_box(annotation['bbox'], width, height):
-        return
-    area = float(coco_mask.area(_rle_of(mask, width, height))) if mask else 0.
-    annotation['area'] = area or annotation['bbox'][2] * annotation['bbox'][3]
-    mended[f"area computed from the {'mask' if area else 'box'}"] += 1
+    if no_area and not _fault_of_box(annotation['bbox'], width, height):
+        area = float(coco_mask.area(_rle_of(mask, width, height))) if mask else 0.
+        annotation['area'] = area or annotation['bbox'][2] * annotation['bbox'][3]
+        mended[f"area computed from the {'mask' if area else 'box'}"] += 1
 
 
 def _fit(rle: dict, box: list[float], width: int, height: int) -> dict:
