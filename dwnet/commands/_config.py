@@ -2,8 +2,10 @@
 import argparse
 import difflib
 import inspect
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner as MMEngineRunner
@@ -11,6 +13,8 @@ from mmengine.runner import Runner as MMEngineRunner
 from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
 from dwnet.toolboxes import TOOLBOXES, enter_scope, toolbox_of
+
+from ._cfg_options import merge_options
 
 # https://…, s3://…; one slash suffices, since Path keeps only one
 _ADDRESS = re.compile(r'\b[a-z][a-z0-9+]+:/', re.IGNORECASE)
@@ -79,7 +83,28 @@ def _merge_options(cfg: Config, options: dict) -> None:
             near = difflib.get_close_matches(top, sorted(known), n=1)
             raise UserError(f'--cfg-options {key}: a config has no {top!r}'
                             + (f'; did you mean {near[0]!r}?' if near else ''))
+    if 'data_root' in options:
+        _move_data(cfg, str(options['data_root']))
     try:
-        cfg.merge_from_dict(options)
+        merge_options(cfg, options)
     except Exception as error:
         raise UserError(f'--cfg-options: {one_line(error)}') from error
+
+
+def _move_data(cfg: Config, root: str) -> None:
+    """Lets ``--cfg-options data_root=ROOT`` count: while a config is read, its other paths are made of data_root."""
+    before = cfg.get('data_root')
+    if not before or not isinstance(before, str):
+        return
+    for key in cfg:
+        if key.endswith(('_dataloader', '_evaluator')):
+            _move_paths(cfg[key], before.rstrip('/'), root)
+
+
+def _move_paths(part: Any, before: str, root: str) -> None:
+    """Changes the paths at and below ``before`` in a part of a config to paths at and below ``root``."""
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if isinstance(value, str) and f'{value}/'.startswith(f'{before}/'):
+            part[key] = os.path.join(root, value[len(before) + 1:])
+        elif isinstance(value, (dict, list)):
+            _move_paths(value, before, root)

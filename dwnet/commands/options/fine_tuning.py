@@ -29,6 +29,7 @@ from dwnet.toolboxes.base import as_list
 from dwnet.toolboxes.checked import with_checks
 from dwnet.toolboxes.own_data import use_own_data
 
+from .._cfg_options import merge_options
 from . import add_hook
 
 _OWN_EPOCHS = 50  # the most epochs on own data without --epochs
@@ -71,7 +72,7 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     logger.interval = min(logger.get('interval', 10), steps)  # the log has a line for each epoch
     keep_best(cfg)
     cfg.default_hooks.checkpoint.setdefault('max_keep_ckpts', 2)
-    cfg.merge_from_dict(given)
+    merge_options(cfg, given)
     if not is_first(cfg.get('launcher', 'none')):
         return
     classes = f'{len(data.classes)} classes ({some(data.classes, 20)})'
