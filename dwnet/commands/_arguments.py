@@ -1,11 +1,14 @@
 """Arguments that several commands share."""
 import argparse
+import tempfile
+from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 
 from dwnet.engine.distributed.process_group import started_by
 from dwnet.errors import UserError, one_line
+
+from ._cfg_options import HELP, CfgOptions
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, launched: bool = False) -> None:
@@ -41,7 +44,8 @@ def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> N
 
 def _add_cfg_options(parser: argparse.ArgumentParser, example: str) -> None:
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=f'change the config: {example} …')
+        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
+        help=f'change the config: {example} …; {HELP}')
 
 
 def chosen_device(name: str | None) -> str:
@@ -56,6 +60,21 @@ def chosen_device(name: str | None) -> str:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'--device {name} is not there: {one_line(error)}') from error
     return name
+
+
+def check_writable(flag: str, folder: str | Path) -> None:
+    """Makes a folder and tries to write into it, before the work whose results it is for.
+
+    Raises:
+        UserError: If nothing can be written there; ``flag`` names another folder.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written ({error.strerror}): make room, or name another folder by '
+                        f'{flag}') from error
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine.preflight import check_data
 from dwnet.inspect.analysis import analyze
 
-from ._arguments import add_config_arguments
+from ._arguments import add_config_arguments, check_writable
 from ._config import load_config
 from .options.weights import set_checkpoint
 
@@ -34,4 +34,5 @@ def run(args: Namespace) -> None:
     check_data(cfg, 'test', prepare=prepare_if_missing)
     set_checkpoint(cfg, args.checkpoint)
     out = Path(args.out or Path(cfg.work_dir, 'analysis'))
+    check_writable('--out', out)
     print(f'analysis: {analyze(cfg, out, args.number, args.threshold)}')

@@ -8,7 +8,7 @@ from dwnet.demo import digits
 from dwnet.deploy.inference import find_files, infer
 from dwnet.errors import UserError, some
 
-from ._arguments import add_image_arguments, chosen_device
+from ._arguments import add_image_arguments, check_writable, chosen_device
 from ._config import load_config
 
 EXAMPLE = ('photos/ --config configs/classification/dwnet-nano_digits.py '
@@ -34,6 +34,7 @@ def run(args: Namespace) -> None:
     digits.prepare_if_missing(*args.images)
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
+    check_writable('--out', out)
     device = chosen_device(args.device)
     left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
                      not args.no_pictures)

@@ -1,13 +1,14 @@
 """Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from dwnet.demo.digits import prepare_if_missing
 from dwnet.engine import Runner
-from dwnet.engine.preflight import check_data
+from dwnet.engine.preflight import check_data, check_test_files
 from dwnet.engine.scores import report_scores
 from dwnet.toolboxes import toolbox_of
 
-from ._arguments import add_config_arguments, add_speed_arguments
+from ._arguments import add_config_arguments, add_speed_arguments, check_writable
 from ._config import load_config
 from .options import Option, apply_options
 from .options.running import (
@@ -49,9 +50,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     cfg = load_config(args)
+    check_writable('--work-dir', cfg.work_dir)
+    if args.show_dir:
+        check_writable('--show-dir', args.show_dir)
+    if args.out:
+        check_writable('--out', Path(args.out).parent)
     check_data(cfg, 'test', prepare=prepare_if_missing)
     set_checkpoint(cfg, args.checkpoint)
     apply_options(OPTIONS, cfg, args)
     runner = Runner.from_cfg(cfg)
+    check_test_files(runner)
     metrics = runner.test()
     report_scores(runner, metrics, toolbox_of(cfg).class_scores(runner.test_loop.evaluator))

@@ -6,7 +6,7 @@ from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data, preflight
 from dwnet.inspect.report import report_training
 
-from ._arguments import add_config_arguments, add_speed_arguments
+from ._arguments import add_config_arguments, add_speed_arguments, check_writable
 from ._config import load_config
 from .options import Option, apply_options
 from .options.fine_tuning import (
@@ -98,6 +98,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     cfg = load_config(args)
+    check_writable('--work-dir', cfg.work_dir)
     if args.data_root:
         enable_own_data(cfg, args)
     check_data(cfg, 'train', 'val', prepare=prepare_if_missing)

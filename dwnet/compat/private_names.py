@@ -29,6 +29,7 @@ PRIVATE_NAMES: tuple[tuple[str, str, str], ...] = (
     ('mmengine.runner:Runner', '_init_model_weights', 'FSDP has drawn and spread the weights before'),
     ('mmengine.runner:Runner', '_log_env', 'asks a shell for the compiler, which complains where there is none'),
     ('mmengine.runner:Runner', '_train_loop', 'train_loop would build the training data in a test'),
+    ('mmengine.runner.loops', '_parse_losses', 'what a validation loop does with losses beside the predictions'),
     ('mmengine.runner.runner', 'turn_on_activation_checkpointing',
      'not private, but replaced: its form leaves modules without a gradient (open-mmlab/mmengine#1425)'),
     ('mmdet.evaluation:CocoMetric', '_coco_api', 'annotations are read with checks, and compared with the data set'),

@@ -8,7 +8,7 @@
 ``listing``      a CSV or JSON-lines file of images and labels; ``records`` reads its rows
 ``coco``         COCO annotations; ``coco_file`` reads and mends a file
 ``yolo``         YOLO; ``yolo_settings`` reads names and parts, ``yolo_lines`` the label files
-``voc``          Pascal VOC; ``voc_file`` reads an XML file, ``voc_lists`` the lists of images
+``voc``          Pascal VOC; ``voc_file`` reads an XML file
 ``labelme``      LabelMe's JSON files
 ``cvat``         CVAT's XML
 ``masks``        images with label images; ``pairs``, ``label_images`` and ``legend`` serve it
@@ -21,7 +21,9 @@
 ``decoding``     images with the channels and bits of their file
 ``pixels``       channels, bits, mean and standard deviation of a data set
 ``limits``       the largest image that is read
-``checks``       data that do not fit the model, each other, or themselves
+``examiner``     files that are missing or damaged
+``file_checks``  the files that a data set names, and the labels in them
+``checks``       data that do not fit the model or each other
 ===============  =============================================================================
 
 A form of data is a module with ``NAME``, ``NEEDS``, what the form needs in words, and ``read(files, out)``, which

@@ -12,8 +12,9 @@ from .layer_decay import LayerDecayConstructor
 from .loops import EpochLoop, IterLoop
 from .reproducible import SeedHook
 from .runner import Runner
+from .scoring import TestingLoop, ValidationLoop
 
 __all__ = ['BFloat16Hook', 'BFloat16OptimWrapper', 'ClassScoresHook', 'CompileHook', 'DeployHook', 'EpochLoop',
            'GatheredGradientsHook', 'GuardHook', 'IterLoop', 'LayerDecayConstructor', 'PreemptionHook', 'ProgressHook',
-           'ResumableEarlyStoppingHook', 'Runner', 'SafeCheckpointHook', 'SeedHook', 'ValidationLossHook',
-           'WaitingHook']
+           'ResumableEarlyStoppingHook', 'Runner', 'SafeCheckpointHook', 'SeedHook', 'TestingLoop', 'ValidationLoop',
+           'ValidationLossHook', 'WaitingHook']

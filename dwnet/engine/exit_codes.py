@@ -1,4 +1,5 @@
 """Exit codes and last words of a command, whatever stops the command."""
+import errno
 import sys
 import warnings
 from collections.abc import Callable
@@ -8,6 +9,9 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from dwnet.errors import UserError, one_line
 
 from .hooks.preemption import EXIT_CODE, Preempted
+
+# A folder in which the user may not write, a file in the place of a folder, a disk that is full or read-only
+_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -36,6 +40,13 @@ def run_command(main: Callable[[], None]) -> None:
               file=sys.stderr)
         sys.last_value = error
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"error: {error.filename or 'a file'} cannot be written ({error.strerror}): make room, or name a folder "
+              'that is yours', file=sys.stderr)
+        sys.last_value = error
+        sys.exit(2)
     except KeyboardInterrupt as error:
         print('interrupted', file=sys.stderr)
         sys.last_value = error

@@ -18,11 +18,14 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dwnet.data.checks import Finding, check_classes, check_files, classes_of, find_heads, leaves
+from dwnet.data.checks import Finding, check_classes, classes_of, find_heads, leaves
+from dwnet.data.examiner import Examiner
+from dwnet.data.file_checks import check_files
 from dwnet.errors import UserError, one_line
 from dwnet.models import DWNet
 from dwnet.registry import class_of, lineage, type_name
 from dwnet.toolboxes import TOOLBOXES
+from dwnet.toolboxes.checked import with_checks
 from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
 from .reproducible import randomness_kept
@@ -52,15 +55,24 @@ def preflight(runner: MMEngineRunner) -> None:
     heads = find_heads(model)
     _judge(runner, lambda: [
         *check_classes(heads, parts),
-        *(finding for part, dataset in parts.items() for leaf in leaves(dataset)
-          for finding in check_files(part, leaf, heads)),
+        *_check_files(runner, parts, heads),
         *_check_validation(runner),
         *_check_disk(runner, model),
         *(_check_single_images(runner.train_dataloader, model) if runner.cfg.get('strategy') != 'fsdp' else ())])
 
 
+def check_test_files(runner: MMEngineRunner) -> None:
+    """Checks the files of the test data before ``runner.test()``; all processes end together.
+
+    Raises:
+        UserError: If a file is missing or damaged: without the file the score would be another.
+    """
+    parts = dict(test=runner.test_loop.dataloader.dataset)
+    _judge(runner, lambda: [*_check_files(runner, parts, {})])
+
+
 def _judge(runner: MMEngineRunner, check: Callable[[], list[Finding]]) -> None:
-    """Runs the check on rank 0; all processes raise the findings that stop the training."""
+    """Runs the check on rank 0; all processes raise the findings that stop the work."""
     findings: list[Any] = [None]
     if is_main_process():
         try:
@@ -78,7 +90,7 @@ def _judge(runner: MMEngineRunner, check: Callable[[], list[Finding]]) -> None:
 def _as_error(findings: list[Finding]) -> UserError:
     messages = [finding.message for finding in findings]
     if len(messages) > 1:
-        messages = [f'{len(messages)} things stand in the way of this training', *messages]
+        messages = [f'{len(messages)} things stand in the way', *messages]
     return UserError(*messages)
 
 
@@ -94,21 +106,32 @@ def check_data(cfg: Config, *parts: str, prepare: Callable[..., Path] | None = N
         prepare: Called with the paths before the check; makes data that can be made, and returns the folder of these.
 
     Raises:
-        UserError: If a file or folder is missing.
+        UserError: If files or folders are missing; all of them are named.
     """
+    top = cfg.get('data_root') if isinstance(cfg.get('data_root'), str) else None
+    missing: dict[Path, list[tuple[str, str]]] = {}  # path → part and setting of each place that names it
+    made = None
     for part in parts:
         loader, evaluator = cfg.get(f'{part}_dataloader'), cfg.get(f'{part}_evaluator')
-        paths = [*_dataset_paths((loader or {}).get('dataset'), cfg.get('default_scope'))]
+        paths = [(f'{part}_dataloader.{setting}', path) for setting, path in _dataset_paths(
+            (loader or {}).get('dataset'), cfg.get('default_scope'))]
         for metric in evaluator if isinstance(evaluator, list) else [evaluator or {}]:
             if metric.get('ann_file'):
                 paths.append((f'{part}_evaluator.ann_file', Path(metric['ann_file'])))
         made = prepare(*(path for _, path in paths)) if prepare else None
         for setting, path in paths:
-            if not path.exists():
-                setting = setting.replace('dataset', f'{part}_dataloader.dataset', 1)
-                remedy = (f'remove {made}, and it is made again' if made and path.is_relative_to(made) else
-                          f'put the data there, or say where it is: --cfg-options {setting}=…')
-                raise UserError(f'{path} is missing ({part} data); {remedy}')
+            below_top = top and path.is_relative_to(top)
+            comes_along = missing.keys() & {*path.parents} and (below_top or '_dataloader.' in setting)
+            if not path.exists() and not comes_along:
+                missing.setdefault(path, []).append((part, 'data_root' if below_top else setting))
+    lines = []
+    for path, places in missing.items():
+        data, settings = (dict.fromkeys(names) for names in zip(*places))
+        remedy = (f'remove {made}, and it is made again' if made and path.is_relative_to(made) else
+                  f"put the data there, or say where it is: --cfg-options {' '.join(f'{name}=…' for name in settings)}")
+        lines.append(f"{path} is missing ({' and '.join(data)} data); {remedy}")
+    if lines:
+        raise UserError(*lines if len(lines) == 1 else (f'{len(lines)} files or folders are missing', *lines))
 
 
 def _dataset_paths(dataset: dict | None, scope: str | None, setting: str = 'dataset') -> Iterator[tuple[str, Path]]:
@@ -154,6 +177,21 @@ def _check_weights(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding
 
 
 # --- With the data sets ------------------------------------------------------------------------------
+
+
+def _check_files(runner: MMEngineRunner, parts: dict[str, Any], heads: dict[str, int]) -> Iterator[Finding]:
+    """Looks at all files of the data sets 'train', 'val' and 'test'; those that are whole are remembered."""
+    examiner = Examiner(Path(runner.work_dir, 'examined_files.npy'))
+    test, val = runner.cfg.get('test_dataloader'), runner.cfg.get('val_dataloader')
+    if 'test' not in parts and test and test.get('dataset') != (val or {}).get('dataset'):
+        try:
+            parts = {**parts, 'test': DATASETS.build(with_checks(copy.deepcopy(test['dataset'])))}
+        except Exception as error:  # a broken file may raise anything; a training does not need it
+            yield Finding(f'the test data cannot be read ({one_line(error)}); mend them before you test', False)
+    for part, dataset in parts.items():
+        for leaf in leaves(dataset):
+            yield from check_files(part, leaf, heads, examiner)
+    examiner.save()
 
 
 def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from mmengine.registry import DATA_SAMPLERS, HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
+from dwnet.data.files import most_left_out
 from dwnet.errors import UserError, one_line
 
 _STEPS, _SAMPLES, VALIDATION = 0, 1, 2  # independent streams of random numbers
@@ -112,12 +113,12 @@ class SampleReader:
     Args:
         dataset: Any data set with a length.
         seed: Seed of the training.
-        share: The training ends if a larger share of the samples, and more than ten, cannot be read.
+        of: What the samples are for, in messages.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, share: float = 0.01) -> None:
-        self.dataset, self.seed = dataset, seed
-        self.limit = max(10, round(share * len(dataset)))
+    def __init__(self, dataset: Dataset, seed: int, of: str = 'training') -> None:
+        self.dataset, self.seed, self.of = dataset, seed, of
+        self.limit = most_left_out(len(dataset))
         self.unreadable = torch.zeros(len(dataset), dtype=torch.bool).share_memory_()  # seen by all workers
 
     def __call__(self, places: list[tuple[int, int, int]]) -> list[Any]:
@@ -138,7 +139,7 @@ class SampleReader:
             except Exception as error:  # a broken file may raise anything
                 self._report(index, error)
                 if attempt == 9:
-                    raise UserError('ten training samples in a row cannot be read: is the pipeline at fault? '
+                    raise UserError(f'ten {self.of} samples in a row cannot be read: is the pipeline at fault? '
                                     f'Last error: {one_line(error)}') from error
             index = random.randrange(len(self.dataset))
 
@@ -150,7 +151,7 @@ class SampleReader:
             print_log(f'{name} cannot be read and is left out ({reason})', logger='current', level=logging.ERROR)
         count = int(self.unreadable.sum())
         if count > self.limit or count == len(self.unreadable):
-            raise UserError(f'{count} of {len(self.unreadable)} training samples cannot be read, more than '
+            raise UserError(f'{count} of {len(self.unreadable)} {self.of} samples cannot be read, more than '
                             f'{self.limit}; the log names them, the last is {name} ({reason})') from error
 
 

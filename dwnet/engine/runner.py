@@ -24,7 +24,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS, LOOPS, MODEL_WRAPPERS, OPTIM_WRAPPERS, OPTIMIZERS, RUNNERS
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.base_loop import BaseLoop
 from mmengine.visualization import Visualizer
@@ -48,6 +48,7 @@ from .hooks.non_finite import GuardHook
 from .hooks.preemption import OutlastSigterm, PreemptionHook
 from .hooks.progress import ProgressHook
 from .loops import EpochLoop, IterLoop
+from .scoring import TestingLoop, ValidationLoop
 
 # Default hooks beside mmengine's; a config changes a hook by its key, or removes it: default_hooks.guard = None
 _HOOKS = dict(
@@ -197,6 +198,12 @@ class Runner(MMEngineRunner):
                     loop = {**loop, 'type': own}
         return super().build_train_loop(loop)
 
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return super().build_val_loop(_in_place_of(ValLoop, ValidationLoop, loop))
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        return super().build_test_loop(_in_place_of(TestLoop, TestingLoop, loop))
+
     @property
     def iter(self) -> int:
         """Steps done; 0 in a test, where mmengine would build the training data first. mmseg's pictures need it."""
@@ -343,6 +350,12 @@ class Runner(MMEngineRunner):
             for hook in self.hooks:
                 if isinstance(hook, (GuardHook, PreemptionHook, ProgressHook)):
                     hook.close()
+
+
+def _in_place_of(theirs: type[BaseLoop], own: type[BaseLoop], loop: BaseLoop | dict) -> BaseLoop | dict:
+    """A loop's config with ``own`` in the place of mmengine's loop, which is also that of a config without a type."""
+    plain = isinstance(loop, dict) and class_of({'type': theirs, **loop}, LOOPS) is theirs
+    return {**loop, 'type': own} if plain else loop
 
 
 def _fused(optimizer: Any) -> Any:

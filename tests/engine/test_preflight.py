@@ -136,7 +136,7 @@ def test_heads_of_more_classes(find):
 def test_several_findings_are_listed_at_once(find):
     error, _ = find(SEGMENTATION, {'model.decode_head.num_classes': 7, 'model.auxiliary_head.num_classes': 8})
     first, *others = error.split('\n- ')
-    assert first == f'{len(others)} things stand in the way of this training'
+    assert first == f'{len(others)} things stand in the way'
     assert sum('num_classes=7,' in o for o in others) == sum('num_classes=8,' in o for o in others) == 1
 
 
@@ -256,7 +256,7 @@ def test_files_that_are_missing_or_empty(config, file, data, find):
     total = (24 if 'train' in file else 9) * (2 if config == SEGMENTATION else 1)
     part = 'train' if 'train' in file else 'val'
     (data / file).write_bytes(b'')
-    found = f'1 of {total} files that were looked at in the {part} data are {{}}: {data}/{file}; put them there again'
+    found = f'1 of {total} files of the {part} data are {{}}: {data}/{file}; put them there again, or take them out'
     assert found.format('empty') in find(config)[0]
     if 'scenes' in file and config == SEGMENTATION:
         return  # mmseg takes the images that there are
@@ -264,9 +264,46 @@ def test_files_that_are_missing_or_empty(config, file, data, find):
     assert found.format('missing') in find(config)[0]
 
 
-def test_a_damaged_label_image(data, find):
-    (data / 'labels/train/00000.png').write_bytes(b'no picture')
-    assert f'{data}/labels/train/00000.png cannot be read (' in find(SEGMENTATION)[0]
+def truncate(file: Path) -> Path:
+    file.write_bytes(file.read_bytes()[:-9])
+    return file
+
+
+@pytest.mark.parametrize('config, file', [(CLASSIFICATION, 'classification/test/7'), (SEGMENTATION, 'labels/test')])
+def test_damaged_files_of_the_validation_stop_the_training(config, file, data, find):
+    damaged = truncate(next((data / file).iterdir()))
+    total = 450 if config == CLASSIFICATION else 18
+    assert find(config) == (f'1 of {total} files of the val data are damaged: {damaged} (its end is missing); put them '
+                            'there again, or take them out of the data set', [])
+
+
+def test_a_few_damaged_files_of_the_training_are_left_out(data, find):
+    files = sorted((data / 'labels/train').iterdir())
+    damaged = [truncate(file) for file in files[:10]]
+    error, warnings = find(SEGMENTATION)
+    assert error == '' and warnings == ['10 of 48 files of the train data are damaged: ' + ', '.join(
+        f'{file} (its end is missing)' for file in damaged[:5]) + ', …; the training leaves them out']
+    truncate(files[10])
+    assert '11 of 48 files of the train data are damaged: ' in find(SEGMENTATION)[0]
+
+
+def test_test_data_of_their_own_are_looked_at(data, find):
+    own = {'test_dataloader.dataset.data_prefix': 'classification/train'}
+    damaged = truncate(next((data / 'classification/train/7').iterdir()))
+    error, warnings = find(CLASSIFICATION, own)
+    assert f'of the test data are damaged: {damaged} (its end is missing); put them there' in error
+    assert warnings == [f'1 of 1347 files of the train data are damaged: {damaged} (its end is missing); the training '
+                        'leaves them out']
+    error, (warning, *_) = find(CLASSIFICATION, {'test_dataloader.dataset.data_root': '/nowhere'})
+    assert error == '' and warning.startswith('the test data cannot be read (')
+
+
+def test_a_test_looks_at_its_files(data, make_runner):
+    runner = make_runner(DETECTION)
+    preflight.check_test_files(runner)
+    damaged = truncate(data / 'scenes/test/00003.jpg')
+    with pytest.raises(UserError, match=f'^1 of 9 files of the test data are damaged: {damaged}'):
+        preflight.check_test_files(runner)
 
 
 def test_data_that_cannot_be_built(data, find):
