@@ -12,7 +12,7 @@ from PIL import Image
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
        color: #222 }
-table { border-collapse: collapse } td, th { padding: .3em 1.2em; text-align: left }
+table { border-collapse: collapse } td, th { padding: .3em .9em; text-align: left }
 th { border-bottom: 2px solid #222 } td { border-bottom: 1px solid #ddd }
 .number { text-align: right; font-variant-numeric: tabular-nums }
 img { max-width: 100% } .hint { color: #666 }

@@ -1,9 +1,11 @@
 """The loss on the validation set: that of the training's own pipelines, and no trace of it in the training."""
 import json
 import logging
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import read_config
@@ -13,8 +15,8 @@ from test_resume import Count, Noise, Stop, runner_for, same, state_of
 from torch import nn
 
 from dwnet.engine import Runner
-from dwnet.engine.hooks.validation_loss import ValidationLossHook
-from dwnet.engine.reproducible import VALIDATION, seed_generators
+from dwnet.engine.hooks.validation_loss import ValidationLossHook, _computing_losses
+from dwnet.engine.reproducible import VALIDATION, randomness_kept, seed_generators
 from dwnet.toolboxes import enter_scope
 
 NANO = dict(classification='configs/classification/dwnet-nano_digits.py',
@@ -37,11 +39,19 @@ def losses_of_validation(cfg, model, dataset, number: int = 6) -> dict:
     hook, metrics = ValidationLossHook(), {}
     model.eval()
     hook.before_val_epoch(runner)
+    before = drawn()
     for i, batch in enumerate(batches(dataset, number)):
         hook.after_val_iter(runner, i, batch, batch['inputs'])
+    assert drawn() == before, 'what a training would draw next'
     hook.after_val_epoch(runner, metrics)
     assert not any(module.training for module in model.modules())
     return metrics
+
+
+def drawn() -> tuple:
+    """The next number of each generator, which then stand as before."""
+    with randomness_kept():
+        return random.random(), np.random.rand(), torch.rand(1).item()
 
 
 def with_polygons(annotations: Path, folder: Path) -> Path:
@@ -109,6 +119,21 @@ def test_the_losses_are_those_of_the_training_without_augmentation(task, testing
     if task == 'detection':
         assert {'val/loss_rpn_bbox', 'val/s2.loss_bbox', 'val/s0.loss_mask'} <= found.keys()
         assert found['val/loss_rpn_bbox'] > 0 and found['val/s0.loss_mask'] > 0
+
+
+def test_only_heads_are_in_training_mode_and_buffers_stay():
+    """Many heads of mmdet return what a loss needs in training mode alone."""
+    head = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(), nn.MultiheadAttention(2, 1))
+    model = nn.ModuleDict(dict(backbone=nn.Sequential(nn.Linear(2, 2)), bbox_head=head)).eval()
+    head[3].train()
+    before = {name: module.training for name, module in model.named_modules()}
+    with pytest.raises(MemoryError), _computing_losses(model):
+        training = {name for name, module in model.named_modules() if module.training}
+        assert training == {'', 'bbox_head', 'bbox_head.0', 'bbox_head.3.out_proj'}
+        head[1].running_mean += 1
+        raise MemoryError
+    assert {name: module.training for name, module in model.named_modules()} == before
+    assert not head[1].running_mean.any()
 
 
 class Uneven(Noise):
