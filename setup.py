@@ -48,6 +48,7 @@ setup(
         'rich',
         'safetensors',
         'pycocotools',
+        'tifffile',  # TIFFs of more channels than Pillow opens
         'opencv-python<5',  # mmengine brings it; OpenCV 5 changed the contours that mmdet's masks come from
     ],
     extras_require=EXTRAS)

@@ -15,7 +15,7 @@ from dwnet.errors import one_line
 EXAMPLE = ''
 
 DISTRIBUTIONS = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'timm', 'numpy', 'opencv-python',
-                 'opencv-python-headless', 'pycocotools', 'scikit-learn')
+                 'opencv-python-headless', 'pycocotools', 'scikit-learn', 'tifffile')
 # Writes the OpenCV without windows over the files of the OpenCV with windows
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-python-headless<5'"
 CONSTRAINTS = ' -c constraints.txt' if Path('constraints.txt').is_file() else ''  # only a clone has the file

@@ -6,6 +6,7 @@ Pillow refuses most of those with other channels than grey and colour.
 import contextlib
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from logging.handlers import BufferingHandler
 from pathlib import Path
@@ -62,6 +63,28 @@ def kind_of(path: Path) -> Kind:
         with Image.open(file) as image:
             channels = 3 if image.mode in ('P', 'CMYK') else len(image.getbands())
             return Kind(channels, _DEEP_MODES.get(image.mode, 'uint8'), image.mode in ('LA', 'RGBA', 'PA'))
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Width and height of an array or a TIFF, from the header; None for files of other forms.
+
+    Raises:
+        Exception: Any kind, if the file is damaged or no image.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(32)
+        file.seek(0)
+        if head.startswith(_ARRAY):
+            shape = np.load(path, mmap_mode='r', allow_pickle=False).shape
+            axis = _channel_axis(shape) if len(shape) > 2 else None
+        elif head.startswith(_TIFF):
+            with tifffile.TiffFile(file) as tiff:
+                image = _first_image(tiff)
+                shape, axis = image.shape, _axis_of(image)
+        else:
+            return None
+    height, width = (length for i, length in enumerate(shape) if i != axis)
+    return width, height
 
 
 def decode(content: bytes) -> np.ndarray:
@@ -140,8 +163,9 @@ def _decode_tiff(content: bytes) -> np.ndarray:
 @contextlib.contextmanager
 def _damage_raises() -> Iterator[None]:
     """Raises what tifffile only logs, such as the loss of a file's last pages."""
-    log, kept = logging.getLogger('tifffile'), BufferingHandler(capacity=100)
+    log, kept, thread = logging.getLogger('tifffile'), BufferingHandler(capacity=100), threading.get_ident()
     kept.setLevel(logging.ERROR)
+    kept.addFilter(lambda record: record.thread == thread)  # others may read other files
     log.addHandler(kept)
     try:
         yield

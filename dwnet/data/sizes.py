@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from .decoding import size_of
+
 _ORIENTATION = 0x112  # the tag in EXIF; 5 to 8 turn the image by 90°
 
 
@@ -17,6 +19,8 @@ class Sizes(NamedTuple):
 def read_sizes(path: Path) -> Sizes | None:
     """The sizes of an image; None if the header cannot be read."""
     try:
+        if (size := size_of(path)) is not None:
+            return Sizes(size, size, 1)
         with Image.open(path) as image:
             exif = Image.Exif()  # Image.getexif also reads XMP, which OpenCV does not follow
             exif.load(image.info.get('exif', b''))

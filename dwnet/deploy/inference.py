@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
+from dwnet.data.decoding import kind_of
 from dwnet.data.files import Files
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError, one_line
@@ -179,16 +180,19 @@ def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
 def read_images(model: nn.Module, files: Iterable[Path], left_out: dict[str, str]) -> Iterator[Frame]:
     """Yields the complete images for a model; puts the other files into ``left_out``, with the reason."""
     load, channels = reader_of(model.cfg), image_channels(model)
+    dtype = (model.cfg.get('pixels') or {}).get('dtype')
     for file in files:
         try:
             image = load.transform(dict(img_path=str(file)))['img']
         except ValueError as error:
             left_out[str(file)] = str(error.__cause__)
             continue
-        if (its := image.shape[2] if image.ndim == 3 else 1) == channels:
-            yield file, image
+        if (its := image.shape[2] if image.ndim == 3 else 1) != channels:
+            left_out[str(file)] = f'it has {its} channels, and the model takes {channels}'
+        elif dtype and (of_file := kind_of(file).dtype) != dtype:
+            left_out[str(file)] = f'its values are {of_file}, and the model takes {dtype}'
         else:
-            left_out[str(file)] = f'channels: it has {its}, and the model takes {channels}'
+            yield file, image
 
 
 def _infer_video(inferencer: Any, file: Path, writer: '_Writer', batch_size: int, progress: ProgressLine,

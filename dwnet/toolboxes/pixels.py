@@ -2,7 +2,7 @@
 
 The config keeps the toolboxes' types and arguments, so it says all that a test, an inference or an export needs. Grey
 images are read by ``color_type='grayscale'``. By ``color_type='unchanged'`` :class:`dwnet.data.loading.LoadWholeImage`
-reads channels and bits as they are in the file.
+reads channels and bits as they are in the file. ``pixels`` in the config tells an inference which files do not fit.
 """
 import inspect
 from collections.abc import Iterator
@@ -56,6 +56,7 @@ def use_pixels(cfg: Config, pixels: Pixels) -> None:
     left_out: dict[str, None] = {}
     for pipeline in _pipelines(cfg):
         pipeline[:] = _fitted(pipeline, pixels, scope, left_out)
+    cfg.pixels = dict(channels=channels, dtype=pixels.dtype)
     print(f'the images have {what}: mean and standard deviation are computed from them')
     if left_out:
         print(f"steps for 8-bit colour are left out: {', '.join(left_out)}")

@@ -13,6 +13,7 @@ from PIL import Image
 import dwnet.data
 from dwnet.data.decoding import Kind, decode, kind_of
 from dwnet.data.pixels import pixels_of
+from dwnet.data.sizes import read_sizes
 from dwnet.errors import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -80,6 +81,7 @@ def test_every_kind_is_decoded_as_it_was_written(name, tmp_path):
     (tmp_path / name).write_bytes(content)
     assert kind_of(tmp_path / name) == Kind(pixels.shape[-1], str(pixels.dtype), 'transparent' in name
                                             or name == 'four_of_16_bits.png')
+    assert read_sizes(tmp_path / name).upright == (30, 20)
     assert read(tmp_path / name, content, color_type='unchanged').shape == pixels.shape
 
 

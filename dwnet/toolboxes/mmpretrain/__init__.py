@@ -1,8 +1,10 @@
 """What mmpretrain answers: image classification. ``class_scores`` scores each class."""
+import logging
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -11,7 +13,7 @@ from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import is_a, type_name
 
-from ..base import Toolbox, with_metric
+from ..base import Toolbox, as_list, with_metric
 from ..graphs import Classifier
 
 
@@ -52,6 +54,10 @@ class MMPretrain(Toolbox):
 
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         from .class_scores import Accuracy, AccuracyOfClasses, AveragePrecision, AveragePrecisionOfClasses
+        model = cfg.model.get('module', cfg.model)  # inside test-time augmentation
+        number = (model.get('head') or {}).get('num_classes')
+        if isinstance(number, int):
+            evaluator = _with_possible_topk(evaluator, number)
         evaluator = with_metric(evaluator, Accuracy, AccuracyOfClasses)
         return with_metric(evaluator, AveragePrecision, AveragePrecisionOfClasses)
 
@@ -68,3 +74,24 @@ class MMPretrain(Toolbox):
     def inferencer(self, model: nn.Module) -> Any:
         from mmpretrain import ImageClassificationInferencer
         return ImageClassificationInferencer(model)
+
+
+def _with_possible_topk(evaluator: Any, number: int) -> Any:
+    """A copy of an evaluator's config without the top-5 and the like of a model with fewer classes.
+
+    mmpretrain would end with an error after the first validation.
+    """
+    if isinstance(evaluator, (list, tuple)):
+        return [_with_possible_topk(metric, number) for metric in evaluator]
+    if not isinstance(evaluator, dict):
+        return evaluator
+    for inner in ('metrics', 'metric'):  # of an Evaluator; of OfRoot
+        if isinstance(evaluator.get(inner), (list, dict)):
+            return {**evaluator, inner: _with_possible_topk(evaluator[inner], number)}
+    topk = evaluator.get('topk')
+    if topk is None or max(as_list(topk)) <= number:
+        return evaluator
+    possible = tuple(k for k in topk if k <= number) or (1, ) if isinstance(topk, (list, tuple)) else 1
+    print_log(f'{type_name(evaluator)}: a model of {number} classes has no top-{max(as_list(topk))}, so topk is '
+              f'{possible}', logger='current', level=logging.WARNING)
+    return {**evaluator, 'topk': possible}

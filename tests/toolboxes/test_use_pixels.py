@@ -15,6 +15,7 @@ from PIL import Image
 from dwnet.data.pixels import Pixels
 from dwnet.engine import Runner
 from dwnet.errors import UserError
+from dwnet.inspect.batch import browse
 from dwnet.inspect.samples import as_picture, to_picture
 from dwnet.toolboxes.base import innermost
 from dwnet.toolboxes.checked import with_checks
@@ -177,6 +178,12 @@ def test_pictures_of_any_channels(channels, shown):
     order = np.argsort(image[..., shown[0]], axis=None)
     assert (np.diff(stretched[..., 0].ravel()[order].astype(int)) >= 0).all()
     assert not as_picture(np.full((4, 4, channels), 9.), stretch=True).any()
+
+
+def test_a_sheet_of_training_images(tmp_path):
+    cfg = own('segmentation', tmp_path, KINDS['bands'])
+    figure = browse(cfg, number=2)
+    assert all(len(np.unique(axes.images[0].get_array())) > 100 for axes in figure.axes)
 
 
 def test_the_networks_input_as_a_picture():
