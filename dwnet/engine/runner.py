@@ -43,6 +43,7 @@ from .checkpoints import check_training_state, gathered_gradients, newest_whole_
 from .distributed.peer_liveness import watch_others
 from .distributed.process_group import end_with_parent, join, set_environment
 from .distributed.sharding import keep_form, lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
+from .fonts import with_drawable_names
 from .hooks.non_finite import GuardHook
 from .hooks.preemption import OutlastSigterm, PreemptionHook
 from .hooks.progress import ProgressHook
@@ -191,6 +192,12 @@ class Runner(MMEngineRunner):
                 if class_of(loop, LOOPS) is theirs:
                     loop = {**loop, 'type': own}
         return super().build_train_loop(loop)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        built = super().build_test_loop(loop)
+        if meta := self.visualizer.dataset_meta:  # of the test data
+            self.visualizer.dataset_meta = with_drawable_names(meta, toolbox_of(self.cfg))
+        return built
 
     @property
     def iter(self) -> int:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dwnet.toolboxes import enter_scope, toolbox_of
+from dwnet.engine.fonts import with_drawable_names
 from dwnet.toolboxes.graphs import converts_to_rgb
 
 MIN_SIDE = 256  # smaller images are enlarged, because texts would cover them
@@ -30,7 +31,7 @@ def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
     enter_scope(cfg)
     toolbox = toolbox_of(cfg)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox.name}', 'vis_backends': None})
-    visualizer.dataset_meta = dataset_meta
+    visualizer.dataset_meta = with_drawable_names(dataset_meta, toolbox)
     toolbox.prepare_visualizer(visualizer)
     return visualizer
 

@@ -49,6 +49,7 @@ class Toolbox:
         layer_decay: The constructor of optimizers with layer-wise learning rates, by package and class, if the
             constructor refuses DWNet.
         tta_model: The config of the model that averages over an image and its mirror image.
+        only_ascii: The visualizer writes names of classes by OpenCV, which has no other letters.
     """
     name: str | None = None
     distribution = ''
@@ -64,6 +65,7 @@ class Toolbox:
     dump_type = 'DumpResults'
     layer_decay = ''
     tta_model: dict[str, Any] | None = None
+    only_ascii = False
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:

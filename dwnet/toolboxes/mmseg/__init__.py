@@ -23,6 +23,7 @@ class MMSeg(Toolbox):
     main_scores = {'mmseg.IoUMetric': ('iou_metrics', {'mIoU': 'mIoU', 'mDice': 'mDice', 'mFscore': 'mFscore'})}
     layer_decay = 'mmseg.LearningRateDecayOptimizerConstructor'
     tta_model = dict(type='mmseg.SegTTAModel')
+    only_ascii = True
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         visualizer.alpha = .6  # keeps the image visible
