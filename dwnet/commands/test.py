@@ -6,16 +6,18 @@ from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data
 from dwnet.engine.scores import report_scores
 
-from ._arguments import add_config_arguments, add_speed_arguments
+from ._arguments import add_config_arguments, add_slice_arguments, add_speed_arguments
 from ._config import load_config
 from .options import Option, apply_options
 from .options.running import (
+    check_overlap,
     enable_bf16_testing,
     enable_channels_last,
     enable_compile,
     enable_deploy,
     enable_out,
     enable_show_dir,
+    enable_slices,
     enable_tta,
 )
 from .options.weights import set_checkpoint
@@ -29,7 +31,10 @@ OPTIONS = (
     Option('--bf16', enable_bf16_testing),
     Option('--channels-last', enable_channels_last),
     Option('--compile', enable_compile),
-    Option('--tta', enable_tta),  # wraps the model, which the options above look at
+    Option('--overlap', check_overlap, with_values_of=('--slice', )),
+    # these wrap the model, which the options above look at
+    Option('--slice', enable_slices, conflicts=('--tta', ), with_values_of=('--overlap', )),
+    Option('--tta', enable_tta),
 )
 
 
@@ -43,6 +48,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms: the same scores, faster')
     parser.add_argument(
         '--tta', action='store_true', help="test-time augmentation: the config's, or each image with its mirror image")
+    add_slice_arguments(parser)
     add_speed_arguments(parser)
 
 

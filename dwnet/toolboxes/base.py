@@ -170,6 +170,20 @@ class Toolbox:
         cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
             views, *([step] for step in pipeline[here:-1]), [packing]])]
 
+    def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
+        """Makes a model predict images in overlapping tiles.
+
+        Args:
+            cfg: A config whose model and test pipeline are changed.
+            size: Side of a tile, pixels.
+            overlap: The fraction of a side that neighbouring tiles share.
+
+        Raises:
+            UserError: If the model predicts an image only as a whole.
+        """
+        raise UserError('--slice is for detectors and segmentors; a classifier has one answer for an image: leave it '
+                        'out')
+
     # --- Inference -----------------------------------------------------------------------------------------
 
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:

@@ -2,6 +2,7 @@
 
 ===================  ===============================================================
 ``coco``             COCO annotations; broken entries are logged and left out
+``slices``           detection in the tiles of large images
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
@@ -11,14 +12,14 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS, TRANSFORMS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, METRICS, TRANSFORMS, VISUALIZERS
 from torch import nn
 
 from dwnet.data.checks import CocoFile
 from dwnet.data.parts import OwnData, palette
 from dwnet.errors import UserError
-from dwnet.registry import class_of, is_a
+from dwnet.registry import class_of, is_a, lineage
 
 from ..base import Toolbox, as_list, inferencer_around, innermost, with_metric
 
@@ -99,6 +100,22 @@ class MMDet(Toolbox):
         for metric in as_list(cfg.test_evaluator):
             if is_a(metric, 'mmdet.CocoMetric', METRICS, cfg.get('default_scope')):
                 metric.metric = 'bbox'
+
+    def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
+        importlib.import_module('dwnet.toolboxes.mmdet.slices')  # registers the classes that are named here
+        scope, loader = cfg.get('default_scope'), cfg.test_dataloader
+        reader, *steps = loader.dataset.get('pipeline') or [{}]
+        if not is_a(reader, 'mmcv.LoadImageFromFile', TRANSFORMS, scope):
+            raise UserError('--slice needs a test_dataloader whose pipeline begins with LoadImageFromFile')
+        loader.dataset.pipeline = [reader, dict(type='KeepImage', transforms=steps)]
+        of_tiles = [step for step in steps if not is_a(step, 'mmcv.LoadAnnotations', TRANSFORMS, scope)]
+        cfg.model = ConfigDict(type='SlicedDetector', module=cfg.model, pipeline=of_tiles, size=size, overlap=overlap,
+                               batch_size=loader.get('batch_size', 1))
+        for metric in as_list(cfg.test_evaluator):
+            if is_a(metric, self.dump_type, METRICS, scope):
+                metric.type = 'DumpRunLengths'
+        if lineage(cfg.visualizer, VISUALIZERS, scope)[:1] == ['mmdet.DetLocalVisualizer']:
+            cfg.visualizer.type = 'RunLengthVisualizer'
 
     # --- Inference -----------------------------------------------------------------------------------------
 

@@ -52,6 +52,12 @@ class MMSeg(Toolbox):
     def save_predictions(self, cfg: Config, out: str) -> None:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)  # a folder of label images
 
+    def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
+        """By mmseg's sliding window, which averages the logits where tiles overlap."""
+        stride = max(1, round(size * (1 - overlap)))
+        cfg.model.test_cfg = {**(cfg.model.get('test_cfg') or {}), 'mode': 'slide', 'crop_size': (size, size),
+                              'stride': (stride, stride)}
+
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """Each pixel is of one of 150 classes."""
         from mmseg.structures import SegDataSample
