@@ -7,7 +7,7 @@ from matplotlib.ft2font import FT2Font
 
 from dwnet.toolboxes.base import Toolbox
 
-_FAMILIES = ('sans-serif', 'monospace')  # of mmdet's pictures and our figures, and of mmpretrain's pictures
+_FAMILIES = ('sans-serif', 'monospace')  # our figures and the toolboxes' pictures name these
 _SCORE = frozenset('0123456789.,:%() ')  # stands beside a name, in the same font
 
 
@@ -78,7 +78,7 @@ def _characters(path: str) -> frozenset[str]:
 
 @functools.cache
 def _say(name: str, only_ascii: bool) -> None:
-    reason = ("mmseg's pictures have ASCII letters alone" if only_ascii else
+    reason = ('the pictures of this toolbox have ASCII letters alone' if only_ascii else
               'no font of this machine has its letters; for Chinese, Japanese and Korean: apt-get install '
               'fonts-noto-cjk')
     print(f'pictures show numbers of classes for names such as {name!r}: {reason}')

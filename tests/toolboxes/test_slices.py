@@ -14,8 +14,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from dwnet.apis import init_model
+from dwnet.apis import inferencer, init_model
 from dwnet.commands.options.running import check_overlap, enable_slices
+from dwnet.deploy.inference import predict
 from dwnet.errors import UserError
 
 CONFIGS = {
@@ -74,9 +75,10 @@ def found(box, score, label, cut):
 @pytest.mark.parametrize('first, second, left', [
     (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 9], .6, 1, False), [.6]),  # the better one
     (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 9], .6, 2, False), [.6, .5]),  # another class
-    (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 3], .6, 1, True), [.5]),  # a piece, though it scores better
+    (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 9], .6, 1, True), [.5]),  # not cut, though it scores less
+    (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 3], .6, 1, True), [.5]),  # a piece
     (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 3], .6, 1, False), [.6, .5]),  # a small object before a large one
-    (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 3], .6, 2, True), [.6, .5]),
+    (([0, 0, 10, 10], .5, 1, False), ([0, 0, 10, 3], .6, 2, True), [.6, .5]),  # in another class
     (([0, 0, 10, 10], .5, 1, True), ([0, 9, 10, 12], .6, 1, True), [.6, .5])])  # two neighbours
 def test_each_object_remains_once(first, second, left):
     from dwnet.toolboxes.mmdet.slices import merged
@@ -174,14 +176,14 @@ def test_test_and_infer_predict_the_same(weights, small_digits, tmp_path):
     """With scores, pictures and a file of predictions; the masks are those of the whole images."""
     few = 'model.test_cfg.rcnn.max_per_img=4'
     options = [*on(small_digits), few, 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',
-               'test_dataloader.dataset.indices=3']
+               'test_dataloader.dataset.indices=2']
     slicing = ['--slice', 96, '--overlap', .5]
     done = run_tool('tools/test.py', CONFIGS['detection'], weights, '--work-dir', tmp_path / 'work', *slicing,
                     '--out', tmp_path / 'out.pkl', '--show-dir', tmp_path / 'shown', '--cfg-options', *options)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / 'out.pkl', 'rb') as stream:
         results = pickle.load(stream)
-    photos = sorted((small_digits / 'scenes/test').glob('*.jpg'))[:3]
+    photos = sorted((small_digits / 'scenes/test').glob('*.jpg'))[:2]
     assert len(results) == len(photos) == len(list((tmp_path / 'shown').glob('*.jpg')))
     done = run_tool('tools/infer.py', *photos, '--config', CONFIGS['detection'], '--checkpoint', weights, '--out',
                     tmp_path / 'infer', '--device', 'cpu', '--batch-size', 2, *slicing, '--cfg-options', few)
@@ -225,9 +227,20 @@ def test_pictures_of_run_lengths_are_those_of_masks(monkeypatch):
 
 
 def test_a_segmentor_gets_a_sliding_window():
+    photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+
+    def labels(size: int | None) -> torch.Tensor:
+        cfg = read_config(CONFIGS['segmentation'])
+        if size:
+            enable_slices(cfg, size, None)
+        torch.manual_seed(1)
+        return predict(inferencer(cfg), [photo])[0].pred_sem_seg.data
+
     cfg = read_config(CONFIGS['segmentation'])
     enable_slices(cfg, 96, None)
     assert cfg.model.test_cfg == dict(mode='slide', crop_size=(96, 96), stride=(77, 77))
+    whole = labels(None)
+    assert torch.equal(labels(128), whole) and 0 < (labels(64) != whole).float().mean() < 1
 
 
 @pytest.mark.parametrize('task, given, message', [
@@ -254,4 +267,7 @@ def test_a_reader_of_another_kind_is_refused():
     cfg.test_dataloader.dataset.pipeline[0].type = 'LoadMultiChannelImageFromFiles'
     check_overlap(cfg, .5, 64)
     with pytest.raises(UserError, match=re.escape('whose pipeline begins with LoadImageFromFile')):
+        enable_slices(cfg, 64, .5)
+    cfg.pop('test_dataloader')
+    with pytest.raises(UserError, match='whose pipeline begins with'):
         enable_slices(cfg, 64, .5)

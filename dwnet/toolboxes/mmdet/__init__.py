@@ -103,18 +103,18 @@ class MMDet(Toolbox):
 
     def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
         importlib.import_module('dwnet.toolboxes.mmdet.slices')  # registers the classes that are named here
-        scope, loader = cfg.get('default_scope'), cfg.test_dataloader
-        reader, *steps = loader.dataset.get('pipeline') or [{}]
+        scope, loader = cfg.get('default_scope'), cfg.get('test_dataloader') or {}
+        reader, *steps = loader.get('dataset', {}).get('pipeline') or [{}]
         if not is_a(reader, 'mmcv.LoadImageFromFile', TRANSFORMS, scope):
             raise UserError('--slice needs a test_dataloader whose pipeline begins with LoadImageFromFile')
         loader.dataset.pipeline = [reader, dict(type='KeepImage', transforms=steps)]
         of_tiles = [step for step in steps if not is_a(step, 'mmcv.LoadAnnotations', TRANSFORMS, scope)]
         cfg.model = ConfigDict(type='SlicedDetector', module=cfg.model, pipeline=of_tiles, size=size, overlap=overlap,
                                batch_size=loader.get('batch_size', 1))
-        for metric in as_list(cfg.test_evaluator):
+        for metric in as_list(cfg.get('test_evaluator') or []):
             if is_a(metric, self.dump_type, METRICS, scope):
                 metric.type = 'DumpRunLengths'
-        if lineage(cfg.visualizer, VISUALIZERS, scope)[:1] == ['mmdet.DetLocalVisualizer']:
+        if lineage(cfg.get('visualizer') or {}, VISUALIZERS, scope)[:1] == ['mmdet.DetLocalVisualizer']:
             cfg.visualizer.type = 'RunLengthVisualizer'
 
     # --- Inference -----------------------------------------------------------------------------------------

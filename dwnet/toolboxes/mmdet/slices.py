@@ -112,25 +112,26 @@ class Found(NamedTuple):
 def merged(parts: Sequence[Found]) -> Found:
     """The objects of all parts of an image, each once, best first.
 
-    Of boxes of one class that overlap, the best remains (non-maximum suppression). A box that a tile cuts off overlaps
-    little with the whole object's box in the neighbouring tile; it goes if it lies in a larger box of its class.
+    Of boxes of one class that overlap, the best remains (non-maximum suppression). Boxes that a tile cuts come last, so
+    that they replace no box of a whole object. They may overlap little with that box, which is in a neighbouring tile
+    or in the whole image; so they also go if they lie in a larger box of their class.
     """
     if len(parts) == 1:
         return parts[0]
     masks = None if parts[0].masks is None else [mask for part in parts for mask in part.masks]
     found = Found(*(torch.cat(each) for each in list(zip(*parts))[:-1]), masks)
-    found = found.take(batched_nms(found.boxes, found.scores, found.labels, SAME))
-    return found.take((~_pieces(found)).nonzero()[:, 0])
+    found = found.take(batched_nms(found.boxes, found.scores - found.cut.float(), found.labels, SAME))
+    found = found.take((~_pieces(found)).nonzero()[:, 0])
+    return found.take(found.scores.argsort(descending=True))
 
 
 def _pieces(found: Found) -> Tensor:
     """Which boxes are cut by their tile and lie in a larger box of their class, (N, ), bool."""
-    boxes, areas, cut = found.boxes, box_area(found.boxes), found.cut.nonzero()[:, 0]
-    least, most = torch.maximum(boxes[cut, None, :2], boxes[:, :2]), torch.minimum(boxes[cut, None, 2:], boxes[:, 2:])
-    common = (most - least).clamp(min=0).prod(2)  # (cut boxes, all boxes)
-    larger = (areas > areas[cut, None]) & (found.labels == found.labels[cut, None])
-    pieces = torch.zeros_like(found.cut)
-    pieces[cut] = ((common > PIECE * areas[cut, None]) & larger).any(1)
+    boxes, areas, pieces = found.boxes, box_area(found.boxes), torch.zeros_like(found.cut)
+    for i in found.cut.nonzero()[:, 0].tolist():  # one by one, since all pairs of many boxes would take gigabytes
+        least, most = torch.maximum(boxes[:, :2], boxes[i, :2]), torch.minimum(boxes[:, 2:], boxes[i, 2:])
+        covers = (most - least).clamp(min=0).prod(1) > PIECE * areas[i]
+        pieces[i] = (covers & (areas > areas[i]) & (found.labels == found.labels[i])).any()
     return pieces
 
 
