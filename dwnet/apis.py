@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.model import BaseTTAModel
 from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 
@@ -72,8 +73,9 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
     enter_scope(cfg)
     if cfg.get('data_preprocessor') is not None:  # as in stock configs of mmpretrain; the Runner does the same
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    if checkpoint is not None and cfg.model.get('backbone'):
-        cfg.model.backbone.init_cfg = None  # the checkpoint brings all weights
+    trained = cfg.model.get('module', cfg.model)  # inside the model of --slice
+    if checkpoint is not None and trained.get('backbone'):
+        trained.backbone.init_cfg = None  # the checkpoint brings all weights
     new_heads = cfg.get('new_heads', False)
     model = MODELS.build(cfg.model)
     if checkpoint is None or new_heads:
@@ -82,7 +84,8 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
     trained_on = None
     if checkpoint is not None:
         content = read_checkpoint(str(checkpoint))
-        load_weights(model, content['state_dict'], str(checkpoint), new_heads)
+        trained = model.module if isinstance(model, BaseTTAModel) else model
+        load_weights(trained, content['state_dict'], str(checkpoint), new_heads)
         meta = content.get('meta')
         trained_on = meta.get('dataset_meta') if isinstance(meta, dict) and not new_heads else None
     model.cfg = cfg

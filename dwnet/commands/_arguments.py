@@ -77,6 +77,16 @@ def check_writable(flag: str, folder: str | Path) -> None:
                         f'{flag}') from error
 
 
+def add_slice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments for large images that test and infer share."""
+    parser.add_argument(
+        '--slice', type=int, metavar='N',
+        help='for small objects in large images: predict overlapping tiles of N×N pixels, too, and join the objects; a '
+        'segmentor sees the tiles alone')
+    parser.add_argument(
+        '--overlap', type=float, metavar='F', help='the fraction of a side that tiles share (default: 0.2)')
+
+
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for precision and speed that train and test share."""
     parser.add_argument('--bf16', action='store_true', help='train in bfloat16, or test the backbone in it')

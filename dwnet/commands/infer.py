@@ -8,11 +8,17 @@ from dwnet.demo import digits
 from dwnet.deploy.inference import find_files, infer
 from dwnet.errors import UserError, some
 
-from ._arguments import add_image_arguments, check_writable, chosen_device
+from ._arguments import add_image_arguments, add_slice_arguments, check_writable, chosen_device
 from ._config import load_config
+from .options import Option, apply_options
+from .options.running import check_overlap, enable_slices
 
 EXAMPLE = ('photos/ --config configs/classification/dwnet-nano_digits.py '
            '--checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth')
+OPTIONS = (
+    Option('--overlap', check_overlap, with_values_of=('--slice', )),
+    Option('--slice', enable_slices, with_values_of=('--overlap', )),
+)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -22,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--threshold', type=float, default=.3,
         help='detections of a lower score are not drawn (default: 0.3); the JSON has them all')
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON (and label images) only')
+    add_slice_arguments(parser)
 
 
 def run(args: Namespace) -> None:
@@ -31,6 +38,9 @@ def run(args: Namespace) -> None:
         raise UserError(f'--batch-size {args.batch_size}: it has to be 1 or more')
 
     cfg = load_config(args)
+    if cfg.get('test_dataloader'):
+        cfg.test_dataloader.batch_size = args.batch_size  # of tiles
+    apply_options(OPTIONS, cfg, args)
     digits.prepare_if_missing(*args.images)
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))

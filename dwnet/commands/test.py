@@ -8,16 +8,18 @@ from dwnet.engine.preflight import check_data, check_test_files
 from dwnet.engine.scores import report_scores
 from dwnet.toolboxes import toolbox_of
 
-from ._arguments import add_config_arguments, add_speed_arguments, check_writable
+from ._arguments import add_config_arguments, add_slice_arguments, add_speed_arguments, check_writable
 from ._config import load_config
 from .options import Option, apply_options
 from .options.running import (
+    check_overlap,
     enable_bf16_testing,
     enable_channels_last,
     enable_compile,
     enable_deploy,
     enable_out,
     enable_show_dir,
+    enable_slices,
     enable_tta,
 )
 from .options.weights import set_checkpoint
@@ -31,7 +33,10 @@ OPTIONS = (
     Option('--bf16', enable_bf16_testing),
     Option('--channels-last', enable_channels_last),
     Option('--compile', enable_compile),
-    Option('--tta', enable_tta),  # wraps the model, which the options above look at
+    Option('--overlap', check_overlap, with_values_of=('--slice', )),
+    # these wrap the model, which the options above look at
+    Option('--slice', enable_slices, conflicts=('--tta', ), with_values_of=('--overlap', )),
+    Option('--tta', enable_tta),
 )
 
 
@@ -45,6 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms: the same scores, faster')
     parser.add_argument(
         '--tta', action='store_true', help="test-time augmentation: the config's, or each image with its mirror image")
+    add_slice_arguments(parser)
     add_speed_arguments(parser)
 
 

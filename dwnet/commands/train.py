@@ -9,6 +9,7 @@ from dwnet.inspect.report import report_training
 from ._arguments import add_config_arguments, add_speed_arguments, check_writable
 from ._config import load_config
 from .options import Option, apply_options
+from .options.balance import enable_balance
 from .options.fine_tuning import (
     enable_auto_scale_lr,
     enable_early_stopping,
@@ -33,6 +34,7 @@ EXAMPLE = 'configs/classification/dwnet-nano_digits.py'
 # In the order in which the options change the config
 OPTIONS = (
     Option('--load-from', enable_load_from, with_values_of=('--data-root', )),
+    Option('--balance', enable_balance, with_values_of=('--data-root', )),
     Option('--epochs', enable_epochs, with_values_of=('--data-root', )),
     Option('--lr', set_lr),
     Option('--layer-decay', enable_layer_decay),  # needs the learning rate of --lr
@@ -84,6 +86,7 @@ def add_arguments(parser: ArgumentParser) -> None:
                        '(default: the first that is there)')
     group.add_argument('--load-from', metavar='FILE', help='weights to start from; with --data-root heads for other '
                        'classes begin anew')
+    group.add_argument('--balance', action='store_true', help='draw images with rare classes more often')
     group.add_argument('--epochs', type=int, metavar='N', help='another length, the schedule stretched with it '
                        "(default with --data-root: the config's, at most 50)")
     group.add_argument('--lr', type=float, help='the peak of the learning rate')

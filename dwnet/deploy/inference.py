@@ -312,7 +312,8 @@ class _Writer:
             if 'bboxes' in instances:
                 entry['box'] = [round(value, 2) for value in instances.bboxes[i].tolist()]
             if masks is not None:
-                run_lengths = coco_mask.encode(np.asfortranarray(masks[i].numpy().astype(np.uint8)))
+                run_lengths = masks[i] if isinstance(masks, list) else coco_mask.encode(
+                    np.asfortranarray(masks[i].numpy().astype(np.uint8)))
                 entry['mask'] = dict(size=list(run_lengths['size']), counts=run_lengths['counts'].decode())
             objects.append(entry)
         return objects

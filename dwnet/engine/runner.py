@@ -44,6 +44,7 @@ from .checkpoints import check_training_state, gathered_gradients, newest_whole_
 from .distributed.peer_liveness import watch_others
 from .distributed.process_group import end_with_parent, join, set_environment
 from .distributed.sharding import keep_form, lay_gradients_like_weights, lay_state_like_weights, shard, shard_state
+from .fonts import with_drawable_names
 from .hooks.non_finite import GuardHook
 from .hooks.preemption import OutlastSigterm, PreemptionHook
 from .hooks.progress import ProgressHook
@@ -202,7 +203,10 @@ class Runner(MMEngineRunner):
         return super().build_val_loop(_in_place_of(ValLoop, ValidationLoop, loop))
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        return super().build_test_loop(_in_place_of(TestLoop, TestingLoop, loop))
+        built = super().build_test_loop(_in_place_of(TestLoop, TestingLoop, loop))
+        if meta := self.visualizer.dataset_meta:  # of the test data
+            self.visualizer.dataset_meta = with_drawable_names(meta, toolbox_of(self.cfg))
+        return built
 
     @property
     def iter(self) -> int:

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 
 from dwnet.data.coco_file import read_coco, with_classes
 from dwnet.engine import Runner
+from dwnet.engine.fonts import drawable
 from dwnet.errors import UserError
 from dwnet.inspect import coco_errors, confusion, precision_recall
 from dwnet.inspect.figure import contact_sheet, save
@@ -84,7 +85,7 @@ class _Task:
     def begin(self, dataset: Any) -> None:
         if not len(dataset):
             raise UserError('the test data are empty')
-        self.names = list(dataset.metainfo.get('classes') or ())
+        self.names = drawable(dataset.metainfo.get('classes') or ())
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
         # spread evenly over the set
         self._shown = set(np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int).tolist())
@@ -218,7 +219,7 @@ class _Objects(_Task):
         return [*pictures, self.pairs()]
 
     def _draw(self, truth: COCO, found: COCO, kind: str, what: str) -> list[Picture]:
-        names = [category['name'] for category in truth.loadCats(sorted(truth.getCatIds()))]
+        names = drawable([category['name'] for category in truth.loadCats(sorted(truth.getCatIds()))])
         evaluation = coco_errors.evaluate(truth, found, kind)
         precision = evaluation.eval['precision'][:, :, :, 0, -1]
         precision = np.where(precision < 0, np.nan, precision)

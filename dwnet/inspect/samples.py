@@ -10,8 +10,10 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from PIL import Image
+from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from dwnet.engine.fonts import with_drawable_names
 from dwnet.toolboxes import enter_scope, toolbox_of
 from dwnet.toolboxes.graphs import converts_to_rgb
 from dwnet.toolboxes.pixels import has_own_range, reader_of
@@ -31,7 +33,7 @@ def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
     enter_scope(cfg)
     toolbox = toolbox_of(cfg)
     visualizer = VISUALIZERS.build({**cfg.visualizer, 'name': f'{name}-{toolbox.name}', 'vis_backends': None})
-    visualizer.dataset_meta = dataset_meta
+    visualizer.dataset_meta = with_drawable_names(dataset_meta, toolbox)
     toolbox.prepare_visualizer(visualizer)
     return visualizer
 
@@ -84,8 +86,10 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
         if 'bboxes' in instances:
             boxes = instances.bboxes
             instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
-        if 'masks' in instances:
+        if 'masks' in instances and factor != 1:
             masks = instances.masks
+            if isinstance(masks, list):  # run lengths; few images are both sliced and enlarged
+                masks = coco_mask.decode(masks).transpose(2, 0, 1) if masks else np.zeros((0, *shape))
             masks = masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks
             masks = torch.as_tensor(np.asarray(masks)).float()[:, None]
             if len(masks):

@@ -48,6 +48,7 @@ class Toolbox:
         layer_decay: The constructor of optimizers with layer-wise learning rates, by package and class, if the
             constructor refuses DWNet.
         tta_model: The config of the model that averages over an image and its mirror image.
+        only_ascii: The visualizer writes names of classes by OpenCV, which has no other letters.
     """
     name: str | None = None
     distribution = ''
@@ -63,6 +64,7 @@ class Toolbox:
     dump_type = 'DumpResults'
     layer_decay = ''
     tta_model: dict[str, Any] | None = None
+    only_ascii = False
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None:
@@ -193,6 +195,20 @@ class Toolbox:
         views = [dict(type=f'{self.name}.RandomFlip', prob=prob) for prob in (0., 1.)]
         cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
             views, *([step] for step in pipeline[here:-1]), [packing]])]
+
+    def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
+        """Makes a model predict images in overlapping tiles.
+
+        Args:
+            cfg: A config whose model and test pipeline are changed.
+            size: Side of a tile, pixels.
+            overlap: The fraction of a side that neighbouring tiles share.
+
+        Raises:
+            UserError: If the model predicts an image only as a whole.
+        """
+        raise UserError('--slice is for detectors and segmentors; a classifier has one answer for an image: leave it '
+                        'out')
 
     # --- Inference -----------------------------------------------------------------------------------------
 

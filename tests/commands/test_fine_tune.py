@@ -459,8 +459,8 @@ def test_early_stopping_goes_by_the_score_of_the_best_checkpoint(settings, monit
 
 
 def arguments(root: Path, **options) -> Namespace:
-    return Namespace(**dict(data_root=[str(root)], data_format=None, epochs=None,
-                            lr=None, auto_scale_lr=False, cfg_options=None) | options)
+    return Namespace(**dict(data_root=[str(root)], data_format=None, epochs=None, lr=None, auto_scale_lr=False,
+                            cfg_options=None, balance=False) | options)
 
 
 def with_own_data(tmp_path: Path, config: str = NANO['classification'], *, sgd: bool = False, **options):

@@ -5,6 +5,7 @@ the user has given. After that the config alone says what happens.
 
 ===============  ================================================================================
 ``weights``      the weights with which a training or a test starts
+``balance``      rare classes, drawn more often
 ``fine_tuning``  a user's own data; length and learning rate of a training, frozen and averaged weights
 ``running``      precision, speed and processes; what a training or a test writes
 ===============  ================================================================================

@@ -31,6 +31,7 @@ from dwnet.toolboxes.own_data import use_own_data
 
 from .._cfg_options import merge_options
 from . import add_hook
+from .balance import balance
 
 _OWN_EPOCHS = 50  # the most epochs on own data without --epochs
 _PURPOSES = dict(train='to train', val='to validate', test='to test')
@@ -48,7 +49,8 @@ def enable_own_data(cfg: Config, args: Namespace) -> None:
     _take_length(cfg, args, given)
     data = use_own_data(cfg, *args.data_root, form=args.data_format)
     loader = cfg.train_dataloader
-    processes, samples = world_size(cfg.get('launcher', 'none')), data.sizes['train']
+    processes = world_size(cfg.get('launcher', 'none'))
+    samples = balance(cfg) if args.balance else data.sizes['train']
     batch = given.get('train_dataloader.batch_size') or max(2, min(
         loader.batch_size, 2 ** int(math.log2(max(1, samples / 8 / processes)))))
     base = cfg.get('auto_scale_lr', {}).get('base_batch_size', loader.batch_size * processes)

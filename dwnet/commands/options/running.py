@@ -21,6 +21,9 @@ from dwnet.toolboxes.pixels import reader_of
 
 from . import add_hook, has_dwnet
 
+LEAST_TILE = 32  # pixels; a smaller tile is a single place of the backbone's last maps
+OVERLAP, MOST_OVERLAP = .2, .9  # of the tiles' sides
+
 
 def enable_amp(cfg: Config) -> None:
     """``--amp``: mixed precision in float16, by default with a dynamic loss scale."""
@@ -125,3 +128,18 @@ def enable_tta(cfg: Config) -> None:
         toolbox_of(cfg).add_mirrored_view(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=copy.deepcopy(cfg.model))
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def enable_slices(cfg: Config, size: int, overlap: float | None) -> None:
+    """``--slice N``: large images are predicted in tiles of N×N pixels."""
+    if size < LEAST_TILE:
+        raise UserError(f'--slice {size}: the side of a tile in pixels, {LEAST_TILE} at least, such as 640')
+    toolbox_of(cfg).slice_images(cfg, size, OVERLAP if overlap is None else overlap)
+
+
+def check_overlap(cfg: Config, overlap: float, size: int | None) -> None:
+    """``--overlap F``: the fraction of a side that neighbouring tiles of ``--slice`` share."""
+    if size is None:
+        raise UserError('--overlap is for the tiles of --slice N: name their size, or leave it out')
+    if not 0 <= overlap <= MOST_OVERLAP:
+        raise UserError(f'--overlap {overlap}: a fraction of a tile, 0 to {MOST_OVERLAP}, such as {OVERLAP}')

@@ -4,6 +4,7 @@
 ``coco``             COCO annotations, mended or left out; labels follow the names of the classes
 ``resized_truth``    boxes and masks of a validation in the pixels of the network's input
 ``channels``         normalises images of any number of channels
+``slices``           detection in the tiles of large images
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
@@ -13,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
-from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
 from torch import nn
 
 from dwnet.data.checks import leaves
@@ -125,6 +126,22 @@ class MMDet(Toolbox):
         for metric in as_list(cfg.test_evaluator):
             if is_a(metric, 'mmdet.CocoMetric', METRICS, cfg.get('default_scope')):
                 metric.metric = 'bbox'
+
+    def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
+        importlib.import_module('dwnet.toolboxes.mmdet.slices')  # registers the classes that are named here
+        scope, loader = cfg.get('default_scope'), cfg.get('test_dataloader') or {}
+        reader, *steps = loader.get('dataset', {}).get('pipeline') or [{}]
+        if not is_a(reader, 'mmcv.LoadImageFromFile', TRANSFORMS, scope):
+            raise UserError('--slice needs a test_dataloader whose pipeline begins with LoadImageFromFile')
+        loader.dataset.pipeline = [reader, dict(type='KeepImage', transforms=steps)]
+        of_tiles = [step for step in steps if not is_a(step, 'mmcv.LoadAnnotations', TRANSFORMS, scope)]
+        cfg.model = ConfigDict(type='SlicedDetector', module=cfg.model, pipeline=of_tiles, size=size, overlap=overlap,
+                               batch_size=loader.get('batch_size', 1))
+        for metric in as_list(cfg.get('test_evaluator') or []):
+            if is_a(metric, self.dump_type, METRICS, scope):
+                metric.type = 'DumpRunLengths'
+        if lineage(cfg.get('visualizer') or {}, VISUALIZERS, scope)[:1] == ['mmdet.DetLocalVisualizer']:
+            cfg.visualizer.type = 'RunLengthVisualizer'
 
     # --- Inference -----------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ class MMSeg(Toolbox):
     main_scores = {'mmseg.IoUMetric': ('iou_metrics', {'mIoU': 'mIoU', 'mDice': 'mDice', 'mFscore': 'mFscore'})}
     layer_decay = 'mmseg.LearningRateDecayOptimizerConstructor'
     tta_model = dict(type='mmseg.SegTTAModel')
+    only_ascii = True
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         visualizer.alpha = .6  # keeps the image visible
@@ -73,6 +74,12 @@ class MMSeg(Toolbox):
 
     def save_predictions(self, cfg: Config, out: str) -> None:
         cfg.test_evaluator.update(output_dir=out, keep_results=True)  # a folder of label images
+
+    def slice_images(self, cfg: Config, size: int, overlap: float) -> None:
+        """By mmseg's sliding window, which averages the logits where tiles overlap."""
+        stride = max(1, round(size * (1 - overlap)))
+        cfg.model.test_cfg = {**(cfg.model.get('test_cfg') or {}), 'mode': 'slide', 'crop_size': (size, size),
+                              'stride': (stride, stride)}
 
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """Each pixel is of one of 150 classes."""
