@@ -129,6 +129,14 @@ def test_lists_in_their_variants(lists, expected, tmp_path):
     assert sum('test.txt lists no image with an XML file' in note for note in table.notes) == ('Main/test.txt' in lists)
 
 
+def test_names_with_spaces_and_numbers(tmp_path):
+    write(tmp_path, {'ImageSets/Main/train.txt': 'a 1\na 0  1\n', 'ImageSets/Main/val.txt': 'b 1.5\n',
+                     **{f'Annotations/{stem}.xml': SIZE + BOX for stem in ('a 1', 'a 0', 'b 1.5')}},
+          ['JPEGImages/a 1', 'JPEGImages/a 0', 'JPEGImages/b 1.5'])
+    assert parts(read(tmp_path)) == {part: [f'JPEGImages/{stem}.jpg' for stem in stems]
+                                     for part, stems in (('train', ['a 1', 'a 0']), ('val', ['b 1.5']))}
+
+
 def test_a_list_with_missing_files(tmp_path):
     root = small(tmp_path)
     write(root, {'ImageSets/Main/train.txt': '1\n2\n9.5 b\n'})
