@@ -210,8 +210,11 @@ def test_what_is_read_of_an_object(tmp_path):
 
 def test_a_polygon_of_roboflow(tmp_path):
     polygon = '<polygon><x1>11</x1><y1>21</y1><x2>20.5</x2><y2>21</y2><x3>15</x3><y3>40</y3></polygon>'
-    table = read(small(tmp_path, thing(11, 21, 20, 40, more=polygon)))
-    assert content(table)['1'][1][0][2].tolist() == [11, 21, 20.5, 21, 15, 40]
+    table = read(small(tmp_path, thing(11, 21, 20, 40, more=polygon), BOX))
+    (_, box, outline), (_, _, rectangle) = content(table)['1'][1]
+    assert outline.tolist() == [11, 21, 20.5, 21, 15, 40] and box.tolist() == [10, 20, 10, 20]
+    assert rectangle.tolist() == [10, 20, 20, 20, 20, 40, 10, 40]
+    assert any('3 of 4 objects are boxes, and the others have outlines' in note for note in table.notes)
 
 
 BROKEN = {
