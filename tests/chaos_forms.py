@@ -36,7 +36,8 @@ class OwnData:
             (self.whole / name).write_text(text)
         for scene in SCENES:
             write_picture(self.whole / 'images' / scene.stem, scene.size)
-        self.truth = content(self.form.read(Files(self.whole), folder / 'out'))
+        table = self.form.read(Files(self.whole), folder / 'out')
+        self.truth, self.notes = content(table), table.notes
 
     def write(self) -> dict[str, str]:
         """Name → content of the annotation files."""
@@ -79,7 +80,7 @@ class OwnData:
         out = root / 'out'
         read_own_data([root], 'detection', [self.form], out)  # and what is written passes the checks of COCO files
         table = self.form.read(Files(root, out), out)
-        found, notes = content(table), ' '.join(table.notes)
+        found, notes = content(table), ' '.join(note for note in table.notes if note not in self.notes)
         off = 1 if self.off_by and self.off_by in notes else 1e-6
         others = {stem for stem in self.truth if stem != Path(name).stem}
         for stem in others & found.keys():

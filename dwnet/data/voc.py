@@ -9,7 +9,7 @@ from dwnet.errors import some
 from .files import Files, part_in, with_progress
 from .shapes import Broken, ShapeLog
 from .table import Entry, Table, leave_out, with_numbers
-from .voc_file import boxes_of, read_voc, settle_boxes, size_of
+from .voc_file import boxes_of, read_voc, settle_corners, size_of
 from .voc_lists import in_parts
 
 NAME = 'voc'
@@ -39,7 +39,7 @@ def read(files: Files, out: Path) -> Table | None:
     log.tell(files.root, notes)
     notes += [f'{count} {what}' for what, count in counts.items() if count]
     entries = [entry for its in parts.values() for entry in its]
-    settle_boxes([each for entry in entries for each in entry.objects], notes)
+    settle_corners([each for entry in entries for each in entry.objects], notes)
     folders = {posixpath.dirname(entry.image) for entry in entries}
     stems = {posixpath.basename(name)[:-4] for name in names}
     others = {name for name in files.images if posixpath.dirname(name) in folders

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from .shapes import Broken, ShapeLog
+from .shapes import Broken, ShapeLog, settle_boxes
 from .sizes import read_sizes
 from .xml_file import read_xml
 
@@ -98,12 +98,16 @@ def size_of(root: Element, image: Path, objects: list[dict], counts: Counter[str
     return sizes.upright
 
 
-def settle_boxes(objects: list[dict], notes: list[str]) -> None:
-    """Turns corners into COCO's boxes: x, y, width and height, counted from 0."""
+def settle_corners(objects: list[dict], notes: list[str]) -> None:
+    """Turns corners into COCO's boxes, counted from 0; boxes among polygons have masks, too."""
     zero = sum(min(each['bbox']) < 1 or any(value % 1 for value in each['bbox']) for each in objects)
+    first = 0 if zero else 1
     for each in objects:
         left, top, right, bottom = each['bbox']
-        each['bbox'] = [left, top, right - left, bottom - top] if zero else [
-            left - 1, top - 1, right - left + 1, bottom - top + 1]
+        left, top = left - first, top - first
+        each['bbox'] = [left, top, right - left, bottom - top]
+        each['kind'] = 'outline' if 'segmentation' in each else 'box'
+        each.setdefault('segmentation', [[left, top, right, top, right, bottom, left, bottom]])
     if zero:
         notes.append(f'{zero} boxes have a corner of 0 or with a fraction: pixels are counted from 0, not from 1')
+    settle_boxes(objects, notes)

@@ -9,6 +9,7 @@ from .files import IMAGES, Files, part_in, part_of, read_text
 from .table import leave_out
 
 _SIGN = re.compile(r'\s+-?[01]$')  # behind a name: whether the image has an object of a class
+_PAIR = re.compile(r'\.\w+\s+(.+\.xml)$', re.IGNORECASE)  # an image and its XML file
 
 
 def in_parts(files: Files, names: list[str], notes: list[str]) -> list[tuple[str | None, str]]:
@@ -27,9 +28,10 @@ def in_parts(files: Files, names: list[str], notes: list[str]) -> list[tuple[str
         of_stem[posixpath.basename(name)[:-4]].append(name)
     listed: dict[str, list[str]] = defaultdict(list)
     for place, part in _lists(files).items():
-        stems = [_stem(line) for line in read_text(files.path(place)).splitlines() if line.strip()]
-        found = {stem: _annotation(stem, place, part, of_stem, files) for stem in stems}
-        missing = [stem for stem, name in found.items() if name is None]
+        lines = [line.strip() for line in read_text(files.path(place)).splitlines() if line.strip()]
+        found = {line: next((name for stem in _stems(line) if (name := _annotation(stem, place, part, of_stem, files))),
+                            None) for line in lines}
+        missing = [line for line, name in found.items() if name is None]
         if len(missing) == len(found):
             notes.append(f'{files.path(place)} lists no image with an XML file and is passed over')
         else:
@@ -57,12 +59,14 @@ def _lists(files: Files) -> dict[str, str]:
     return lists
 
 
-def _stem(line: str) -> str:
-    """The name that a line gives: ``2007_000027``, ``2007_000027 -1``, or ``images/1.jpg annotations/1.xml``."""
-    image, space, annotation = _SIGN.sub('', line.strip()).rpartition(' ')
-    path = annotation if not space or image.lower().endswith(IMAGES) else f'{image} {annotation}'
-    stem, ending = posixpath.splitext(posixpath.basename(path.replace('\\', '/')))
-    return stem if ending.lower() in (*IMAGES, '.xml') else stem + ending
+def _stems(line: str) -> list[str]:
+    """The names that a line may mean: ``2007_000027``, ``2007_000027 -1``, or ``images/1.jpg annotations/1.xml``."""
+    pair = _PAIR.search(line)
+    stems = []
+    for path in (pair[1] if pair else line, _SIGN.sub('', line)):
+        stem, ending = posixpath.splitext(posixpath.basename(path.replace('\\', '/')))
+        stems.append(stem if ending.lower() in (*IMAGES, '.xml') else stem + ending)
+    return stems
 
 
 def _annotation(stem: str, place: str, part: str, of_stem: dict[str, list[str]], files: Files) -> str | None:

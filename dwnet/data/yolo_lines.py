@@ -8,7 +8,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from .files import Files, read_text, with_progress
+from .shapes import settle_boxes
 from .sizes import read_sizes
 from .table import Entry, leave_out
 
@@ -65,6 +68,7 @@ def read_label_files(files: Files, images: Mapping[str, list[str]], label_files:
     leave_out({'with a header that cannot be read': damaged}, total, f'images below {files.root}', notes)
     leave_out(faults, counts.pop('lines', 0), f'lines of label files below {files.root}', notes)
     notes += [f'{count} {what}' for what, count in counts.items() if count]
+    settle_boxes([each for entries in parts.values() for entry in entries for each in entry.objects], notes)
     return parts
 
 
@@ -94,13 +98,13 @@ def _object(line: str, names: Mapping[int, str], width: int, height: int, counts
         raise ValueError('with as many numbers as neither a box nor a polygon has (keypoints?)')
     if not all(-_SLACK <= value <= 1 + _SLACK for value in values):  # NaN fails, too
         raise ValueError('with numbers that are no fractions of the width and the height, 0…1 (pixels?)')
-    xs, ys = [value * width for value in values[::2]], [value * height for value in values[1::2]]
-    if len(values) == 4:
-        (x, w), (y, h) = xs, ys
-        shape = dict(bbox=[x - w / 2, y - h / 2, w, h])
-    else:
-        w, h = max(xs) - min(xs), max(ys) - min(ys)
-        shape = dict(bbox=[min(xs), min(ys), w, h], segmentation=[[v for point in zip(xs, ys) for v in point]])
-    if w <= 0 or h <= 0:
+    kind = 'box' if len(values) == 4 else 'outline'
+    if kind == 'box':
+        x, y, w, h = values
+        values = [x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2]
+    points = np.reshape(values, (-1, 2)) * (width, height)
+    extent = points.max(0) - points.min(0)
+    if not (extent > 0).all() or kind == 'box' and (w < 0 or h < 0):
         raise ValueError('without a width or a height')
-    return dict(label=names[int(number)], iscrowd=0, **shape)
+    return dict(label=names[int(number)], iscrowd=0, kind=kind, bbox=[*points.min(0).tolist(), *extent.tolist()],
+                segmentation=[points.ravel().tolist()])

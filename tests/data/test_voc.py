@@ -129,6 +129,14 @@ def test_lists_in_their_variants(lists, expected, tmp_path):
     assert sum('test.txt lists no image with an XML file' in note for note in table.notes) == ('Main/test.txt' in lists)
 
 
+def test_names_with_spaces_and_numbers(tmp_path):
+    write(tmp_path, {'ImageSets/Main/train.txt': 'a 1\na 0  1\n', 'ImageSets/Main/val.txt': 'b 1.5\n',
+                     **{f'Annotations/{stem}.xml': SIZE + BOX for stem in ('a 1', 'a 0', 'b 1.5')}},
+          ['JPEGImages/a 1', 'JPEGImages/a 0', 'JPEGImages/b 1.5'])
+    assert parts(read(tmp_path)) == {part: [f'JPEGImages/{stem}.jpg' for stem in stems]
+                                     for part, stems in (('train', ['a 1', 'a 0']), ('val', ['b 1.5']))}
+
+
 def test_a_list_with_missing_files(tmp_path):
     root = small(tmp_path)
     write(root, {'ImageSets/Main/train.txt': '1\n2\n9.5 b\n'})
@@ -202,8 +210,11 @@ def test_what_is_read_of_an_object(tmp_path):
 
 def test_a_polygon_of_roboflow(tmp_path):
     polygon = '<polygon><x1>11</x1><y1>21</y1><x2>20.5</x2><y2>21</y2><x3>15</x3><y3>40</y3></polygon>'
-    table = read(small(tmp_path, thing(11, 21, 20, 40, more=polygon)))
-    assert content(table)['1'][1][0][2].tolist() == [11, 21, 20.5, 21, 15, 40]
+    table = read(small(tmp_path, thing(11, 21, 20, 40, more=polygon), BOX))
+    (_, box, outline), (_, _, rectangle) = content(table)['1'][1]
+    assert outline.tolist() == [11, 21, 20.5, 21, 15, 40] and box.tolist() == [10, 20, 10, 20]
+    assert rectangle.tolist() == [10, 20, 20, 20, 20, 40, 10, 40]
+    assert any('3 of 4 objects are boxes, and the others have outlines' in note for note in table.notes)
 
 
 BROKEN = {

@@ -237,6 +237,13 @@ def test_lines_that_are_read_and_told_of(line, box, note, tmp_path):
     assert sum(note in each for each in table.notes) == 1
 
 
+def test_a_box_among_polygons_has_a_mask(tmp_path):
+    table = read(small(tmp_path, f'{BOX}\n1 0.2 0.25 0.6 0.25 0.6 0.75'))
+    assert [polygon.round(6).tolist() for _, _, polygon in content(table)['1'][1]] == [
+        [20, 12, 30, 12, 30, 28, 20, 28], [10, 10, 30, 10, 30, 30]]
+    assert any('3 of 4 objects are boxes, and the others have outlines' in note for note in table.notes)
+
+
 def test_a_missing_label_file_is_an_image_without_objects(tmp_path):
     root = small(tmp_path)
     (root / 'labels/train/1.txt').unlink()
@@ -253,7 +260,7 @@ BROKEN = {
     '0 0.5 0.5 0.2': 'neither a box nor a polygon', '0': 'neither a box nor a polygon',
     '0 0.5 0.5 0.2 0.4 0.1 0.1 2': 'keypoints', '0 25 20 10 16': 'pixels', '0 0.5 0.5 nan 0.4': 'no fractions',
     '0 0.5 0.5 1e300 0.4': 'no fractions', '0 0.5 0.5 0 0.4': 'without a width or a height',
-    '0 0.1 0.1 0.5 0.1 0.9 0.1': 'without a width or a height'}
+    '0 0.1 0.1 0.5 0.1 0.9 0.1': 'without a width or a height', '0 0.5 0.5 -0.05 0.4': 'without a width or a height'}
 
 
 @pytest.mark.parametrize('line', BROKEN)
