@@ -111,7 +111,7 @@ def _simplify_ids(parts: dict[str, list], mended: Counter[str]) -> None:
                 value = _as_number(entry[key])
                 value = str(value) if as_text and isinstance(value, int) else value
                 if type(value) is not type(entry[key]):
-                    mended['ids written as text or as numbers alike'] += 1
+                    mended[f"ids turned into {'text' if as_text else 'whole numbers'}"] += 1
                     entry[key] = value
 
 
@@ -128,9 +128,9 @@ def _complete(annotations: list, sizes: dict[Any, tuple[int, int]], where: str, 
     whole = []
     for annotation in annotations:
         with contextlib.suppress(Exception):  # of another form, which is named later
-            sizes[annotation['image_id']]
-            _simplify_flags(annotation, mended)
-            whole.append(annotation)
+            if annotation['image_id'] in sizes:
+                _simplify_flags(annotation, mended)
+                whole.append(annotation)
     _scale_polygons(whole, sizes, mended)
     _convert_boxes(whole, sizes, where, mended)
     for annotation in whole:

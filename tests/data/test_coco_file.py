@@ -98,7 +98,7 @@ MENDED = {  # name → change, what the log says
     'no iscrowd': (each(lambda a: a.pop('iscrowd')), r'iscrowd set to 0 \(N\)'),
     'iscrowd null': (each(lambda a: a.update(iscrowd=None)), r'iscrowd set to 0 \(N\)'),
     'iscrowd false': (each(lambda a: a.update(iscrowd=False)), None),
-    'ids as text': (text_ids, r'ids written as text or as numbers alike \(\d+\)'),
+    'ids as text': (text_ids, r'ids turned into whole numbers \(\d+\)'),
     'ids from 0': (each(lambda a: a.update(id=a['id'] - 1)), r'ids of annotations numbered from 1 \(N\)'),
     'ids that are names': (each(lambda a: a.update(id=f'é{a["id"]}')), r'ids of annotations numbered from 1 \(N\)'),
     'corners': (each(corners), r'boxes written as \[left, top, right, bottom\] turned into \[x, y, width, height\] '
