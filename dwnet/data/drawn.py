@@ -68,7 +68,8 @@ def _with_label_images(table: Table, files: Files, out: Path) -> Table:
                 labels = _turned(labels, files.path(entry.image))
             content = io.BytesIO()
             labels.save(content, 'PNG')
-            path = write_whole(out / 'labels' / f'{entry.image}.png', content.getvalue())
+            name = entry.image.removeprefix(f'{out}/')  # of an image that is written there
+            path = write_whole(out / 'labels' / f'{name}.png', content.getvalue())
             entries[i] = entry._replace(objects=(), mask=path)
     leave_out(faults, len(objects), f'objects below {files.root}', notes)
     return replace(table, classes=classes, parts=parts, notes=notes)
