@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dwnet.errors import UserError
 
 from . import coco, cvat, labelme, voc, yolo
 from .files import Files, with_progress
+from .orientation import turn_pixels
 from .own import write_whole
 from .shapes import Broken
 from .sizes import read_sizes
@@ -64,11 +65,12 @@ def _with_label_images(table: Table, files: Files, out: Path) -> Table:
             if sizes is None and entry.size is None:
                 raise UserError(f'{files.path(entry.image)} cannot be read: put it there again')
             labels = _draw(entry, sizes.upright if sizes else entry.size, label_of, faults)
-            if sizes and labels.size == sizes.unturned != sizes.upright:
-                labels = _turned(labels, files.path(entry.image))
+            if sizes and labels.shape[::-1] == sizes.unturned != sizes.upright:  # the tool did not turn the image
+                labels = turn_pixels(labels, sizes.orientation)
             content = io.BytesIO()
-            labels.save(content, 'PNG')
-            path = write_whole(out / 'labels' / f'{entry.image}.png', content.getvalue())
+            Image.fromarray(labels).save(content, 'PNG')
+            name = entry.image.removeprefix(f'{out}/')  # of an image that is written there
+            path = write_whole(out / 'labels' / f'{name}.png', content.getvalue())
             entries[i] = entry._replace(objects=(), mask=path)
     leave_out(faults, len(objects), f'objects below {files.root}', notes)
     return replace(table, classes=classes, parts=parts, notes=notes)
@@ -83,7 +85,7 @@ def _labels(names: Sequence[str]) -> tuple[list[str], list[int]]:
     return classes, [_IGNORED if name == labelme.IGNORED else number.get(name, 0) for name in names]
 
 
-def _draw(entry: Entry, upright: tuple[int, int], label_of: list[int], faults: dict[str, list[str]]) -> Image.Image:
+def _draw(entry: Entry, upright: tuple[int, int], label_of: list[int], faults: dict[str, list[str]]) -> np.ndarray:
     """The label image, of the pixels that the tool has shown."""
     size, masks = entry.size if entry.size == upright[::-1] else upright, []
     for each in entry.objects:
@@ -97,7 +99,7 @@ def _draw(entry: Entry, upright: tuple[int, int], label_of: list[int], faults: d
     drawn = np.zeros(size[::-1], np.uint8)
     for *_, label, mask in sorted(masks, key=lambda each: each[:2], reverse=True):  # crowds, then by area
         drawn[coco_mask.decode(mask) > 0] = label
-    return Image.fromarray(drawn)
+    return drawn
 
 
 def _run_lengths(segmentation: list | dict | None, size: tuple[int, int]) -> dict:
@@ -111,10 +113,3 @@ def _run_lengths(segmentation: list | dict | None, size: tuple[int, int]) -> dic
     if not (polygons := [polygon for polygon in segmentation if len(polygon) >= 6]):
         raise Broken('with fewer than 3 points')
     return coco_mask.merge(coco_mask.frPyObjects(polygons, *size[::-1]))
-
-
-def _turned(labels: Image.Image, photograph: Path) -> Image.Image:
-    """A label image of a photograph's pixels in the file, turned as EXIF turns the photograph."""
-    with Image.open(photograph) as opened:
-        labels.info['exif'] = opened.info['exif']
-    return ImageOps.exif_transpose(labels)

@@ -11,6 +11,7 @@
 """
 import importlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,9 +50,10 @@ class MMDet(Toolbox):
 
     def own_dataset(self, data: OwnData, part: str) -> dict:
         found = data.parts[part]
+        written = str(Path(found['ann_file']).parent)  # has images that lay inside of annotation files
         # in training, images without objects teach the background
         return dict(type='mmdet.CocoDataset', data_root=str(data.root), ann_file=found['ann_file'],
-                    data_prefix=dict(img=''),
+                    data_prefix=dict(img='', written=written),
                     metainfo=dict(classes=data.classes, palette=palette(len(data.classes))),
                     **(dict(test_mode=True) if part != 'train' else {}))
 
