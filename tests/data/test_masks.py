@@ -326,7 +326,8 @@ def test_label_images_that_were_written_are_trained_with(tmp_path):
     from conftest import read_config
     from mmengine.registry import DATASETS
 
-    from dwnet.data.checks import _check_annotations
+    from dwnet.data.examiner import Examiner
+    from dwnet.data.file_checks import check_files
     from dwnet.toolboxes.own_data import use_own_data
     root = make(tmp_path / 'my', 'images/{part}/{i}.png', 'masks/{part}/{i}.png', in_colours)
     (root / 'class_dict.csv').write_text(LEGENDS['class_dict.csv'])
@@ -336,7 +337,7 @@ def test_label_images_that_were_written_are_trained_with(tmp_path):
     assert data.classes == NAMES and cfg.model.decode_head.num_classes == 3
     dataset = DATASETS.build({**copy.deepcopy(cfg.val_dataloader.dataset), 'pipeline': [dict(type='LoadAnnotations')]})
     assert (dataset[0]['gt_seg_map'] == labels(3, 0, 1, 2)).all()
-    assert not list(_check_annotations('val', dataset, {}))
+    assert not list(check_files('val', dataset, dict(head=3), Examiner(tmp_path / 'memory.npy')))
     written = Path(dataset.get_data_info(0)['seg_map_path'])
     changed = written.stat().st_mtime_ns
     again = read_config('configs/segmentation/upernet_dwnet-nano_digits.py')
