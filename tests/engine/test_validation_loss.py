@@ -107,7 +107,7 @@ DETECTORS = [
 def test_boxes_and_masks_are_those_of_the_training(testing, training, small_digits, tmp_path):
     cfg = read_config(NANO['detection'])
     enter_scope(cfg)
-    preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'pad_mask': True, 'pad_size_divisor': 64})
+    preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'pad_mask': PAD not in testing, 'pad_size_divisor': 64})
     tested, trained = (dataset_of(cfg, small_digits, tmp_path, pipeline) for pipeline in (testing, training))
     batch, expected = (preprocessor(next(iter(batches(dataset, 3))), training)
                        for dataset, training in ((tested, False), (trained, True)))
