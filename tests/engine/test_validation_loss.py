@@ -17,7 +17,7 @@ from torch import nn
 from dwnet.engine import Runner
 from dwnet.engine.hooks.validation_loss import ValidationLossHook, _computing_losses
 from dwnet.engine.reproducible import VALIDATION, randomness_kept, seed_generators
-from dwnet.toolboxes import enter_scope
+from dwnet.toolboxes import enter_scope, toolbox_of
 
 NANO = dict(classification='configs/classification/dwnet-nano_digits.py',
             detection='configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
@@ -31,7 +31,7 @@ LABELS, PAD = dict(type='LoadAnnotations'), dict(type='Pad', size_divisor=32)
 DETECTION, SEGMENTATION = dict(type='PackDetInputs'), dict(type='PackSegInputs')
 
 
-def losses_of_validation(cfg, model, dataset, number: int = 6) -> dict:
+def losses_of_validation(cfg, model, dataset, number: int = 5) -> dict:
     """What the hook computes on the first images, in batches of four."""
     runner = SimpleNamespace(
         cfg=cfg, model=model, seed=3, val_dataloader=SimpleNamespace(dataset=dataset),
@@ -65,13 +65,21 @@ def with_polygons(annotations: Path, folder: Path) -> Path:
     return path
 
 
+def dataset_of(cfg, root: Path, folder: Path, pipeline: list[dict]):
+    """The training images of the digits, through a pipeline."""
+    data = dict(cfg.train_dataloader.dataset, data_root=str(root), pipeline=pipeline)
+    if POLYGONS in pipeline:
+        data['ann_file'] = str(with_polygons(root / 'annotations/train.json', folder))
+    return DATASETS.build(data)
+
+
 def batches(dataset, number: int) -> list[dict]:
     samples = [dataset[i] for i in range(number)]
     return [{key: [sample[key] for sample in samples[first:first + 4]] for key in samples[0]}
             for first in range(0, number, 4)]
 
 
-def losses_of_training(model, dataset, number: int = 6) -> dict:
+def losses_of_training(model, dataset, number: int = 5) -> dict:
     """Those of a training's own code, for a model that neither drops nor averages."""
     model.train()
     for module in model.modules():
@@ -88,13 +96,31 @@ def losses_of_training(model, dataset, number: int = 6) -> dict:
     return {f'val/{key}': value / number for key, value in sums.items()}
 
 
+DETECTORS = [
+    ([READ, LARGER, OBJECTS, DETECTION], [READ, OBJECTS, LARGER, DETECTION]),
+    ([READ, WIDER, PAD, OBJECTS, DETECTION], [READ, OBJECTS, WIDER, PAD, DETECTION]),
+    ([READ, LARGER, POLYGONS, DETECTION], [READ, POLYGONS, LARGER, DETECTION]),
+    ([READ, OBJECTS, LARGER, DETECTION], [READ, OBJECTS, LARGER, DETECTION])]  # is in the right pixels already
+
+
+@pytest.mark.parametrize('testing, training', DETECTORS)
+def test_boxes_and_masks_are_those_of_the_training(testing, training, small_digits, tmp_path):
+    cfg = read_config(NANO['detection'])
+    enter_scope(cfg)
+    preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'pad_mask': PAD not in testing, 'pad_size_divisor': 64})
+    tested, trained = (dataset_of(cfg, small_digits, tmp_path, pipeline) for pipeline in (testing, training))
+    batch, expected = (preprocessor(next(iter(batches(dataset, 3))), training)
+                       for dataset, training in ((tested, False), (trained, True)))
+    toolbox_of(cfg).fit_truth_to_input(batch, SimpleNamespace(data_preprocessor=preprocessor), tested)
+    for one, other in zip(batch['data_samples'], expected['data_samples'], strict=True):
+        found, truth = one.gt_instances, other.gt_instances
+        assert len(found) > 1 and torch.allclose(found.bboxes, truth.bboxes) and torch.equal(found.labels, truth.labels)
+        assert found.masks.to_ndarray().any() and (found.masks.to_ndarray() == truth.masks.to_ndarray()).all()
+
+
 @pytest.mark.parametrize('task, testing, training', [
     ('classification', [READ, dict(type='PackInputs')], [READ, dict(type='PackInputs')]),
-    ('detection', [READ, LARGER, OBJECTS, DETECTION], [READ, OBJECTS, LARGER, DETECTION]),
-    ('detection', [READ, WIDER, PAD, OBJECTS, DETECTION], [READ, OBJECTS, WIDER, PAD, DETECTION]),
-    ('detection', [READ, LARGER, POLYGONS, DETECTION], [READ, POLYGONS, LARGER, DETECTION]),
-    ('detection', [READ, OBJECTS, LARGER, DETECTION], [READ, OBJECTS, LARGER, DETECTION]),  # is in the right pixels
-    ('segmentation', [READ, LABELS, SEGMENTATION], [READ, LABELS, SEGMENTATION]),
+    ('detection', *DETECTORS[0]), ('detection', *DETECTORS[3]),
     ('segmentation', [READ, LARGER, LABELS, SEGMENTATION], [READ, LABELS, LARGER, SEGMENTATION]),
     ('segmentation', [READ, WIDER, LABELS, SEGMENTATION], [READ, LABELS, WIDER, SEGMENTATION])])
 def test_the_losses_are_those_of_the_training_without_augmentation(task, testing, training, small_digits, tmp_path):
@@ -109,10 +135,7 @@ def test_the_losses_are_those_of_the_training_without_augmentation(task, testing
     for module in model.modules():  # heads as they are initialised would see nothing of the boxes
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=.1)
-    data = dict(cfg.train_dataloader.dataset, data_root=str(small_digits))
-    if POLYGONS in testing:
-        data['ann_file'] = str(with_polygons(small_digits / 'annotations/train.json', tmp_path))
-    tested, trained = (DATASETS.build({**data, 'pipeline': pipeline}) for pipeline in (testing, training))
+    tested, trained = (dataset_of(cfg, small_digits, tmp_path, pipeline) for pipeline in (testing, training))
     found, expected = losses_of_validation(cfg, model, tested), losses_of_training(model, trained)
     assert found.keys() == expected.keys() and found['val/loss'] > 0
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
