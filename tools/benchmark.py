@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dwnet  # noqa: F401  registers the timm models
+from dwnet.commands._arguments import check_writable
 from dwnet.config_names import config_path
 from dwnet.engine.exit_codes import run_command
 from dwnet.errors import UserError
@@ -692,6 +693,9 @@ def main() -> None:
     known = known_models(args.mode)
     if unknown := [name for name in args.models if name not in known]:
         raise UserError(f"--models {' '.join(unknown)}: unknown; there are {', '.join(known)}")
+    for flag, folder in (('--out', args.out and Path(args.out).parent), ('--record', args.record)):
+        if folder:
+            check_writable(flag, folder)
     if args.mode not in TASKS:
         args.size = args.size or 224
     if args.threads:

@@ -205,9 +205,10 @@ def last_line(done) -> str:
     ([CLASSIFICATION, '--btach', '3'], 'unrecognized arguments: --btach 3'),
     ([CLASSIFICATION, '--cfg-options', 'train_dataloader.dataset.data_root=/nowhere/digits'],
      '/nowhere/digits is missing (train data); put the data there, or say where it is'),
-    (['configs/classification/dwnet-tiny_in1k.py'], 'data/imagenet is missing (train data); put the data there, or say '
-     'where it is: --cfg-options train_dataloader.dataset.data_root=…'),
-    (['configs/detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py'], 'data/coco is missing (train data)'),
+    (['configs/classification/dwnet-tiny_in1k.py'], 'data/imagenet is missing (train and val data); put the data '
+     'there, or say where it is: --cfg-options train_dataloader.dataset.data_root=… val_dataloader.dataset.data_root='),
+    (['configs/detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coco.py'], 'data/coco is missing (train and val data); put'
+     ' the data there, or say where it is: --cfg-options data_root=…'),
     (['configs/segmentation/upernet_dwnet-tiny_160k_ade20k-512x512.py'], 'data/ade/ADEChallengeData2016 is missing'),
     ([CLASSIFICATION, '--resume', 'nothing.pth', 'DATA'], 'checkpoint nothing.pth is missing'),
     pytest.param([CLASSIFICATION, '--amp', 'DATA'], '--amp needs a GPU',

@@ -33,6 +33,18 @@ def test_a_file_in_the_place_of_a_folder(tool, arguments, flag, small_digits, tm
     assert (tmp_path / 'file').read_text() == 'mine'
 
 
+@pytest.mark.parametrize('tool, arguments, flag', [
+    ('infer', ['x.jpg', '--config', CLASSIFICATION, '--checkpoint', 'x.pth', '--out'], '--out'),
+    ('benchmark', ['--out'], '--out'), ('benchmark', ['--record'], '--record')])
+def test_commands_that_write_at_their_end_try_at_their_start(tool, arguments, flag, tmp_path):
+    for name in ('file', 'x.jpg', 'x.pth'):
+        (tmp_path / name).write_text('never read')
+    arguments = [tmp_path / a if a in ('x.jpg', 'x.pth') else a for a in arguments]
+    done = run_tool(f'tools/{tool}.py', *arguments, tmp_path / 'file/below/x')
+    assert done.returncode == 2 and last_line(done).startswith(f'error: {tmp_path}/file/below'), done.stderr
+    assert last_line(done).endswith(f'or name another folder by {flag}')
+
+
 def test_a_folder_is_tried(tmp_path, monkeypatch):
     check_writable('--out', tmp_path / 'a/b')
     assert not list((tmp_path / 'a/b').iterdir())
