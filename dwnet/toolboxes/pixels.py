@@ -33,10 +33,13 @@ _FOR_COLOUR = {
 _READERS = {'LoadImageFromFile', 'InferencerLoader'}
 
 
-def use_pixels(cfg: Config, pixels: Pixels) -> None:
+def use_pixels(cfg: Config, pixels: Pixels) -> list[str]:
     """Fits ``cfg`` to images that :func:`dwnet.data.pixels.pixels_of` has found not to be 8-bit colour.
 
-    Steps that only work on 8-bit colour are left out. What was done is printed in a line or two.
+    Steps that only work on 8-bit colour are left out.
+
+    Returns:
+        What was done, in a line or two.
 
     Raises:
         UserError: If the backbone or the data preprocessor cannot have so many channels.
@@ -57,9 +60,8 @@ def use_pixels(cfg: Config, pixels: Pixels) -> None:
     for pipeline in _pipelines(cfg):
         pipeline[:] = _fitted(pipeline, pixels, scope, left_out)
     cfg.pixels = dict(channels=channels, dtype=pixels.dtype)
-    print(f'the images have {what}: mean and standard deviation are computed from them')
-    if left_out:
-        print(f"steps for 8-bit colour are left out: {', '.join(left_out)}")
+    notes = [f'the images have {what}: mean and standard deviation are computed from them']
+    return notes + [f"steps for 8-bit colour are left out: {', '.join(left_out)}"] * bool(left_out)
 
 
 def _set_normalisation(cfg: Config, pixels: Pixels) -> None:

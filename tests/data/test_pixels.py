@@ -185,6 +185,14 @@ def test_two_images_that_differ_are_named(tmp_path):
         pixels_of(files)
 
 
+def test_images_of_other_parts_have_to_fit(tmp_path):
+    *train, val = write(tmp_path, *[FILES['bands.tif'][0]] * 2, FILES['real.tif'][0])
+    with pytest.raises(UserError, match=f'{train[0]} has 5 channels of uint16, and {val} has 1 channel of float32'):
+        pixels_of(train, [val])
+    grey, colour = write(tmp_path, FILES['grey.png'][0], FILES['colours.png'][0], suffix='.png')
+    assert pixels_of([grey], [colour]).is_grey and pixels_of([colour], [grey]) is None
+
+
 def test_damaged_images_are_passed_over_and_named_if_there_are_no_others(tmp_path):
     files = write(tmp_path, b'', FILES['bands.tif'][0], FILES['bands.tif'][0][:300])
     assert pixels_of(files).channels == 5
