@@ -12,6 +12,7 @@ from PIL import Image
 
 import dwnet.data
 from dwnet.data.decoding import Kind, decode, kind_of
+from dwnet.data.loading import check_whole
 from dwnet.data.pixels import pixels_of
 from dwnet.data.sizes import read_sizes
 from dwnet.errors import UserError
@@ -210,6 +211,8 @@ def test_the_limit_is_named_and_raised_by_the_environment(tmp_path, monkeypatch)
         read(tmp_path / 'a.png', FILES['colours.png'][0])
     with pytest.raises(ValueError, match=message):
         read(tmp_path / 'a.tif', FILES['bands.tif'][0], color_type='unchanged')
+    with pytest.raises(ValueError, match=message):
+        check_whole(FILES['colours.png'][0])
     monkeypatch.setenv('DWNET_MAX_PIXELS', '600')
     importlib.reload(dwnet.data)  # as in a new process
     with warnings.catch_warnings():
