@@ -126,21 +126,21 @@ def _first(value: Any) -> Any:
 # --- What a config reads -------------------------------------------------------------------------------
 
 
-def reader_of(cfg: Config) -> LoadWholeImage:
+def reader_of(cfg: Config | None) -> LoadWholeImage:
     """The reader of single images for a model: with the channels and bits that the config's tests read."""
     step = _reading_step(cfg)
     kind = step.get('color_type', 'color')
     return LoadWholeImage(color_type=kind, to_float32=kind == 'unchanged' and step.get('to_float32', False))
 
 
-def has_own_range(cfg: Config) -> bool:
-    """Whether the values of the images that a config reads have another range than 0 to 255."""
+def has_own_range(cfg: Config | None) -> bool:
+    """Whether the values of the images that a config reads have another range than 0 to 255; None reads colour."""
     reader = reader_of(cfg)
     return reader.color_type == 'unchanged' and reader.to_float32
 
 
-def _reading_step(cfg: Config) -> dict:
-    for pipeline in _pipelines(cfg.get('test_dataloader') or {}):
+def _reading_step(cfg: Config | None) -> dict:
+    for pipeline in _pipelines((cfg or {}).get('test_dataloader') or {}):
         for step in pipeline:
             if type_name(step).rpartition('.')[2] in _READERS:
                 return step
