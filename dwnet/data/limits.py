@@ -31,14 +31,14 @@ def check_size(height: int, width: int) -> None:
     """Refuses an image as Pillow does, for files that Pillow does not read.
 
     Raises:
-        DecompressionBombError: If the image has more pixels than the limit.
+        ValueError: If the image has more pixels than the limit.
     """
     limit = 2 * (Image.MAX_IMAGE_PIXELS or float('inf'))
     if height * width > limit:
-        raise Image.DecompressionBombError(f'Image size ({height * width} pixels) exceeds limit of {limit} pixels')
+        raise ValueError(with_remedy(f'Image size ({height * width} pixels) exceeds limit of {limit} pixels'))
 
 
-def with_remedy(error: Image.DecompressionBombError) -> str:
-    """The message of Pillow's error, and what to do."""
-    what = str(error).partition(',')[0]
+def with_remedy(error: str) -> str:
+    """Pillow's message for an image that is too large, and what to do."""
+    what = error.partition(',')[0]
     return f'{what}; if you trust the file, set {VARIABLE} in the environment to so many pixels, or to more'

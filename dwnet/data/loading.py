@@ -53,8 +53,7 @@ class LoadWholeImage(LoadImageFromFile):
             if stated not in ([height, width], [width, height]):  # EXIF may have turned the image
                 raise ValueError(f'it has {width}×{height} pixels, and its annotation says {stated[1]}×{stated[0]}')
         except Exception as error:  # the file system, Pillow and OpenCV raise many kinds
-            reason = ValueError(with_remedy(error)) if isinstance(error, Image.DecompressionBombError) else error
-            raise ValueError(f'{path} is no whole image: {reason}') from reason
+            raise ValueError(f'{path} is no whole image: {error}') from error
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = height, width
         return results
@@ -103,6 +102,8 @@ def check_whole(content: bytes) -> None:
         image = Image.open(io.BytesIO(content))  # reads the header
     except UnidentifiedImageError as error:
         raise ValueError('its format is unknown') from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(with_remedy(str(error))) from error
     with image:
         if image.format == 'JPEG':
             _check_jpeg(content)

@@ -68,8 +68,10 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
     root = Path(os.path.commonpath(roots))
     table = joined(tables, [each.relative_to(root).as_posix() for each in roots]) if len(roots) > 1 else tables[0]
     table.notes += leaks(table.parts, root)
-    data = OwnData(root, table.classes, {part: len(entries) for part, entries in table.parts.items()}, {}, table.form,
-                   table.notes, pixels=pixels_of([root / entry.image for entry in table.parts['train']]))
+    images = {part: [root / entry.image for entry in entries] for part, entries in table.parts.items()}
+    pixels = pixels_of(images['train'], [image for part in images if part != 'train' for image in images[part]])
+    data = OwnData(root, table.classes, {part: len(names) for part, names in images.items()}, {}, table.form,
+                   table.notes, pixels=pixels)
     dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs)[task](table, data, out)
     write_whole(record, json.dumps(dict(state=state, data={**asdict(data), 'root': str(root)})))
     return data

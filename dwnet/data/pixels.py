@@ -44,7 +44,7 @@ class Pixels(NamedTuple):
         return (self.channels, self.dtype) == (1, 'uint8')
 
 
-def pixels_of(files: Sequence[Path]) -> Pixels | None:
+def pixels_of(files: Sequence[Path], others: Sequence[Path] = ()) -> Pixels | None:
     """The pixels of training images; None if they are 8-bit colour, or a mixture of 8-bit colour and grey.
 
     The headers of 300 images, evenly spread, tell whether the set is of 8-bit colour. If not, all headers are read, and
@@ -52,8 +52,12 @@ def pixels_of(files: Sequence[Path]) -> Pixels | None:
 
     Transparency is no channel, unless most of its values are neither 0 nor 255, as those of an infrared band.
 
+    Args:
+        files: The training images.
+        others: The images of the other parts, which have to be of the same kind.
+
     Raises:
-        UserError: If two images are of different kinds, or no image can be read.
+        UserError: If two images are of different kinds, or no training image can be read.
     """
     if _are_colour(_kinds(_spread(files, _LOOKED_AT))):
         return None
@@ -62,13 +66,14 @@ def pixels_of(files: Sequence[Path]) -> Pixels | None:
         return None
     if not kinds:
         raise UserError(f'{files[0]} cannot be read, nor can any other of {len(files)} training images')
-    if not _have_a_fourth_band(kinds):
-        kinds = {file: _without_transparency(kind) for file, kind in kinds.items()}
-    (first, kind), *others = kinds.items()
-    for other, its in others:
-        if its[:2] != kind[:2]:
-            raise UserError(f'{first} has {kind}, and {other} has {its}: the images of a data set have one number of '
-                            'channels and one type; convert those of one kind, or leave them out')
+    seen = (lambda kind: kind) if _have_a_fourth_band(kinds) else _without_transparency
+    first = next(iter(kinds))
+    kind = seen(kinds[first])
+    fitting = {_GREY, _COLOUR} if kind[:2] == _GREY else {kind[:2]}  # of grey and colour the reader makes grey
+    for other, its in (kinds | _kinds(others)).items():
+        if seen(its)[:2] not in fitting:
+            raise UserError(f'{first} has {kind}, and {other} has {seen(its)}: the images of a data set have one '
+                            'number of channels and one type; convert those of one kind, or leave them out')
     return Pixels(kind.channels, kind.dtype, *_mean_and_std(_spread(list(kinds), _MEASURED), kind.channels))
 
 

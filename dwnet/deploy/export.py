@@ -100,7 +100,7 @@ class _Photographs:
 
     def __init__(self, model: nn.Module, graph: nn.Module) -> None:
         self.channels = image_channels(model)
-        self.usual = self.channels == 3 and not has_own_range(model.cfg)
+        self.usual = self.channels == 3 and not has_own_range(getattr(model, 'cfg', None))
         self.mean, self.std = graph.normalise.mean, graph.normalise.std
 
     def __call__(self, batch: int, height: int, width: int) -> Tensor:

@@ -64,7 +64,7 @@ def use_own_data(cfg: Config, *roots: str, form: str | None = None) -> OwnData:
     _set_num_classes(cfg.model, len(data.classes))
     _set_num_classes(cfg.get('data_preprocessor'), len(data.classes))  # of mmpretrain's configs
     if data.pixels:
-        use_pixels(cfg, data.pixels)
+        data.notes += use_pixels(cfg, data.pixels)
     return data
 
 

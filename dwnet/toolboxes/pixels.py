@@ -33,10 +33,13 @@ _FOR_COLOUR = {
 _READERS = {'LoadImageFromFile', 'InferencerLoader'}
 
 
-def use_pixels(cfg: Config, pixels: Pixels) -> None:
+def use_pixels(cfg: Config, pixels: Pixels) -> list[str]:
     """Fits ``cfg`` to images that :func:`dwnet.data.pixels.pixels_of` has found not to be 8-bit colour.
 
-    Steps that only work on 8-bit colour are left out. What was done is printed in a line or two.
+    Steps that only work on 8-bit colour are left out.
+
+    Returns:
+        What was done, in a line or two.
 
     Raises:
         UserError: If the backbone or the data preprocessor cannot have so many channels.
@@ -57,9 +60,8 @@ def use_pixels(cfg: Config, pixels: Pixels) -> None:
     for pipeline in _pipelines(cfg):
         pipeline[:] = _fitted(pipeline, pixels, scope, left_out)
     cfg.pixels = dict(channels=channels, dtype=pixels.dtype)
-    print(f'the images have {what}: mean and standard deviation are computed from them')
-    if left_out:
-        print(f"steps for 8-bit colour are left out: {', '.join(left_out)}")
+    notes = [f'the images have {what}: mean and standard deviation are computed from them']
+    return notes + [f"steps for 8-bit colour are left out: {', '.join(left_out)}"] * bool(left_out)
 
 
 def _set_normalisation(cfg: Config, pixels: Pixels) -> None:
@@ -124,21 +126,21 @@ def _first(value: Any) -> Any:
 # --- What a config reads -------------------------------------------------------------------------------
 
 
-def reader_of(cfg: Config) -> LoadWholeImage:
+def reader_of(cfg: Config | None) -> LoadWholeImage:
     """The reader of single images for a model: with the channels and bits that the config's tests read."""
     step = _reading_step(cfg)
     kind = step.get('color_type', 'color')
     return LoadWholeImage(color_type=kind, to_float32=kind == 'unchanged' and step.get('to_float32', False))
 
 
-def has_own_range(cfg: Config) -> bool:
-    """Whether the values of the images that a config reads have another range than 0 to 255."""
+def has_own_range(cfg: Config | None) -> bool:
+    """Whether the values of the images that a config reads have another range than 0 to 255; None reads colour."""
     reader = reader_of(cfg)
     return reader.color_type == 'unchanged' and reader.to_float32
 
 
-def _reading_step(cfg: Config) -> dict:
-    for pipeline in _pipelines(cfg.get('test_dataloader') or {}):
+def _reading_step(cfg: Config | None) -> dict:
+    for pipeline in _pipelines((cfg or {}).get('test_dataloader') or {}):
         for step in pipeline:
             if type_name(step).rpartition('.')[2] in _READERS:
                 return step

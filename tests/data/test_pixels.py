@@ -12,6 +12,7 @@ from PIL import Image
 
 import dwnet.data
 from dwnet.data.decoding import Kind, decode, kind_of
+from dwnet.data.loading import check_whole
 from dwnet.data.pixels import pixels_of
 from dwnet.data.sizes import read_sizes
 from dwnet.errors import UserError
@@ -185,6 +186,14 @@ def test_two_images_that_differ_are_named(tmp_path):
         pixels_of(files)
 
 
+def test_images_of_other_parts_have_to_fit(tmp_path):
+    *train, val = write(tmp_path, *[FILES['bands.tif'][0]] * 2, FILES['real.tif'][0])
+    with pytest.raises(UserError, match=f'{train[0]} has 5 channels of uint16, and {val} has 1 channel of float32'):
+        pixels_of(train, [val])
+    grey, colour = write(tmp_path, FILES['grey.png'][0], FILES['colours.png'][0], suffix='.png')
+    assert pixels_of([grey], [colour]).is_grey and pixels_of([colour], [grey]) is None
+
+
 def test_damaged_images_are_passed_over_and_named_if_there_are_no_others(tmp_path):
     files = write(tmp_path, b'', FILES['bands.tif'][0], FILES['bands.tif'][0][:300])
     assert pixels_of(files).channels == 5
@@ -202,6 +211,8 @@ def test_the_limit_is_named_and_raised_by_the_environment(tmp_path, monkeypatch)
         read(tmp_path / 'a.png', FILES['colours.png'][0])
     with pytest.raises(ValueError, match=message):
         read(tmp_path / 'a.tif', FILES['bands.tif'][0], color_type='unchanged')
+    with pytest.raises(ValueError, match=message):
+        check_whole(FILES['colours.png'][0])
     monkeypatch.setenv('DWNET_MAX_PIXELS', '600')
     importlib.reload(dwnet.data)  # as in a new process
     with warnings.catch_warnings():
