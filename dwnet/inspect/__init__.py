@@ -16,6 +16,7 @@
 ``kernels``           the kernels that a network applies to an image
 ``receptive_field``   effective receptive field
 ``analysis``          the errors of a checkpoint, on one page
+``class_table``       numbers and scores of each class
 ``report``            the course of a training, on one page
 ``flops``             parameters and multiply-adds, as papers count them
 ====================  ===================================================================

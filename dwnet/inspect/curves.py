@@ -155,7 +155,7 @@ def _panel(axes, runs: Sequence[Run], key: str) -> None:
     axes.set_xlabel('epoch' if by_epoch else 'iteration')
     axes.set_ylabel({'time': 's', 'data_time': 's', 'mIoU': '%', 'accuracy/top1': '%'}.get(key, ''))
     if key in ('loss', 'lr', 'time'):
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])  # room for the highest marker
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if validated:
         axes.set_xlim(left=0)
