@@ -11,7 +11,7 @@
 ``voc``          Pascal VOC; ``voc_file`` reads an XML file
 ``labelme``      LabelMe's JSON files
 ``cvat``         CVAT's XML
-``masks``        images with label images; ``pairs``, ``label_images`` and ``legend`` serve it
+``masks``        images with label images; ``pairs``, ``label_images``, ``label_values``, ``legend``
 ``drawn``        label images that are drawn from a detector's annotations
 ``shapes``       what annotation tools draw, as polygons and run lengths
 ``box_forms``    boxes in another form than COCO's

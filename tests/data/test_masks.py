@@ -344,3 +344,26 @@ def test_label_images_that_were_written_are_trained_with(tmp_path):
     again.work_dir = cfg.work_dir
     use_own_data(again, str(root))
     assert written.stat().st_mtime_ns == changed
+
+
+def test_the_pairs_are_those_of_mmsegmentation(tmp_path):
+    """Its data set reads one ending of images and one of label images, in its own layout."""
+    from mmseg.datasets import BaseSegDataset
+    root = make(tmp_path / 'my', 'img_dir/{part}/a/{i}.jpg', 'ann_dir/{part}/a/{i}.png')
+    for part, entries in read(root).parts.items():
+        folders = dict(img_path=f'img_dir/{part}', seg_map_path=f'ann_dir/{part}')
+        theirs = BaseSegDataset(data_root=str(root), data_prefix=folders, pipeline=[], img_suffix='.jpg',
+                                seg_map_suffix='.png').load_data_list()
+        assert {(str(root / entry.image), str(root / entry.mask)) for entry in entries} == {
+            (info['img_path'], info['seg_map_path']) for info in theirs}
+
+
+def test_classes_of_several_roots_have_the_same_numbers(tmp_path):
+    roots = [make(tmp_path / name, 'images/{i}.jpg', 'masks/{i}.png') for name in 'ab']
+    for root, names in zip(roots, ('ground\ncat\ndog\n', 'ground\ndog\ncat\n')):
+        (root / 'classes.txt').write_text(names)
+    with pytest.raises(UserError, match='label images of b have the classes ground, dog, cat, and all data'):
+        read_own_data(roots, 'segmentation', [masks], tmp_path / 'out')
+    (roots[1] / 'classes.txt').write_text('ground\ncat\ndog\nowl\n')
+    data = read_own_data(roots, 'segmentation', [masks], tmp_path / 'out')
+    assert data.classes == ['ground', 'cat', 'dog', 'owl'] and data.sizes == dict(train=8, val=2)
