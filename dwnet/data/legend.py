@@ -7,7 +7,7 @@ import csv
 import json
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,8 @@ def read_legend(files: Files) -> Legend | None:
         try:
             pairs = list(read(files.path(name).read_text(encoding='utf-8-sig'), str(files.path(name))))
         except (UnicodeDecodeError, ValueError, RecursionError, csv.Error) as error:
-            raise UserError(f'{files.path(name)} cannot be read ({error}); save it again, as text in UTF-8') from error
+            raise UserError(f'{files.path(name)} cannot be read ({error}); save it again, as text in UTF-8, or '
+                            'move it away') from error
         if pairs:
             legends.append(_legend(name, pairs, files))
     if unlike := [other for other in legends[1:] if (other.classes, other.colours, other.values) != (
@@ -68,7 +69,8 @@ def read_legend(files: Files) -> Legend | None:
 def _legend(name: str, pairs: list[tuple[str, Colour | int]], files: Files) -> Legend:
     legend = Legend(name, list(dict.fromkeys(label for label, _ in pairs)), {}, {})
     for label, key in pairs:
-        number, known = legend.classes.index(label), legend.values if isinstance(key, int) else legend.colours
+        number = legend.classes.index(label)
+        known: dict[Any, int] = legend.values if isinstance(key, int) else legend.colours
         if known.setdefault(key, number) != number:
             raise UserError(f'{files.path(name)} gives {label} and {legend.classes[known[key]]} the same '
                             f"{'value' if isinstance(key, int) else 'colour'}, {key}: give each its own")
@@ -94,25 +96,23 @@ def _of_csv(text: str, where: str) -> Iterator[tuple[str, Colour | int]]:
         head = ['name', 'r', 'g', 'b']
     else:
         head = ['_'.join(cell.lower().split()) for cell in rows.pop(0)]
-    name, colour, value = (_column(head, known) for known in (_NAMES, _COLOURS, _VALUES))
-    channels = [column for known in _CHANNELS if (column := _column(head, known)) is not None]
-    if name is None or len(channels) < 3 and colour is None and value is None:
+    name, colour, value, *channels = (next((each for each in known if each in head), '')
+                                      for known in (_NAMES, _COLOURS, _VALUES, *_CHANNELS))
+    if not name or not all(channels) and not colour and not value:
         return
-    for row in rows:
-        if len(row) < len(head):
-            raise UserError(f"{where}: the row {delimiter.join(row)} has {len(row)} cells, and the head {len(head)}")
+    for cells in rows:
+        if len(cells) < len(head):
+            raise UserError(f'{where}: the row {delimiter.join(cells)} has {len(cells)} cells, and the head '
+                            f'{len(head)}')
+        row = dict(zip(head, cells))
         key: Colour | int | None = None
-        if len(channels) == 3 or colour is not None:
-            key = _colour([row[column] for column in channels] if len(channels) == 3 else row[colour])
+        if all(channels) or colour:
+            key = _colour([row[channel] for channel in channels] if all(channels) else row[colour])
         elif row[value].isdecimal():
             key = int(row[value])
         if key is None or not row[name]:
-            raise UserError(f'{where}: the row {delimiter.join(row)} has no name with a colour or a value')
+            raise UserError(f'{where}: the row {delimiter.join(cells)} has no name with a colour or a value')
         yield row[name], key
-
-
-def _column(head: list[str], known: Iterable[str]) -> int | None:
-    return next((head.index(name) for name in known if name in head), None)
 
 
 def _of_json(text: str, where: str) -> Iterator[tuple[str, Colour | int]]:
@@ -125,10 +125,10 @@ def _of_json(text: str, where: str) -> Iterator[tuple[str, Colour | int]]:
         content = next((part for part in content.values() if isinstance(part, list)), [])
     for entry in content if isinstance(content, list) else ():
         if isinstance(entry, dict):
-            name, key = ([entry[known] for known in names if known in entry] for names in (
-                _NAMES, (*_COLOURS, *_VALUES)))
-            if name and isinstance(name[0], str) and key and (found := _key(key[0])) is not None:
-                yield name[0], found
+            names, keys = ([entry[known] for known in among if known in entry]
+                           for among in (_NAMES, (*_COLOURS, *_VALUES)))
+            if names and isinstance(names[0], str) and keys and (found := _key(keys[0])) is not None:
+                yield names[0], found
 
 
 def _key(value: Any) -> Colour | int | None:
