@@ -45,6 +45,8 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
             files = [Path(argument, name) for name in below.images]
             for note in below.notes:
                 print(f'note: {note}')
+            if not files:
+                raise UserError(f"no images in {argument}{below.others_below('')}")
         elif os.path.exists(argument):
             files = [Path(argument)]
         else:
