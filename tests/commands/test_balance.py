@@ -125,6 +125,6 @@ def test_data_of_a_detector(tmp_path):
 
 def test_segmentation_is_refused(tmp_path):
     root = masks_root(tmp_path / 'my')
-    message = '--balance is for classification and detection: a BaseSegDataset does not tell the classes of an image'
+    message = '--balance is for classification and detection: a PairedSegDataset does not tell the classes of an image'
     with pytest.raises(UserError, match=re.escape(message)):
         own_data('segmentation', root)
