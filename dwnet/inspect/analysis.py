@@ -85,7 +85,8 @@ class _Task:
     def begin(self, dataset: Any) -> None:
         if not len(dataset):
             raise UserError('the test data are empty')
-        self.names = drawable(dataset.metainfo.get('classes') or ())
+        self.classes = list(dataset.metainfo.get('classes') or ())
+        self.names = drawable(self.classes)
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')
         # spread evenly over the set
         self._shown = set(np.linspace(0, len(dataset) - 1, min(self.number, len(dataset))).round().astype(int).tolist())
@@ -204,7 +205,7 @@ class _Objects(_Task):
 
     def finish(self) -> list[Picture]:
         truth = COCO()
-        truth.dataset = with_classes(read_coco(self._ann_file), self.names)
+        truth.dataset = with_classes(read_coco(self._ann_file), self.classes)
         with contextlib.redirect_stdout(io.StringIO()):
             truth.createIndex()
         pictures: list[Picture] = []

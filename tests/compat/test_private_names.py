@@ -15,6 +15,7 @@ from dwnet.compat.private_names import PRIVATE_NAMES
 LISTED = {name for _, names, _ in PRIVATE_NAMES for name in names.split()}
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'torch', 'torchvision')
 # strings that look like one: the end of a key of a config, and what NumPy's pickles call
+NAMED_TUPLES = {'_replace', '_asdict', '_fields'}  # public in spite of their names
 OTHER_STRINGS = {'_dataloader', '_evaluator', '_reconstruct'}
 
 
@@ -92,7 +93,7 @@ def used_names(path: Path) -> Iterator[tuple[int, str]]:
             names = re.findall(r'^_[a-z]\w*[a-z]$', node.value) if node.value not in OTHER_STRINGS else []
         elif isinstance(node, ast.ClassDef):
             yield from _names_of_bases(node, tree)
-        yield from ((node.lineno, name) for name in names if is_private(name))
+        yield from ((node.lineno, name) for name in names if is_private(name) and name not in NAMED_TUPLES)
 
 
 def _names_of_bases(node: ast.ClassDef, tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -366,7 +366,7 @@ def classified(label, scores):
 
 def test_analysis_of_more_classes_than_are_named(classes_task, monkeypatch):
     monkeypatch.setattr(classes_task, 'pairs', lambda: ())
-    monkeypatch.setattr(analysis, '_read', lambda path: np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(classes_task, 'read', lambda path: np.zeros((4, 4, 3), np.uint8))
     for label in (0, 1, 2, 2):
         classes_task.count(classified(label, [.1, .2, .7]))
     assert [path.name for *_, path in classes_task.finish()[:4]] == [
