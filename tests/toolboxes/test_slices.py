@@ -174,7 +174,7 @@ def weights(tmp_path_factory):
 
 def test_test_and_infer_predict_the_same(weights, small_digits, tmp_path):
     """With scores, pictures and a file of predictions; the masks are those of the whole images."""
-    few = 'model.test_cfg.rcnn.max_per_img=4'
+    few = 'model.test_cfg.rcnn.max_per_img=2'
     options = [*on(small_digits), few, 'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False',
                'test_dataloader.dataset.indices=2']
     slicing = ['--slice', 96, '--overlap', .5]
