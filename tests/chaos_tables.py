@@ -92,6 +92,9 @@ class _Forms:
     def judge(self, root: Path, name: str) -> str:
         raise NotImplementedError
 
+    def content(self, name: str) -> bytes:
+        return (self.whole / name).read_bytes()
+
     def kinds(self, number: int) -> list[str]:
         return [self.damage[number % len(self.damage)][0]]
 
@@ -99,8 +102,7 @@ class _Forms:
         kind, name, mutate = self.damage[number % len(self.damage)]
         root = self.folder / f'case{number}' / 'my'
         shutil.copytree(self.whole, root)
-        file = root / name
-        file.write_bytes(mutate(np.random.default_rng([self.seed, number]), file.read_bytes()))
+        (root / name).write_bytes(mutate(np.random.default_rng([self.seed, number]), self.content(name)))
         try:
             outcome = self.judge(root, name)
         except UserError as error:
@@ -135,13 +137,8 @@ class Tables(_Forms):
         return [(f'{name}: {kind}', name, mutate) for name in self.texts
                 for kind, mutate in (JSON_LINES if name == 'lines.jsonl' else CSV).items()]
 
-    def run(self, number: int) -> list[tuple[str, str]]:
-        name = self.damage[number % len(self.damage)][1]
-        (self.whole / name).write_text(self.texts[name])  # this table alone
-        try:
-            return super().run(number)
-        finally:
-            (self.whole / name).unlink()
+    def content(self, name: str) -> bytes:
+        return self.texts[name].encode()  # a case has one of the tables alone
 
     def judge(self, root: Path, name: str) -> str:
         table = self.read(root, listing, 'classification')
