@@ -10,7 +10,8 @@ from dwnet.commands.options import Option, apply_options
 from dwnet.errors import UserError
 
 # What the commands themselves look at
-OTHERS = {'-h', '--config', '--work-dir', '--cfg-options', '--launcher', '--local-rank', '--data-root', '--check'}
+OTHERS = {'-h', '--config', '--work-dir', '--cfg-options', '--launcher', '--local-rank', '--data-root', '--data-format',
+          '--check'}
 
 
 @pytest.mark.parametrize('command', [train, test], ids=['train', 'test'])
