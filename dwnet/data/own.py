@@ -150,8 +150,9 @@ def _as_coco(classes: list[str], entries: list[Entry]) -> dict:
     for number, entry in enumerate(entries):
         width, height = entry.size or (0, 0)
         images.append(dict(id=number, file_name=entry.image, width=width, height=height))
-        annotations += [{'iscrowd': 0, **{key: value for key, value in each.items() if key != 'label'}, 'image_id': number,
-                         'category_id': each['label'] + 1} for each in entry.objects]
+        for each in entry.objects:
+            rest = {key: value for key, value in each.items() if key != 'label'}
+            annotations.append({'iscrowd': 0, **rest, 'image_id': number, 'category_id': each['label'] + 1})
     for number, annotation in enumerate(annotations, start=1):  # COCO's evaluation takes 0 for "no match"
         annotation['id'] = number
     categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
