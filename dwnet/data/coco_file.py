@@ -38,7 +38,7 @@ def read_coco(path: str) -> dict[str, Any]:
     return repaired(content, path)
 
 
-def repaired(content: dict[str, Any], where: str) -> dict[str, Any]:
+def repaired(content: dict[str, Any], where: str, told: bool = True) -> dict[str, Any]:
     """A copy with whole annotations; the log says in a line what was mended, and lists what is left out.
 
     Boxes are computed from masks, and areas from masks or boxes. Ids are numbers where they can be, and those of
@@ -47,6 +47,7 @@ def repaired(content: dict[str, Any], where: str) -> dict[str, Any]:
     Args:
         content: Lists of images, categories and annotations in COCO's form.
         where: The file, for messages.
+        told: Whether the log says what was mended.
 
     Raises:
         UserError: If more than ten and more than 1 % of the images, categories or annotations are broken, if the form
@@ -82,7 +83,8 @@ def repaired(content: dict[str, Any], where: str) -> dict[str, Any]:
         for number, annotation in enumerate(annotations, 1):  # COCO's evaluation takes 0 for "no match"
             annotation['id'] = number
         mended['ids of annotations numbered from 1'] = len(annotations)
-    if what := '; '.join(f'{repair} ({count})' for repair, count in mended.items() if count):
+    what = '; '.join(f'{repair} ({count})' for repair, count in mended.items() if count)
+    if what and told:
         print_log(f'{where} is mended as it is read: {what}', logger='current')
     return {**content, 'images': images, 'annotations': annotations, 'categories': categories}
 

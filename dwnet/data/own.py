@@ -134,7 +134,7 @@ def _write_labels(table: Table, data: OwnData, out: Path) -> None:
 def _write_coco(table: Table, data: OwnData, out: Path) -> None:
     having = {}
     for part, entries in table.parts.items():
-        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}')
+        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}', told=False)
         data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(content)))
         data.sizes[part] = len(content['images'])
         having[part] = all(annotation.get('segmentation') for annotation in content['annotations'])
@@ -150,9 +150,8 @@ def _as_coco(classes: list[str], entries: list[Entry]) -> dict:
     for number, entry in enumerate(entries):
         width, height = entry.size or (0, 0)
         images.append(dict(id=number, file_name=entry.image, width=width, height=height))
-        for each in entry.objects:
-            rest = {key: value for key, value in each.items() if key != 'label'}
-            annotations.append({'iscrowd': 0, **rest, 'image_id': number, 'category_id': each['label'] + 1})
+        annotations += [{**{key: value for key, value in each.items() if key != 'label'}, 'image_id': number,
+                         'category_id': each['label'] + 1} for each in entry.objects]
     for number, annotation in enumerate(annotations, start=1):  # COCO's evaluation takes 0 for "no match"
         annotation['id'] = number
     categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
