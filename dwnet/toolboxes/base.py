@@ -7,7 +7,7 @@ toolbox does differently, and imports the toolbox only inside methods.
 import colorsys
 import copy
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
@@ -15,9 +15,11 @@ from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from dwnet.data.own import OwnData
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, lineage
+
+if TYPE_CHECKING:  # importing it loads the readers of all forms of data
+    from dwnet.data.own import OwnData
 
 SAY_WHICH = ('say which score counts by --cfg-options default_hooks.checkpoint.save_best=… '
              'default_hooks.checkpoint.rule=greater')
@@ -107,15 +109,15 @@ class Toolbox:
 
     # --- A user's own data ---------------------------------------------------------------------------------
 
-    def own_dataset(self, data: OwnData, part: str) -> dict:
+    def own_dataset(self, data: 'OwnData', part: str) -> dict:
         """The config, less its pipeline, of the data set that reads ``data.parts[part]``."""
         raise NotImplementedError
 
-    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict | list[dict]:
+    def own_evaluator(self, cfg: Config, data: 'OwnData', part: str) -> dict | list[dict]:
         """The config of the evaluator of ``part``, ``'val'`` or ``'test'``."""
         raise NotImplementedError
 
-    def fit_to_data(self, cfg: Config, data: OwnData) -> None:
+    def fit_to_data(self, cfg: Config, data: 'OwnData') -> None:
         """Removes from the model and the pipelines what ``data`` has no ground truth for."""
 
     def accept_channels(self, cfg: Config, settings: dict) -> None:

@@ -172,6 +172,7 @@ def weights(tmp_path_factory):
     return file
 
 
+@pytest.mark.long
 def test_test_and_infer_predict_the_same(weights, small_digits, tmp_path):
     """With scores, pictures and a file of predictions; the masks are those of the whole images."""
     few = 'model.test_cfg.rcnn.max_per_img=2'

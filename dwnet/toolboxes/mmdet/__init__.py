@@ -12,7 +12,7 @@
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
@@ -20,11 +20,13 @@ from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
 from torch import nn
 
 from dwnet.data.checks import leaves
-from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import class_of, is_a, lineage, type_name
 
 from ..base import Toolbox, as_list, inferencer_around, innermost, palette, with_metric
+
+if TYPE_CHECKING:  # importing it loads the readers of all forms of data
+    from dwnet.data.own import OwnData
 
 
 class MMDet(Toolbox):
@@ -48,7 +50,7 @@ class MMDet(Toolbox):
 
     # --- A user's own data ---------------------------------------------------------------------------------
 
-    def own_dataset(self, data: OwnData, part: str) -> dict:
+    def own_dataset(self, data: 'OwnData', part: str) -> dict:
         found = data.parts[part]
         written = str(Path(found['ann_file']).parent)  # has images that lay inside of annotation files
         # in training, images without objects teach the background
@@ -57,13 +59,13 @@ class MMDet(Toolbox):
                     metainfo=dict(classes=data.classes, palette=palette(len(data.classes))),
                     **(dict(test_mode=True) if part != 'train' else {}))
 
-    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+    def own_evaluator(self, cfg: Config, data: 'OwnData', part: str) -> dict:
         boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO predicts no boxes
         masks = data.with_masks and _has_mask_head(cfg.model)
         return dict(type='mmdet.CocoMetric', ann_file=data.parts[part]['ann_file'],
                     metric=[*['bbox'] * bool(boxes), *['segm'] * masks])
 
-    def fit_to_data(self, cfg: Config, data: OwnData) -> None:
+    def fit_to_data(self, cfg: Config, data: 'OwnData') -> None:
         """Leaves out the mask head if the objects have no masks."""
         if data.with_masks:
             return

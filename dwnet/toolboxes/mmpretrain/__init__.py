@@ -1,6 +1,6 @@
 """What mmpretrain answers: image classification. ``class_scores`` scores each class."""
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.config import Config
@@ -9,12 +9,14 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from dwnet.data.checks import leaves
-from dwnet.data.own import OwnData
 from dwnet.errors import UserError
 from dwnet.registry import is_a, type_name
 
 from ..base import Toolbox, as_list, with_metric
 from ..graphs import Classifier
+
+if TYPE_CHECKING:  # importing it loads the readers of all forms of data
+    from dwnet.data.own import OwnData
 
 
 class MMPretrain(Toolbox):
@@ -31,17 +33,17 @@ class MMPretrain(Toolbox):
     downloads = frozenset({'mmpretrain.CIFAR10', 'mmpretrain.MNIST'})
     tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
 
-    def own_dataset(self, data: OwnData, part: str) -> dict:
+    def own_dataset(self, data: 'OwnData', part: str) -> dict:
         kind = 'MultiLabelDataset' if data.several_labels else 'CustomDataset'
         return dict(type=f'mmpretrain.{kind}', data_root=str(data.root), metainfo=dict(classes=data.classes),
                     ann_file=data.parts[part]['ann_file'])
 
-    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict | list[dict]:
+    def own_evaluator(self, cfg: Config, data: 'OwnData', part: str) -> dict | list[dict]:
         if data.several_labels:
             return [dict(type='mmpretrain.AveragePrecision'), dict(type='mmpretrain.MultiLabelMetric', thr=.5)]
         return dict(type='mmpretrain.Accuracy', topk=(1, 5) if len(data.classes) > 5 else (1, ))
 
-    def fit_to_data(self, cfg: Config, data: OwnData) -> None:
+    def fit_to_data(self, cfg: Config, data: 'OwnData') -> None:
         head, scope = cfg.model.get('head') or {}, cfg.get('default_scope')
         if not data.several_labels or is_a(head, 'mmpretrain.MultiLabelClsHead', MODELS, scope):
             return

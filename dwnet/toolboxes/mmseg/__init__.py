@@ -8,7 +8,7 @@
 ================  =================================================
 """
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.config import Config
@@ -16,9 +16,10 @@ from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from dwnet.data.own import OwnData
-
 from ..base import Toolbox, inferencer_around, palette, with_metric
+
+if TYPE_CHECKING:  # importing it loads the readers of all forms of data
+    from dwnet.data.own import OwnData
 
 
 class MMSeg(Toolbox):
@@ -37,7 +38,7 @@ class MMSeg(Toolbox):
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         visualizer.alpha = .6  # keeps the image visible
 
-    def own_dataset(self, data: OwnData, part: str) -> dict:
+    def own_dataset(self, data: 'OwnData', part: str) -> dict:
         colours = [(0, 0, 0), *palette(len(data.classes) - 1)]  # the first class is nearly always the background
         pairs = data.parts[part]['ann_file']
         # label images that were written anew lie beside the pairs
@@ -45,7 +46,7 @@ class MMSeg(Toolbox):
                     data_prefix=dict(img_path='', seg_map_path=str(Path(pairs).parent)),
                     reduce_zero_label=False, metainfo=dict(classes=data.classes, palette=colours))
 
-    def own_evaluator(self, cfg: Config, data: OwnData, part: str) -> dict:
+    def own_evaluator(self, cfg: Config, data: 'OwnData', part: str) -> dict:
         return dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
 
     def prepare_model(self, model: nn.Module, cfg: Config) -> None:
