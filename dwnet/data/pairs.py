@@ -29,7 +29,8 @@ def pairs_of(files: Files) -> tuple[dict[str, str], list[str], list[str]]:
     masks = [name for name in files.images if _is_mask(name)]
     beside = [] if masks else [name for name in files.images if _BESIDE.search(_stem(name))]
     exact, loose = defaultdict(list), defaultdict(list)
-    for image in [name for name in files.images if name not in {*masks, *beside}]:
+    no_images = {*masks, *beside}
+    for image in [name for name in files.images if name not in no_images]:
         exact[_folder(image), _stem(image)].append(image)
         loose[_loose(image, _OF_IMAGE)].append(image)
     found: dict[str, list[str]] = defaultdict(list)

@@ -1,5 +1,6 @@
 """The files below a data root, and how they are found by the names in annotations."""
 import os
+import time
 
 import pytest
 
@@ -94,3 +95,14 @@ def test_the_fingerprint_tells_of_changes(tmp_path):
     assert Files(tmp_path).fingerprint() == first
     os.utime(tmp_path / 'a/1.jpg', ns=(0, 0))
     assert Files(tmp_path).fingerprint() != first
+
+
+def test_each_of_many_folders_finds_its_own_at_once(tmp_path, monkeypatch):
+    names = [f'{i:04}{end}/{i}.jpg' for i in range(3000) for end in ('', '-b', '0')]
+    monkeypatch.setattr(Files, '_walk', lambda *_: ((name, (1, 1)) for name in names))
+    found = Files(tmp_path)
+    found._folders = sorted(name.partition('/')[0] for name in names)
+    started = time.process_time()
+    for name in found._folders:
+        assert len(found.images_below(name)) == 1 and found.folders(name) == []
+    assert time.process_time() - started < 2  # a look at all names takes 20 s
