@@ -59,7 +59,8 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
         UserError: If no form is there, or the data are not whole.
     """
     forms, files = list(forms), [Files(root, _own_folder(root, out)) for root in roots]
-    state = f"{_VERSION} {task} {[form.NAME for form in forms]} {[each.fingerprint() for each in files]}"
+    places = [(str(each.root), each.fingerprint()) for each in files]  # a moved folder has its old fingerprint
+    state = f'{_VERSION} {task} {[form.NAME for form in forms]} {places}'
     record = out / 'data.json'
     if (known := _known(record, state)) is not None:
         return known

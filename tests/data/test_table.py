@@ -137,6 +137,8 @@ def test_data_are_read_again_only_if_they_have_changed(tmp_path):
     assert read_own_data([root], 'classification', [form], out).classes == ['a', 'b'] and len(read) == 3
     (out / 'data.json').write_text('{')
     assert read_own_data([root], 'classification', [form], out).classes == ['a', 'b'] and len(read) == 4
+    moved = root.rename(tmp_path / 'moved')
+    assert read_own_data([moved], 'classification', [form], out).root == moved and len(read) == 5
 
 
 def test_objects_become_a_coco_file(tmp_path):
