@@ -84,7 +84,7 @@ def settled(table: Table, files: Files) -> Table:
         UserError: If there is nothing to train with, or an image has two truths.
     """
     notes = [*table.notes]
-    parts = {part: _once(entries, part, files, notes) for part, entries in table.parts.items() if entries}
+    parts = {part: once(entries, part, files, notes) for part, entries in table.parts.items() if entries}
     for part in [part for part, entries in parts.items() if not any(map(has_truth, entries))]:
         notes.append(f'{len(parts.pop(part))} images of {part} have no labels: {part} is left out')
     if 'all' in parts:
@@ -140,7 +140,7 @@ def has_truth(entry: Entry) -> bool:
     return entry.label not in (None, ()) or bool(entry.objects) or entry.mask is not None
 
 
-def _once(entries: Iterable[Entry], part: str, files: Files, notes: list[str]) -> list[Entry]:
+def once(entries: Iterable[Entry], part: str, files: Files, notes: list[str]) -> list[Entry]:
     """Joins the entries of an image that a part names twice."""
     entries, kept = list(entries), {}
     for entry in entries:

@@ -171,3 +171,23 @@ def test_too_many_classes_are_refused(tmp_path):
         read(LABELME, tmp_path / 'my')
     labelme_file(tmp_path / 'my/a.json', *(shape(f'{i:03}', pairs(CAT)) for i in range(254)))
     assert len(read(LABELME, tmp_path / 'my')[0].classes) == 255
+
+
+def test_the_objects_of_all_files_of_a_part_are_drawn_into_one_label_image(tmp_path):
+    root = picture(tmp_path / 'my/a.jpg').parent
+    coco_file(root, [dict(category_id=1, segmentation=[CAT])], name='train_cats.json')
+    coco_file(root, [dict(category_id=2, segmentation=[DOG])], name='train_dogs.json')
+    table, images = read(COCO, root)
+    assert len(table.parts['train']) == 1 and set(np.unique(images['a'])) == {0, 1, 2}
+
+
+def test_an_image_that_was_scaled_after_it_was_annotated_is_not_drawn(tmp_path):
+    root = picture(tmp_path / 'my/a.jpg').parent
+    coco_file(root, [dict(category_id=1, segmentation=[CAT])], size=(SIZE[0] * 2, SIZE[1] * 2))
+    with pytest.raises(UserError, match='1 of 1 images .* another size than their annotations say: a.jpg'):
+        COCO.read(Files(root), tmp_path / 'out')
+    picture(root / 'b.jpg')
+    coco_file(root, [dict(category_id=1, segmentation=[CAT])], image='b.jpg', name='more.json')
+    table, images = read(COCO, root)
+    assert images.keys() == {'b'} and [entry.image for entry in table.parts['all']] == ['b.jpg']
+    assert any('another size than their annotations say: a.jpg' in note for note in table.notes)
