@@ -32,13 +32,10 @@ def words_of(name: str) -> list[str]:
     return ''.join(c if c.isalpha() else ' ' for c in name).split()
 
 
-def part_in(name: str) -> str | None:
-    """The part that a word of a path names."""
-    return next((part for word in words_of(name) if (part := part_of(word))), None)
-
-
-def _last_part(path: str) -> str | None:
-    return next((part for word in reversed(words_of(path)) if (part := part_of(word))), None)
+def part_in(path: str) -> str | None:
+    """The part that a word of a path names; the innermost folder counts: ``training_data/val/1.jpg`` is of val."""
+    words = (word for step in reversed(path.split('/')) for word in words_of(step))
+    return next(filter(None, map(part_of, words)), None)
 
 
 def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
@@ -160,7 +157,7 @@ class Files:
         plain = written.strip().replace('\\', '/').removeprefix(f'{self.root.as_posix()}/')
         tail = [folder for folder in plain.split('/') if folder not in ('', '.', '..')]
         ends = ['/'.join(tail[start:]) for start in range(len(tail))]
-        for end in [plain, *(end for end in ends if _last_part(end) == _last_part(plain))]:
+        for end in [plain, *(end for end in ends if part_in(end) == part_in(plain))]:
             for folder in (*near, ''):
                 place = posixpath.normpath(posixpath.join(folder, end))
                 if place in self._stats or place in self._folders or place == '.':
@@ -209,7 +206,11 @@ class Files:
         tail = [folder for folder in plain.casefold().split('/') if folder not in ('', '.', '..')]
         if not tail:
             return None
-        found = self._of_name[tail[-1]] or self._of_stem[posixpath.splitext(tail[-1])[0]]
+        stems = tail[-1], posixpath.splitext(tail[-1])[0]  # an id such as 1.2.840 has dots and no ending
+        found = self._of_name.get(tail[-1]) or next(filter(None, map(self._of_stem.get, stems)), [])
+        # an image of another part is another, where the annotation itself lies in its part
+        if part and part_in(posixpath.join(near, posixpath.dirname(plain))) == part:
+            found = [name for name in found if part_in(posixpath.dirname(name)) in (part, None)]
         if len(found) > 1:
             fits = {name: _common(tail[:-1], name.casefold().split('/')[:-1]) for name in found}
             found = [name for name in found if fits[name] == max(fits.values())]

@@ -24,7 +24,8 @@ def test_names_of_parts(name, part):
 
 @pytest.mark.parametrize('name, part', [
     ('annotations/instances_train2017.json', 'train'), ('valid/_annotations.coco.json', 'val'), ('a/b.json', None),
-    ('my-test_set.json', 'test'), ('restrained.json', None)])
+    ('my-test_set.json', 'test'), ('restrained.json', None), ('training_data/val/1.jpg', 'val'),
+    ('test_rig/train.json', 'train')])
 def test_parts_in_paths(name, part):
     assert part_in(name) == part
 
@@ -106,3 +107,16 @@ def test_each_of_many_folders_finds_its_own_at_once(tmp_path, monkeypatch):
     for name in found._folders:
         assert len(found.images_below(name)) == 1 and found.folders(name) == []
     assert time.process_time() - started < 2  # a look at all names takes 20 s
+
+
+def test_an_image_of_another_part_is_another(tmp_path):
+    """``val/5.jpg`` is missing, and the numbers begin anew in each part."""
+    found = files(tmp_path, 'train/5.jpg', 'val/6.jpg', 'images/7.jpg')
+    assert found.locate('val/5.jpg', 'annotations', 'val') is None and found.locate('5.jpg', 'val', 'val') is None
+    assert found.locate('5.jpg', 'annotations', 'val') == 'train/5.jpg'  # as where all images lie in one folder
+    assert found.locate('/home/me/val/7.jpg', '', 'val') == 'images/7.jpg'
+
+
+def test_names_without_an_ending_may_have_dots(tmp_path):
+    found = files(tmp_path, '1.2.840.png', '1.2.841.png', '1.2.png')
+    assert found.locate('1.2.841') == '1.2.841.png' and found.locate('1.2.840.dcm') == '1.2.840.png'
