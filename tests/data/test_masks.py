@@ -378,3 +378,14 @@ def test_the_time_for_pairs_grows_with_their_number(monkeypatch, tmp_path):
     mask_of, images, lonely = pairs_of(found)
     assert len(mask_of) == len(images) == 5000 and not lonely
     assert time.process_time() - started < 2  # 0.1 s; a set of all masks for each image took 5 s
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])  # PowerShell writes UTF-16
+def test_folders_in_lists_tell_images_of_one_name_apart(encoding, tmp_path):
+    for i, folder in enumerate('abc'):
+        write(tmp_path / 'my', f'images/{folder}/1.jpg', f'masks/{folder}/1.png', number=i)
+    (tmp_path / 'my/train.txt').write_text('a/1.jpg\nimages/c/1.jpg masks/c/1.png\n', encoding)
+    (tmp_path / 'my/val.txt').write_text('b/1\n', encoding)
+    table = read(tmp_path / 'my')
+    assert {part: [entry.image for entry in its] for part, its in table.parts.items()} == dict(
+        train=['images/a/1.jpg', 'images/c/1.jpg'], val=['images/b/1.jpg'])
