@@ -108,7 +108,7 @@ def _lists(files: Files) -> dict[str, list[str]]:
 def _images_of(files: Files, written: str, near: list[str], part: str, notes: list[str]) -> list[str]:
     """The images of a folder, of a list of images, or a single image."""
     place = files.place(written, *near)
-    if place is None or place in files.images:
+    if place is None or place in files and place.lower().endswith(IMAGES):
         return [place] if place else []
     if place not in files:
         return files.images_below(place)
