@@ -127,9 +127,17 @@ def _write_labels(table: Table, data: OwnData, out: Path) -> None:
                       for entry in entries if (label := entry.label) is not None]
             content = json.dumps(dict(metainfo=dict(classes=table.classes), data_list=listed))
         else:
+            if odd := [entry.image for entry in entries if not _stays_in_a_line(entry.image)]:
+                raise UserError(f'{len(odd)} images below {data.root} have names that no list can hold, with a line '
+                                f'break, a space in front, or bytes that are no UTF-8: rename {some(odd)}')
             content = ''.join(f'{entry.image} {entry.label}\n' for entry in entries)
         name = f"{part}.{'json' if data.several_labels else 'txt'}"
         data.parts[part] = dict(ann_file=write_whole(out / name, content))
+
+
+def _stays_in_a_line(name: str) -> bool:
+    """Whether mmpretrain reads a name from a line as it was written."""
+    return name.splitlines() == [name.lstrip()] and name == name.encode(errors='ignore').decode()
 
 
 def _write_coco(table: Table, data: OwnData, out: Path) -> None:

@@ -1,5 +1,6 @@
 """Tables: parts, splits, images named twice, leaks; and what is written for the toolboxes."""
 import json
+import os
 import types
 from pathlib import Path
 
@@ -175,3 +176,12 @@ def test_several_roots_are_joined_by_the_names_of_their_classes(tmp_path):
     assert moved == Table('a; b', ['x', 'y'], dict(train=[
         Entry('one/1.jpg', objects=[box()], mask='/out/1.png'),
         Entry('two/1.jpg', (1, ), objects=[{**box(), 'label': 1}])]))
+
+
+@pytest.mark.parametrize('name', [b'line\nbreak', b'caf\xe9'])
+def test_names_that_a_list_of_labels_cannot_hold(name, tmp_path):
+    for each in ('a/1', 'a/2', 'b/1', 'b/2'):
+        picture(tmp_path / f'my/{each}.jpg')
+    os.rename(tmp_path / 'my/b/2.jpg', os.fsencode(tmp_path / 'my/b/') + b'/' + name + b'.jpg')
+    with pytest.raises(UserError, match='1 images below .* no list can hold.*: rename b/'):
+        read_own_data([tmp_path / 'my'], 'classification', [folders], tmp_path / 'out')
