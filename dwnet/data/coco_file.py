@@ -57,6 +57,7 @@ def repaired(content: dict[str, Any], where: str, told: bool = True) -> dict[str
     parts = {part: [dict(entry) if isinstance(entry, dict) else entry for entry in content[part]]
              for part in ('images', 'categories', 'annotations')}
     _simplify_ids(parts, mended)
+    _simplify_sizes(parts['images'], mended)
     images = _sound(parts['images'], _fault_of_image, f'images of {where}')
     categories = _sound(parts['categories'], _fault_of_category, f'categories of {where}')
     sizes = {image['id']: (image['width'], image['height']) for image in images}
@@ -115,6 +116,15 @@ def _simplify_ids(parts: dict[str, list], mended: Counter[str]) -> None:
                 if type(value) is not type(entry[key]):
                     mended[f"ids turned into {'text' if as_text else 'whole numbers'}"] += 1
                     entry[key] = value
+
+
+def _simplify_sizes(images: list, mended: Counter[str]) -> None:
+    """Width and height as whole numbers; pandas writes 640.0."""
+    for image in images:
+        for side in ('width', 'height') if isinstance(image, dict) else ():
+            if type(value := _as_number(image.get(side))) is not type(image.get(side)):
+                image[side] = value
+                mended['widths and heights turned into whole numbers'] += 1
 
 
 def _as_number(value: Any) -> Any:
