@@ -2,20 +2,25 @@
 
 The files lie in a folder of the work dir. A later training reads them again, unless the data have changed.
 """
+import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from dwnet.errors import UserError, some
 
 from .coco_file import repaired
-from .files import Files
+from .files import Files, with_progress
 from .pixels import Pixels, pixels_of
 from .table import Entry, Form, Table, joined, leaks, settled
 
 _VERSION = 1  # of the files that are written here
+_IGNORED = 255  # the label of pixels without a class
 
 
 @dataclass
@@ -67,6 +72,8 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
     outs = [out / str(i) for i in range(len(roots))] if len(roots) > 1 else [out]  # their images may have equal names
     tables = [_read(each, task, forms, where) for each, where in zip(files, outs)]
     root = Path(os.path.commonpath(roots))
+    together = list(dict.fromkeys(name for table in tables for name in table.classes))
+    tables = [_numbered_alike(table, together) for table in tables]
     table = joined(tables, [each.relative_to(root).as_posix() for each in roots]) if len(roots) > 1 else tables[0]
     table.notes += leaks(table.parts, root)
     images = {part: [root / entry.image for entry in entries] for part, entries in table.parts.items()}
@@ -96,6 +103,25 @@ def _read(files: Files, task: str, forms: list[Form], out: Path) -> Table:
                            'say')
     table.notes[:0] = files.notes
     return table
+
+
+def _numbered_alike(table: Table, classes: list[str]) -> Table:
+    """The table with the numbers of ``classes`` in its label images, if these were all written here."""
+    masks = {entry.mask for entries in table.parts.values() for entry in entries if entry.mask}
+    label = [classes.index(name) for name in table.classes]
+    if label == list(range(len(label))) or not masks or not all(map(os.path.isabs, masks)):
+        return table
+    if len(classes) > _IGNORED:
+        raise UserError(f'all data roots together have {len(classes)} classes, and label images hold {_IGNORED} at '
+                        'most: join some')
+    of_value = np.array([*label, *[_IGNORED] * (256 - len(label))], np.uint8)
+    for mask in with_progress(masks, 'numbering classes alike'):
+        content = io.BytesIO()
+        Image.fromarray(of_value[np.asarray(Image.open(mask))]).save(content, 'PNG')
+        write_whole(Path(f'{mask}.joined.png'), content.getvalue())  # another process may read the first file
+    return replace(table, classes=classes, parts={
+        part: [entry._replace(mask=entry.mask and f'{entry.mask}.joined.png') for entry in entries]
+        for part, entries in table.parts.items()})
 
 
 def _known(record: Path, state: str) -> OwnData | None:

@@ -118,7 +118,7 @@ def joined(tables: list[Table], folders: list[str]) -> Table:
     for table, folder in zip(tables, folders):
         label = [classes.index(name) for name in table.classes]
         has_masks = any(entry.mask for entries in table.parts.values() for entry in entries)
-        if has_masks and label != list(range(len(label))):  # the numbers in label images stay as they are
+        if has_masks and label != list(range(len(label))):  # numbers in a user's label images stay
             raise UserError(f'the label images of {folder} have the classes {some(table.classes)}, and all data roots '
                             f'together {some(classes)}: number the classes of all data roots alike')
         for part, entries in table.parts.items():

@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 
 from dwnet.data import drawn
 from dwnet.data.files import Files
+from dwnet.data.own import read_own_data
 from dwnet.data.table import Table
 from dwnet.errors import UserError
 
@@ -191,3 +192,16 @@ def test_an_image_that_was_scaled_after_it_was_annotated_is_not_drawn(tmp_path):
     table, images = read(COCO, root)
     assert images.keys() == {'b'} and [entry.image for entry in table.parts['all']] == ['b.jpg']
     assert any('another size than their annotations say: a.jpg' in note for note in table.notes)
+
+
+def test_several_roots_with_other_classes_are_numbered_alike(tmp_path):
+    for i in 'abcd':
+        for folder, label in (('one', 'cat' if i < 'c' else 'dog'), ('two', 'dog')):
+            picture(tmp_path / folder / f'{i}.jpg')
+            labelme_file(tmp_path / folder / f'{i}.json', shape(label, pairs(CAT)), shape('__ignore__', pairs(INSIDE)))
+    data = read_own_data([tmp_path / 'one', tmp_path / 'two'], 'segmentation', [LABELME], tmp_path / 'out')
+    assert data.classes == ['background', 'cat', 'dog']
+    written = [json.loads(Path(part['ann_file']).read_text()) for part in data.parts.values()]
+    found = {image: set(np.unique(Image.open(mask)).tolist()) for its in written for image, mask in its}
+    assert found == {f'{folder}/{i}.jpg': {0, 1 if folder == 'one' and i < 'c' else 2, 255}
+                     for folder in ('one', 'two') for i in 'abcd'}
