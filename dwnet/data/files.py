@@ -38,9 +38,9 @@ def part_in(path: str) -> str | None:
     return next(filter(None, map(part_of, words)), None)
 
 
-def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
-    """The items, with a bar and the time left on a terminal."""
-    total = len(items) if isinstance(items, Sized) else None
+def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a bar and the time left on a terminal; ``total`` is the number of items without a length."""
+    total = len(items) if isinstance(items, Sized) else total
     yield from track(items, what, total=total, console=Console(stderr=True), transient=True,
                      disable=not sys.stderr.isatty())
 
