@@ -14,12 +14,12 @@ from PIL import Image
 
 from dwnet.errors import UserError, some
 
-from .coco_file import repaired
+from .coco_file import OWN, repaired
 from .files import Files, with_progress
 from .pixels import Pixels, pixels_of
 from .table import Entry, Form, Table, joined, leaks, settled
 
-_VERSION = 1  # of the files that are written here
+_VERSION = 2  # of the files that are written here
 _IGNORED = 255  # the label of pixels without a class
 
 
@@ -169,7 +169,7 @@ def _stays_in_a_line(name: str) -> bool:
 def _write_coco(table: Table, data: OwnData, out: Path) -> None:
     having = {}
     for part, entries in table.parts.items():
-        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}', told=False)
+        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}')
         data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(content)))
         data.sizes[part] = len(content['images'])
         having[part] = all(annotation.get('segmentation') for annotation in content['annotations'])
@@ -190,7 +190,7 @@ def _as_coco(classes: list[str], entries: list[Entry]) -> dict:
     for number, annotation in enumerate(annotations, start=1):  # COCO's evaluation takes 0 for "no match"
         annotation['id'] = number
     categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
-    return dict(images=images, categories=categories, annotations=annotations)
+    return dict(**OWN, images=images, categories=categories, annotations=annotations)
 
 
 def _write_pairs(table: Table, data: OwnData, out: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dwnet.data import folders
+from dwnet.data.coco_file import read_coco
 from dwnet.data.files import Files
 from dwnet.data.own import read_own_data
 from dwnet.data.table import Entry, Table, joined, leaks, settled, without_missing
@@ -185,3 +186,15 @@ def test_names_that_a_list_of_labels_cannot_hold(name, tmp_path):
     os.rename(tmp_path / 'my/b/2.jpg', os.fsencode(tmp_path / 'my/b/') + b'/' + name + b'.jpg')
     with pytest.raises(UserError, match='1 images below .* no list can hold.*: rename b/'):
         read_own_data([tmp_path / 'my'], 'classification', [folders], tmp_path / 'out')
+
+
+def test_boxes_that_stick_out_keep_their_place(tmp_path):
+    """The numbers would also fit as those of boxes around a centre, and their form is known here."""
+    for i in range(5):
+        picture(tmp_path / f'my/{i}.jpg')
+    box = [30, 30, 45, 30]
+    entries = [Entry(f'{i}.jpg', size=(64, 64), objects=[dict(label=0, iscrowd=0, bbox=box)]) for i in range(5)]
+    form = types.SimpleNamespace(NAME='own', NEEDS='', read=lambda *_: Table('own', ['a'], dict(all=entries)))
+    data = read_own_data([tmp_path / 'my'], 'detection', [form], tmp_path / 'out')
+    for part in data.parts.values():
+        assert all(each['bbox'] == box for each in read_coco(part['ann_file'])['annotations'])
