@@ -3,6 +3,7 @@
 The annotation files lie anywhere below the root, such as ``annotations/instances_train2017.json`` or
 ``train/_annotations.coco.json``; their names or folders tell the part.
 """
+import mmap
 import posixpath
 from collections import defaultdict
 from pathlib import Path
@@ -58,17 +59,22 @@ def read(files: Files, out: Path) -> Table | None:
 
 def _coco_files(files: Files) -> list[str]:
     """The JSON files with images and categories; COCO has captions and keypoints beside instances."""
-    names = [name for name in files.ending('.json') if _looks_like_coco(files.path(name))]
-    return [name for name in names if 'instances' in posixpath.basename(name)] or names
+    names = [name for name in files.ending('.json') if _looks_like_coco(files, name)]
+    instances = [name for name in names if 'instances' in posixpath.basename(name)]
+    if instances and len(instances) < len(names):
+        files.notes.append(f'{some(name for name in names if name not in instances)} are passed over, since the names '
+                           'of other COCO files have the word instances')
+    return instances or names
 
 
-def _looks_like_coco(path: Path) -> bool:
-    """Whether a file has COCO's key "images", by its first and its last MB, or has no other form's keys."""
-    with path.open('rb') as file:
-        head = file.read(2**20)
-        file.seek(max(0, path.stat().st_size - 2**20))
-        tail = file.read()
-    return b'"images"' in head or b'"images"' in tail
+def _looks_like_coco(files: Files, name: str) -> bool:
+    """Whether a file has COCO's key "images", which many annotations before it and images behind it may hide."""
+    if files.mention(name, b'"images"'):
+        return True
+    if not files.mention(name, b'"annotations"'):
+        return False
+    with files.path(name).open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b'"images"') >= 0
 
 
 def _read_coco(path: Path) -> dict:

@@ -19,6 +19,7 @@ from .box_forms import in_coco_form
 
 # Pixels. Millions in a polygon make pycocotools overflow its memory; infinity in a box, torchvision's RoI align.
 _LARGEST = 100_000
+OWN = dict(written_by='dwnet')  # in a file with boxes of a known form
 
 
 def read_coco(path: str) -> dict[str, Any]:
@@ -38,30 +39,32 @@ def read_coco(path: str) -> dict[str, Any]:
     return repaired(content, path)
 
 
-def repaired(content: dict[str, Any], where: str, told: bool = True) -> dict[str, Any]:
+def repaired(content: dict[str, Any], where: str) -> dict[str, Any]:
     """A copy with whole annotations; the log says in a line what was mended, and lists what is left out.
 
     Boxes are computed from masks, and areas from masks or boxes. Ids are numbers where they can be, and those of
     annotations begin at 1. Boxes are [x, y, width, height] in pixels. Each name has one category.
 
     Args:
-        content: Lists of images, categories and annotations in COCO's form.
+        content: Lists of images, categories and annotations in COCO's form. With :data:`OWN`, boxes and polygons stay
+            in their form, and the log does not say what was mended.
         where: The file, for messages.
-        told: Whether the log says what was mended.
 
     Raises:
         UserError: If more than ten and more than 1 % of the images, categories or annotations are broken, if the form
             of the boxes is not certain, or if a part of the annotations has masks and another has boxes alone.
     """
     mended: Counter[str] = Counter()
+    is_own = OWN.items() <= content.items()
     parts = {part: [dict(entry) if isinstance(entry, dict) else entry for entry in content[part]]
              for part in ('images', 'categories', 'annotations')}
     _simplify_ids(parts, mended)
+    _simplify_sizes(parts['images'], mended)
     images = _sound(parts['images'], _fault_of_image, f'images of {where}')
     categories = _sound(parts['categories'], _fault_of_category, f'categories of {where}')
     sizes = {image['id']: (image['width'], image['height']) for image in images}
     annotations = parts['annotations']
-    _complete(annotations, sizes, where, mended)
+    _complete(annotations, sizes, None if is_own else where, mended)
 
     masks = _have_masks(annotations, where)
     known = {category['id'] for category in categories}
@@ -84,7 +87,7 @@ def repaired(content: dict[str, Any], where: str, told: bool = True) -> dict[str
             annotation['id'] = number
         mended['ids of annotations numbered from 1'] = len(annotations)
     what = '; '.join(f'{repair} ({count})' for repair, count in mended.items() if count)
-    if what and told:
+    if what and not is_own:
         print_log(f'{where} is mended as it is read: {what}', logger='current')
     return {**content, 'images': images, 'annotations': annotations, 'categories': categories}
 
@@ -117,6 +120,15 @@ def _simplify_ids(parts: dict[str, list], mended: Counter[str]) -> None:
                     entry[key] = value
 
 
+def _simplify_sizes(images: list, mended: Counter[str]) -> None:
+    """Width and height as whole numbers; pandas writes 640.0."""
+    for image in images:
+        for side in ('width', 'height') if isinstance(image, dict) else ():
+            if type(value := _as_number(image.get(side))) is not type(image.get(side)):
+                image[side] = value
+                mended['widths and heights turned into whole numbers'] += 1
+
+
 def _as_number(value: Any) -> Any:
     """'12' and 12.0 → 12; other ids, such as '012', stay as they are."""
     if isinstance(value, str) and len(value) < 19 and value.isascii() and value.isdigit() and (
@@ -125,16 +137,17 @@ def _as_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _complete(annotations: list, sizes: dict[Any, tuple[int, int]], where: str, mended: Counter[str]) -> None:
-    """Computes what annotations lack from what they have."""
+def _complete(annotations: list, sizes: dict[Any, tuple[int, int]], where: str | None, mended: Counter[str]) -> None:
+    """Computes what annotations lack from what they have; the forms of boxes are known if ``where`` is None."""
     whole = []
     for annotation in annotations:
         with contextlib.suppress(Exception):  # of another form, which is named later
             if annotation['image_id'] in sizes:
                 _simplify_flags(annotation, mended)
                 whole.append(annotation)
-    _scale_polygons(whole, sizes, mended)
-    _convert_boxes(whole, sizes, where, mended)
+    if where is not None:
+        _scale_polygons(whole, sizes, mended)
+        _convert_boxes(whole, sizes, where, mended)
     for annotation in whole:
         with contextlib.suppress(Exception):
             _complete_one(annotation, *sizes[annotation['image_id']], mended)

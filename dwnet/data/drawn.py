@@ -21,7 +21,7 @@ from .orientation import turn_pixels
 from .own import write_whole
 from .shapes import Broken
 from .sizes import read_sizes
-from .table import Entry, Table, leave_out
+from .table import Entry, Table, leave_out, once
 
 _IGNORED = 255
 _BACKGROUND = ('background', labelme.BACKGROUND)
@@ -55,15 +55,18 @@ def _with_label_images(table: Table, files: Files, out: Path) -> Table:
         raise UserError(f'the objects of {files.root} ({table.form}) have boxes and no outlines: a segmentor needs '
                         'polygons or masks, so draw these, or train a detector')
     classes, label_of = _labels(table.classes)
-    parts, notes, faults = {}, [*table.notes], defaultdict(list)
+    parts, notes, faults, scaled = {}, [*table.notes], defaultdict(list), []
     for part, entries in table.parts.items():
-        parts[part] = entries = list(entries)
+        parts[part] = entries = once(entries, part, files, notes)  # one label image holds the objects of all entries
         if not any(entry.objects for entry in entries):  # such as a test part without annotations
             continue
         for i, entry in enumerate(with_progress(entries, 'drawing label images')):
             sizes = read_sizes(files.path(entry.image))
             if sizes is None and entry.size is None:
                 raise UserError(f'{files.path(entry.image)} cannot be read: put it there again')
+            if sizes and entry.size not in (None, *sizes):
+                scaled.append(entry.image)
+                continue
             labels = _draw(entry, sizes.upright if sizes else entry.size, label_of, faults)
             if sizes and labels.shape[::-1] == sizes.unturned != sizes.upright:  # the tool did not turn the image
                 labels = turn_pixels(labels, sizes.orientation)
@@ -72,6 +75,9 @@ def _with_label_images(table: Table, files: Files, out: Path) -> Table:
             name = entry.image.removeprefix(f'{out}/')  # of an image that is written there
             path = write_whole(out / 'labels' / f'{name}.png', content.getvalue())
             entries[i] = entry._replace(objects=(), mask=path)
+        parts[part] = [entry for entry in entries if entry.mask]
+    leave_out({'of another size than their annotations say': scaled}, sum(map(len, table.parts.values())),
+              f'images below {files.root}', notes)
     leave_out(faults, len(objects), f'objects below {files.root}', notes)
     return replace(table, classes=classes, parts=parts, notes=notes)
 

@@ -8,7 +8,6 @@ import contextlib
 import io
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -16,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
 
+from .files import with_progress
 from .loading import check_whole
 
 MISSING, EMPTY, UNREADABLE = 'missing', 'empty', 'not readable by you'
@@ -65,8 +63,7 @@ class Examiner:
         blocks = [files[i:i + _BLOCK] for i in range(0, len(files), _BLOCK)]
         pool = ThreadPoolExecutor(_THREADS)
         try:
-            results = track(pool.map(look, blocks), f'looking at {what}', len(blocks), disable=not sys.stderr.isatty(),
-                            console=Console(stderr=True), transient=True)
+            results = with_progress(pool.map(look, blocks), f'looking at {what}', len(blocks))
             for result, block in zip(results, blocks):
                 for file, (fingerprint, fault) in zip(block, result):
                     if fault:

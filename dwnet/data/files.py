@@ -3,6 +3,7 @@ import hashlib
 import os
 import posixpath
 import sys
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
@@ -31,18 +32,15 @@ def words_of(name: str) -> list[str]:
     return ''.join(c if c.isalpha() else ' ' for c in name).split()
 
 
-def part_in(name: str) -> str | None:
-    """The part that a word of a path names."""
-    return next((part for word in words_of(name) if (part := part_of(word))), None)
+def part_in(path: str) -> str | None:
+    """The part that a word of a path names; the innermost folder counts: ``training_data/val/1.jpg`` is of val."""
+    words = (word for step in reversed(path.split('/')) for word in words_of(step))
+    return next(filter(None, map(part_of, words)), None)
 
 
-def _last_part(path: str) -> str | None:
-    return next((part for word in reversed(words_of(path)) if (part := part_of(word))), None)
-
-
-def with_progress(items: Iterable[T], what: str) -> Iterator[T]:
-    """The items, with a bar and the time left on a terminal."""
-    total = len(items) if isinstance(items, Sized) else None
+def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a bar and the time left on a terminal; ``total`` is the number of items without a length."""
+    total = len(items) if isinstance(items, Sized) else total
     yield from track(items, what, total=total, console=Console(stderr=True), transient=True,
                      disable=not sys.stderr.isatty())
 
@@ -79,6 +77,7 @@ class Files:
         self.elsewhere = 0
         self._folders: list[str] = []
         self._stats = dict(sorted(self._walk(root, '', ())))
+        self._folders.sort()
         self.names = list(self._stats)
         self.images = [name for name in self.names if name.lower().endswith(IMAGES)]
         self._of_name: dict[str, list[str]] = defaultdict(list)
@@ -142,8 +141,8 @@ class Files:
     def folders(self, folder: str = '') -> list[str]:
         """The names, without ``folder``, of the folders directly below ``folder``."""
         start = f'{folder}/' if folder else ''
-        inner = [name[len(start):] for name in self._folders if name.startswith(start)]
-        return sorted(name for name in inner if '/' not in name)
+        inner = [name[len(start):] for name in _below(self._folders, folder)]
+        return [name for name in inner if '/' not in name]
 
     def place(self, written: str, *near: str) -> str | None:
         """The file or folder that a setting means.
@@ -158,7 +157,7 @@ class Files:
         plain = written.strip().replace('\\', '/').removeprefix(f'{self.root.as_posix()}/')
         tail = [folder for folder in plain.split('/') if folder not in ('', '.', '..')]
         ends = ['/'.join(tail[start:]) for start in range(len(tail))]
-        for end in [plain, *(end for end in ends if _last_part(end) == _last_part(plain))]:
+        for end in [plain, *(end for end in ends if part_in(end) == part_in(plain))]:
             for folder in (*near, ''):
                 place = posixpath.normpath(posixpath.join(folder, end))
                 if place in self._stats or place in self._folders or place == '.':
@@ -166,8 +165,7 @@ class Files:
         return None
 
     def images_below(self, folder: str) -> list[str]:
-        start = f'{folder}/' if folder else ''
-        return [name for name in self.images if name.startswith(start)]
+        return _below(self.images, folder)
 
     def others_below(self, folder: str) -> str:
         """What a folder without images has in their place, as the end of a message."""
@@ -208,7 +206,11 @@ class Files:
         tail = [folder for folder in plain.casefold().split('/') if folder not in ('', '.', '..')]
         if not tail:
             return None
-        found = self._of_name[tail[-1]] or self._of_stem[posixpath.splitext(tail[-1])[0]]
+        stems = tail[-1], posixpath.splitext(tail[-1])[0]  # an id such as 1.2.840 has dots and no ending
+        found = self._of_name.get(tail[-1]) or next(filter(None, map(self._of_stem.get, stems)), [])
+        # an image of another part is another, where the annotation itself lies in its part
+        if part and part_in(posixpath.join(near, posixpath.dirname(plain))) == part:
+            found = [name for name in found if part_in(posixpath.dirname(name)) in (part, None)]
         if len(found) > 1:
             fits = {name: _common(tail[:-1], name.casefold().split('/')[:-1]) for name in found}
             found = [name for name in found if fits[name] == max(fits.values())]
@@ -221,6 +223,13 @@ class Files:
                             'give the images names of their own')
         self.elsewhere += len(found)
         return found[0] if found else None
+
+
+def _below(names: list[str], folder: str) -> list[str]:
+    """Those of sorted names that lie below a folder, without a look at all: each of thousands of classes asks."""
+    if not folder:
+        return names
+    return names[bisect_left(names, f'{folder}/'):bisect_left(names, f'{folder}0')]  # 0 follows / in Unicode
 
 
 def _common(first: list[str], second: list[str]) -> int:

@@ -30,12 +30,13 @@ def read(files: Files, out: Path) -> Table:
         there = f'one class, {names[0]}' if names else 'no folders of classes'
         raise UserError(f'{files.path(where[first])} has {there}: put the images of each class into a folder of its '
                         'name, for two classes at least')
+    number = {name: label for label, name in enumerate(names)}
     parts: dict[str, list[Entry]] = {}
     for part, classes in of_class.items():
         if unknown := sorted(set(classes) - set(names)):
             raise UserError(f'{files.path(where[part])} has classes that {files.path(where[first])} lacks: '
                             f'{some(unknown)}; name the folders alike')
-        parts[part] = [Entry(image, names.index(name)) for name, folder in classes.items()
+        parts[part] = [Entry(image, number[name]) for name, folder in classes.items()
                        for image in _images(files, folder, 2 if part == 'all' else 1)]
     used = {entry.image for entries in parts.values() for entry in entries}
     if stray := [name for name in files.images if name not in used]:
@@ -68,8 +69,8 @@ def _innermost(files: Files, folder: str) -> str:
     """The folder, or the parts or classes that it alone wraps, as ``images`` does."""
     inner = folder
     while True:
-        places = {posixpath.dirname(posixpath.relpath(name, inner or '.')).partition('/')[0]
-                  for name in files.images_below(inner)}
+        start = len(f'{inner}/') if inner else 0
+        places = {name[start:].rpartition('/')[0].partition('/')[0] for name in files.images_below(inner)}
         if '' in places or not places:  # a class
             return folder
         if len(places) > 1 or part_of(name := places.pop()):

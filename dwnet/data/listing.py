@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from dwnet.errors import UserError, some
 
-from .files import Files, part_in, part_of
+from .files import Files, part_in, part_of, read_text
 from .records import plain, read_records
 from .table import Entry, Table, leave_out, without_missing
 
@@ -98,8 +98,8 @@ def _rows(files: Files, name: str, notes: list[str]) -> list[_Row] | None:
     if file is None or label is None and len(of_class) < 2:
         return None
     try:
-        path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
+        read_text(path).encode()
+    except UnicodeEncodeError as error:  # what is no UTF-8 has become surrogates
         raise UserError(f'{path} is no text in UTF-8: save it again in that encoding') from error
     if len(of_class) < len(others):
         notes.append(f'columns of {name} with more than 0 and 1 are taken for no classes: '

@@ -2,20 +2,25 @@
 
 The files lie in a folder of the work dir. A later training reads them again, unless the data have changed.
 """
+import io
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from dwnet.errors import UserError, some
 
-from .coco_file import repaired
-from .files import Files
+from .coco_file import OWN, repaired
+from .files import Files, with_progress
 from .pixels import Pixels, pixels_of
 from .table import Entry, Form, Table, joined, leaks, settled
 
-_VERSION = 1  # of the files that are written here
+_VERSION = 2  # of the files that are written here
+_IGNORED = 255  # the label of pixels without a class
 
 
 @dataclass
@@ -59,13 +64,16 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
         UserError: If no form is there, or the data are not whole.
     """
     forms, files = list(forms), [Files(root, _own_folder(root, out)) for root in roots]
-    state = f"{_VERSION} {task} {[form.NAME for form in forms]} {[each.fingerprint() for each in files]}"
+    places = [(str(each.root), each.fingerprint()) for each in files]  # a moved folder has its old fingerprint
+    state = f'{_VERSION} {task} {[form.NAME for form in forms]} {places}'
     record = out / 'data.json'
     if (known := _known(record, state)) is not None:
         return known
     outs = [out / str(i) for i in range(len(roots))] if len(roots) > 1 else [out]  # their images may have equal names
     tables = [_read(each, task, forms, where) for each, where in zip(files, outs)]
     root = Path(os.path.commonpath(roots))
+    together = list(dict.fromkeys(name for table in tables for name in table.classes))
+    tables = [_numbered_alike(table, together) for table in tables]
     table = joined(tables, [each.relative_to(root).as_posix() for each in roots]) if len(roots) > 1 else tables[0]
     table.notes += leaks(table.parts, root)
     images = {part: [root / entry.image for entry in entries] for part, entries in table.parts.items()}
@@ -97,6 +105,25 @@ def _read(files: Files, task: str, forms: list[Form], out: Path) -> Table:
     return table
 
 
+def _numbered_alike(table: Table, classes: list[str]) -> Table:
+    """The table with the numbers of ``classes`` in its label images, if these were all written here."""
+    masks = {entry.mask for entries in table.parts.values() for entry in entries if entry.mask}
+    label = [classes.index(name) for name in table.classes]
+    if label == list(range(len(label))) or not masks or not all(map(os.path.isabs, masks)):
+        return table
+    if len(classes) > _IGNORED:
+        raise UserError(f'all data roots together have {len(classes)} classes, and label images hold {_IGNORED} at '
+                        'most: join some')
+    of_value = np.array([*label, *[_IGNORED] * (256 - len(label))], np.uint8)
+    for mask in with_progress(masks, 'numbering classes alike'):
+        content = io.BytesIO()
+        Image.fromarray(of_value[np.asarray(Image.open(mask))]).save(content, 'PNG')
+        write_whole(Path(f'{mask}.joined.png'), content.getvalue())  # another process may read the first file
+    return replace(table, classes=classes, parts={
+        part: [entry._replace(mask=entry.mask and f'{entry.mask}.joined.png') for entry in entries]
+        for part, entries in table.parts.items()})
+
+
 def _known(record: Path, state: str) -> OwnData | None:
     """What an earlier call has written, if the data are as they were then."""
     try:
@@ -126,15 +153,23 @@ def _write_labels(table: Table, data: OwnData, out: Path) -> None:
                       for entry in entries if (label := entry.label) is not None]
             content = json.dumps(dict(metainfo=dict(classes=table.classes), data_list=listed))
         else:
+            if odd := [entry.image for entry in entries if not _stays_in_a_line(entry.image)]:
+                raise UserError(f'{len(odd)} images below {data.root} have names that no list can hold, with a line '
+                                f'break, a space in front, or bytes that are no UTF-8: rename {some(odd)}')
             content = ''.join(f'{entry.image} {entry.label}\n' for entry in entries)
         name = f"{part}.{'json' if data.several_labels else 'txt'}"
         data.parts[part] = dict(ann_file=write_whole(out / name, content))
 
 
+def _stays_in_a_line(name: str) -> bool:
+    """Whether mmpretrain reads a name from a line as it was written."""
+    return name.splitlines() == [name.lstrip()] and name == name.encode(errors='ignore').decode()
+
+
 def _write_coco(table: Table, data: OwnData, out: Path) -> None:
     having = {}
     for part, entries in table.parts.items():
-        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}', told=False)
+        content = repaired(_as_coco(table.classes, entries), f'{part} of {data.root}')
         data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(content)))
         data.sizes[part] = len(content['images'])
         having[part] = all(annotation.get('segmentation') for annotation in content['annotations'])
@@ -155,7 +190,7 @@ def _as_coco(classes: list[str], entries: list[Entry]) -> dict:
     for number, annotation in enumerate(annotations, start=1):  # COCO's evaluation takes 0 for "no match"
         annotation['id'] = number
     categories = [dict(id=number, name=name) for number, name in enumerate(classes, start=1)]
-    return dict(images=images, categories=categories, annotations=annotations)
+    return dict(**OWN, images=images, categories=categories, annotations=annotations)
 
 
 def _write_pairs(table: Table, data: OwnData, out: Path) -> None:

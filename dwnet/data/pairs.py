@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from dwnet.errors import UserError, some
 
-from .files import Files, part_of, words_of
+from .files import Files, part_of, read_text, words_of
 
 _MASK = 'masks?|labels?|annotations?|annots?|anns?|gts?|ground_?truths?|gtfine|gtcoarse|segmentations?|segs?|trimaps?'
 _IMAGE = 'images?|imgs?|jpegimages|leftimg8bit|photos?|pictures?|rgb|inputs?'
@@ -29,7 +29,8 @@ def pairs_of(files: Files) -> tuple[dict[str, str], list[str], list[str]]:
     masks = [name for name in files.images if _is_mask(name)]
     beside = [] if masks else [name for name in files.images if _BESIDE.search(_stem(name))]
     exact, loose = defaultdict(list), defaultdict(list)
-    for image in [name for name in files.images if name not in {*masks, *beside}]:
+    no_images = {*masks, *beside}
+    for image in [name for name in files.images if name not in no_images]:
         exact[_folder(image), _stem(image)].append(image)
         loose[_loose(image, _OF_IMAGE)].append(image)
     found: dict[str, list[str]] = defaultdict(list)
@@ -88,19 +89,19 @@ def parts_of(files: Files, images: list[str], notes: list[str]) -> dict[str, lis
     parts: dict[str, list[str]] = defaultdict(list)
     for image in images:
         ends = [words[-1] for folder in _folder(image).split('/') if (words := words_of(folder))]  # 'stage1_train'
-        parts[next(filter(None, map(part_of, ends)), 'all')].append(image)
+        parts[next(filter(None, map(part_of, reversed(ends))), 'all')].append(image)
     lists = sorted((name for name in files.ending('.txt') if part_of(_stem(name))),
                    key=lambda name: ('segmentation' not in name.lower(), name.count('/'), name))
     chosen = {part_of(_stem(name)): name for name in reversed(lists)}
     if list(parts) != ['all'] or 'train' not in chosen:
         return parts
-    by_name = {key: image for image in images for key in (posixpath.basename(image), _stem(image))}
+    of_end = {end: image for image in images for name in (image, posixpath.splitext(image)[0]) for end in _ends(name)}
     listed = {}
     for part, name in chosen.items():
-        lines = files.path(name).read_text(encoding='utf-8-sig', errors='replace').splitlines()
-        written = [posixpath.basename(text) for line in map(str.strip, lines) if line
-                   for text in (line, line.split()[0])]
-        listed[part] = [by_name[key] for key in dict.fromkeys(written) if key in by_name]
+        lines = filter(None, map(str.strip, read_text(files.path(name)).splitlines()))
+        found = (next((of_end[end] for text in (line, line.split()[0]) for end in _ends(text) if end in of_end), None)
+                 for line in lines)
+        listed[part] = list(dict.fromkeys(filter(None, found)))
     if not listed['train']:
         return parts
     rest = set(images).difference(*listed.values())
@@ -108,3 +109,9 @@ def parts_of(files: Files, images: list[str], notes: list[str]) -> dict[str, lis
         notes.append(f'{len(rest)} images are in none of {some(chosen.values())}, and are left out: '
                      f'{some(sorted(rest))}')
     return listed
+
+
+def _ends(path: str) -> list[str]:
+    """``a/b/1`` → ``a/b/1``, ``b/1``, ``1``: the longest end that fits tells images of one name apart."""
+    steps = path.split('/')
+    return ['/'.join(steps[i:]) for i in range(len(steps))]

@@ -4,18 +4,16 @@
 normalisation and another first layer; ``dwnet/toolboxes/pixels.py`` sets them.
 """
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from dwnet.errors import UserError
 
 from .decoding import Kind, decode, kind_of
+from .files import with_progress
 
 _LOOKED_AT = 300  # headers that tell whether a set is of 8-bit colour
 _MEASURED = 200  # images whose mean and standard deviation are computed
@@ -88,7 +86,7 @@ def _spread(files: Sequence[Path], most: int) -> list[Path]:
 def _kinds(files: Sequence[Path]) -> dict[Path, Kind]:
     """The kind of each file; damaged files, which the training reports, are left out."""
     kinds = {}
-    for file in _with_progress(files, 'looking at the pixels of images'):
+    for file in with_progress(files, 'looking at the pixels of images'):
         with contextlib.suppress(Exception):  # a damaged file may raise anything
             kinds[file] = kind_of(file)
     return kinds
@@ -128,7 +126,7 @@ def _decoded(files: Iterable[Path]) -> Iterator[np.ndarray]:
 def _mean_and_std(files: Sequence[Path], channels: int) -> tuple[list[float], list[float]]:
     """Of each channel, over rows and columns that are evenly spread."""
     number, total, squares = 0, np.zeros(channels), np.zeros(channels)
-    for pixels in _decoded(_with_progress(files, 'measuring mean and standard deviation')):
+    for pixels in _decoded(with_progress(files, 'measuring mean and standard deviation')):
         height, width = pixels.shape[:2]
         few = pixels[::max(1, height // _SIDE), ::max(1, width // _SIDE), :channels].reshape(-1, channels)
         few = few[np.isfinite(few).all(axis=1)].astype(np.float64)
@@ -143,7 +141,3 @@ def _mean_and_std(files: Sequence[Path], channels: int) -> tuple[list[float], li
 
 def _rounded(values: np.ndarray) -> list[float]:
     return [float(f'{value:.6g}') for value in values]
-
-
-def _with_progress(files: Sequence[Path], what: str) -> Iterable[Path]:
-    return track(files, what, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())

@@ -9,7 +9,7 @@ from typing import Any
 
 from dwnet.errors import UserError
 
-from .files import IMAGES
+from .files import IMAGES, read_text
 
 
 def read_records(path: Path, known: Collection[str]) -> list[dict[str, Any] | None]:
@@ -27,7 +27,7 @@ def read_records(path: Path, known: Collection[str]) -> list[dict[str, Any] | No
     Raises:
         UserError: If the file is no table at all.
     """
-    text = path.read_bytes().decode('utf-8-sig', 'replace').lstrip()
+    text = read_text(path).lstrip()
     try:
         records = (_of_csv(text, known) if path.suffix.lower() in ('.csv', '.tsv') else _of_json(text))
     except csv.Error as error:

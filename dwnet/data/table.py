@@ -84,7 +84,7 @@ def settled(table: Table, files: Files) -> Table:
         UserError: If there is nothing to train with, or an image has two truths.
     """
     notes = [*table.notes]
-    parts = {part: _once(entries, part, files, notes) for part, entries in table.parts.items() if entries}
+    parts = {part: once(entries, part, files, notes) for part, entries in table.parts.items() if entries}
     for part in [part for part, entries in parts.items() if not any(map(has_truth, entries))]:
         notes.append(f'{len(parts.pop(part))} images of {part} have no labels: {part} is left out')
     if 'all' in parts:
@@ -118,7 +118,7 @@ def joined(tables: list[Table], folders: list[str]) -> Table:
     for table, folder in zip(tables, folders):
         label = [classes.index(name) for name in table.classes]
         has_masks = any(entry.mask for entries in table.parts.values() for entry in entries)
-        if has_masks and label != list(range(len(label))):  # the numbers in label images stay as they are
+        if has_masks and label != list(range(len(label))):  # numbers in a user's label images stay
             raise UserError(f'the label images of {folder} have the classes {some(table.classes)}, and all data roots '
                             f'together {some(classes)}: number the classes of all data roots alike')
         for part, entries in table.parts.items():
@@ -140,7 +140,7 @@ def has_truth(entry: Entry) -> bool:
     return entry.label not in (None, ()) or bool(entry.objects) or entry.mask is not None
 
 
-def _once(entries: Iterable[Entry], part: str, files: Files, notes: list[str]) -> list[Entry]:
+def once(entries: Iterable[Entry], part: str, files: Files, notes: list[str]) -> list[Entry]:
     """Joins the entries of an image that a part names twice."""
     entries, kept = list(entries), {}
     for entry in entries:

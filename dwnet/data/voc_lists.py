@@ -42,7 +42,8 @@ def in_parts(files: Files, names: list[str], notes: list[str]) -> list[tuple[str
         return [(part_in(posixpath.dirname(name)), name) for name in names]
     both = listed.pop('trainval', [])
     if 'train' not in listed:
-        listed['train'] = [name for name in both if name not in listed['val']]
+        val = set(listed['val'])
+        listed['train'] = [name for name in both if name not in val]
     taken = {name for its in listed.values() for name in its}
     if left := [name for name in names if name not in taken]:
         notes.append(f'{len(left)} XML files are of images in no list and are left out: {some(left)}')

@@ -88,7 +88,12 @@ def _images(files: Files, settings: Settings, label_files: dict[str, str], notes
         for image in files.images:
             if (folder := posixpath.dirname(image)) in folders:
                 parts.setdefault(part_in(folder) or 'all', []).append(image)
-    taken = {image for images in parts.values() for image in images}
+    pictures = {posixpath.splitext(image)[0] for image in files.images if not image.lower().endswith('.npy')}
+    copies = {image for image in files.images if image.lower().endswith('.npy') and image[:-4] in pictures}
+    if copies:
+        parts = {part: [image for image in images if image not in copies] for part, images in parts.items()}
+        notes.append(f'{len(copies)} arrays (.npy) are copies of images, as Ultralytics writes them, and are left out')
+    taken = copies | {image for images in parts.values() for image in images}
     if left := [image for image in label_files if image not in taken]:
         notes.append(f'{len(left)} images with label files belong to no part and are left out: {some(left)}')
     return parts
@@ -108,7 +113,7 @@ def _lists(files: Files) -> dict[str, list[str]]:
 def _images_of(files: Files, written: str, near: list[str], part: str, notes: list[str]) -> list[str]:
     """The images of a folder, of a list of images, or a single image."""
     place = files.place(written, *near)
-    if place is None or place in files.images:
+    if place is None or place in files and place.lower().endswith(IMAGES):
         return [place] if place else []
     if place not in files:
         return files.images_below(place)

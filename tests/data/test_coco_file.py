@@ -77,6 +77,11 @@ def text_ids(content: dict) -> None:
         entry.update(image_id=str(entry['image_id']), category_id=float(entry['category_id']))
 
 
+def text_sizes(content: dict) -> None:
+    for image in content['images']:
+        image.update(width=str(image['width']), height=float(image['height']))
+
+
 def larger(annotation: dict) -> None:
     """The mask is of a larger image, of which the image is the upper left part."""
     pixels = np.pad(coco_mask.decode(annotation['segmentation']), ((0, 40), (0, 9)))
@@ -99,6 +104,7 @@ MENDED = {  # name → change, what the log says
     'iscrowd null': (each(lambda a: a.update(iscrowd=None)), r'iscrowd set to 0 \(N\)'),
     'iscrowd false': (each(lambda a: a.update(iscrowd=False)), None),
     'ids as text': (text_ids, r'ids turned into whole numbers \(\d+\)'),
+    'sizes as text': (text_sizes, r'widths and heights turned into whole numbers \(\d+\)'),
     'ids from 0': (each(lambda a: a.update(id=a['id'] - 1)), r'ids of annotations numbered from 1 \(N\)'),
     'ids that are names': (each(lambda a: a.update(id=f'é{a["id"]}')), r'ids of annotations numbered from 1 \(N\)'),
     'corners': (each(corners), r'boxes written as \[left, top, right, bottom\] turned into \[x, y, width, height\] '

@@ -29,6 +29,7 @@ from PIL import Image, ImageOps
 
 from dwnet.data import drawn
 from dwnet.data.files import Files
+from dwnet.data.own import read_own_data
 from dwnet.data.table import Table
 from dwnet.errors import UserError
 
@@ -171,3 +172,36 @@ def test_too_many_classes_are_refused(tmp_path):
         read(LABELME, tmp_path / 'my')
     labelme_file(tmp_path / 'my/a.json', *(shape(f'{i:03}', pairs(CAT)) for i in range(254)))
     assert len(read(LABELME, tmp_path / 'my')[0].classes) == 255
+
+
+def test_the_objects_of_all_files_of_a_part_are_drawn_into_one_label_image(tmp_path):
+    root = picture(tmp_path / 'my/a.jpg').parent
+    coco_file(root, [dict(category_id=1, segmentation=[CAT])], name='train_cats.json')
+    coco_file(root, [dict(category_id=2, segmentation=[DOG])], name='train_dogs.json')
+    table, images = read(COCO, root)
+    assert len(table.parts['train']) == 1 and set(np.unique(images['a'])) == {0, 1, 2}
+
+
+def test_an_image_that_was_scaled_after_it_was_annotated_is_not_drawn(tmp_path):
+    root = picture(tmp_path / 'my/a.jpg').parent
+    coco_file(root, [dict(category_id=1, segmentation=[CAT])], size=(SIZE[0] * 2, SIZE[1] * 2))
+    with pytest.raises(UserError, match='1 of 1 images .* another size than their annotations say: a.jpg'):
+        COCO.read(Files(root), tmp_path / 'out')
+    picture(root / 'b.jpg')
+    coco_file(root, [dict(category_id=1, segmentation=[CAT])], image='b.jpg', name='more.json')
+    table, images = read(COCO, root)
+    assert images.keys() == {'b'} and [entry.image for entry in table.parts['all']] == ['b.jpg']
+    assert any('another size than their annotations say: a.jpg' in note for note in table.notes)
+
+
+def test_several_roots_with_other_classes_are_numbered_alike(tmp_path):
+    for i in 'abcd':
+        for folder, label in (('one', 'cat' if i < 'c' else 'dog'), ('two', 'dog')):
+            picture(tmp_path / folder / f'{i}.jpg')
+            labelme_file(tmp_path / folder / f'{i}.json', shape(label, pairs(CAT)), shape('__ignore__', pairs(INSIDE)))
+    data = read_own_data([tmp_path / 'one', tmp_path / 'two'], 'segmentation', [LABELME], tmp_path / 'out')
+    assert data.classes == ['background', 'cat', 'dog']
+    written = [json.loads(Path(part['ann_file']).read_text()) for part in data.parts.values()]
+    found = {image: set(np.unique(Image.open(mask)).tolist()) for its in written for image, mask in its}
+    assert found == {f'{folder}/{i}.jpg': {0, 1 if folder == 'one' and i < 'c' else 2, 255}
+                     for folder in ('one', 'two') for i in 'abcd'}

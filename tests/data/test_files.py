@@ -1,5 +1,6 @@
 """The files below a data root, and how they are found by the names in annotations."""
 import os
+import time
 
 import pytest
 
@@ -23,7 +24,8 @@ def test_names_of_parts(name, part):
 
 @pytest.mark.parametrize('name, part', [
     ('annotations/instances_train2017.json', 'train'), ('valid/_annotations.coco.json', 'val'), ('a/b.json', None),
-    ('my-test_set.json', 'test'), ('restrained.json', None)])
+    ('my-test_set.json', 'test'), ('restrained.json', None), ('training_data/val/1.jpg', 'val'),
+    ('test_rig/train.json', 'train')])
 def test_parts_in_paths(name, part):
     assert part_in(name) == part
 
@@ -94,3 +96,27 @@ def test_the_fingerprint_tells_of_changes(tmp_path):
     assert Files(tmp_path).fingerprint() == first
     os.utime(tmp_path / 'a/1.jpg', ns=(0, 0))
     assert Files(tmp_path).fingerprint() != first
+
+
+def test_each_of_many_folders_finds_its_own_at_once(tmp_path, monkeypatch):
+    names = [f'{i:04}{end}/{i}.jpg' for i in range(3000) for end in ('', '-b', '0')]
+    monkeypatch.setattr(Files, '_walk', lambda *_: ((name, (1, 1)) for name in names))
+    found = Files(tmp_path)
+    found._folders = sorted(name.partition('/')[0] for name in names)
+    started = time.process_time()
+    for name in found._folders:
+        assert len(found.images_below(name)) == 1 and found.folders(name) == []
+    assert time.process_time() - started < 2  # a look at all names takes 20 s
+
+
+def test_an_image_of_another_part_is_another(tmp_path):
+    """``val/5.jpg`` is missing, and the numbers begin anew in each part."""
+    found = files(tmp_path, 'train/5.jpg', 'val/6.jpg', 'images/7.jpg')
+    assert found.locate('val/5.jpg', 'annotations', 'val') is None and found.locate('5.jpg', 'val', 'val') is None
+    assert found.locate('5.jpg', 'annotations', 'val') == 'train/5.jpg'  # as where all images lie in one folder
+    assert found.locate('/home/me/val/7.jpg', '', 'val') == 'images/7.jpg'
+
+
+def test_names_without_an_ending_may_have_dots(tmp_path):
+    found = files(tmp_path, '1.2.840.png', '1.2.841.png', '1.2.png')
+    assert found.locate('1.2.841') == '1.2.841.png' and found.locate('1.2.840.dcm') == '1.2.840.png'

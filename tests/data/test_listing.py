@@ -300,3 +300,9 @@ def test_from_a_table_to_a_tested_model(labels, small_digits, tmp_path):
     if labels == 'several':
         done = run_tool('tools/analyze.py', config, checkpoint, '--out', tmp_path / 'pictures', *options)
         assert done.returncode == 2 and 'an image must have one label' in done.stderr and done.stderr.count('\n') == 1
+
+
+def test_a_table_as_powershell_writes_it(tmp_path):
+    root = images(tmp_path / 'my', *LABELS)
+    (root / 'all.csv').write_text(csv(LABELS.items()), encoding='utf-16')
+    assert [*truth(read(root))] and read(root).classes == ['cat', 'dog', 'owl']

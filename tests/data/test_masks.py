@@ -1,6 +1,7 @@
 """Label images in every layout and writing: the same pictures give the same labels."""
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from dwnet.data import masks
 from dwnet.data.files import Files
 from dwnet.data.own import read_own_data
+from dwnet.data.pairs import pairs_of
 from dwnet.data.table import Table
 from dwnet.errors import UserError
 
@@ -367,3 +369,23 @@ def test_classes_of_several_roots_have_the_same_numbers(tmp_path):
     (roots[1] / 'classes.txt').write_text('ground\ncat\ndog\nowl\n')
     data = read_own_data(roots, 'segmentation', [masks], tmp_path / 'out')
     assert data.classes == ['ground', 'cat', 'dog', 'owl'] and data.sizes == dict(train=8, val=2)
+
+
+def test_the_time_for_pairs_grows_with_their_number(monkeypatch, tmp_path):
+    names = [f'{folder}/{i}.png' for folder in ('images', 'masks') for i in range(5000)]
+    monkeypatch.setattr(Files, '_walk', lambda *_: ((name, (1, 1)) for name in names))
+    found, started = Files(tmp_path), time.process_time()
+    mask_of, images, lonely = pairs_of(found)
+    assert len(mask_of) == len(images) == 5000 and not lonely
+    assert time.process_time() - started < 2  # 0.1 s; a set of all masks for each image took 5 s
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16'])  # PowerShell writes UTF-16
+def test_folders_in_lists_tell_images_of_one_name_apart(encoding, tmp_path):
+    for i, folder in enumerate('abc'):
+        write(tmp_path / 'my', f'images/{folder}/1.jpg', f'masks/{folder}/1.png', number=i)
+    (tmp_path / 'my/train.txt').write_text('a/1.jpg\nimages/c/1.jpg masks/c/1.png\n', encoding)
+    (tmp_path / 'my/val.txt').write_text('b/1\n', encoding)
+    table = read(tmp_path / 'my')
+    assert {part: [entry.image for entry in its] for part, its in table.parts.items()} == dict(
+        train=['images/a/1.jpg', 'images/c/1.jpg'], val=['images/b/1.jpg'])

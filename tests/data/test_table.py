@@ -1,5 +1,6 @@
 """Tables: parts, splits, images named twice, leaks; and what is written for the toolboxes."""
 import json
+import os
 import types
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dwnet.data import folders
+from dwnet.data.coco_file import read_coco
 from dwnet.data.files import Files
 from dwnet.data.own import read_own_data
 from dwnet.data.table import Entry, Table, joined, leaks, settled, without_missing
@@ -137,6 +139,8 @@ def test_data_are_read_again_only_if_they_have_changed(tmp_path):
     assert read_own_data([root], 'classification', [form], out).classes == ['a', 'b'] and len(read) == 3
     (out / 'data.json').write_text('{')
     assert read_own_data([root], 'classification', [form], out).classes == ['a', 'b'] and len(read) == 4
+    moved = root.rename(tmp_path / 'moved')
+    assert read_own_data([moved], 'classification', [form], out).root == moved and len(read) == 5
 
 
 def test_objects_become_a_coco_file(tmp_path):
@@ -173,3 +177,24 @@ def test_several_roots_are_joined_by_the_names_of_their_classes(tmp_path):
     assert moved == Table('a; b', ['x', 'y'], dict(train=[
         Entry('one/1.jpg', objects=[box()], mask='/out/1.png'),
         Entry('two/1.jpg', (1, ), objects=[{**box(), 'label': 1}])]))
+
+
+@pytest.mark.parametrize('name', [b'line\nbreak', b'caf\xe9'])
+def test_names_that_a_list_of_labels_cannot_hold(name, tmp_path):
+    for each in ('a/1', 'a/2', 'b/1', 'b/2'):
+        picture(tmp_path / f'my/{each}.jpg')
+    os.rename(tmp_path / 'my/b/2.jpg', os.fsencode(tmp_path / 'my/b/') + b'/' + name + b'.jpg')
+    with pytest.raises(UserError, match='1 images below .* no list can hold.*: rename b/'):
+        read_own_data([tmp_path / 'my'], 'classification', [folders], tmp_path / 'out')
+
+
+def test_boxes_that_stick_out_keep_their_place(tmp_path):
+    """The numbers would also fit as those of boxes around a centre, and their form is known here."""
+    for i in range(5):
+        picture(tmp_path / f'my/{i}.jpg')
+    box = [30, 30, 45, 30]
+    entries = [Entry(f'{i}.jpg', size=(64, 64), objects=[dict(label=0, iscrowd=0, bbox=box)]) for i in range(5)]
+    form = types.SimpleNamespace(NAME='own', NEEDS='', read=lambda *_: Table('own', ['a'], dict(all=entries)))
+    data = read_own_data([tmp_path / 'my'], 'detection', [form], tmp_path / 'out')
+    for part in data.parts.values():
+        assert all(each['bbox'] == box for each in read_coco(part['ann_file'])['annotations'])

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from scenes import NAMES, Scene, assert_same, box_of, content, make_scenes, table_of_coco, write_picture
@@ -296,3 +297,14 @@ def test_damaged_images_are_left_out_and_named(tmp_path):
     table = read(root)
     assert parts(table)['train'] == ['images/train/2.jpg']
     assert any('1 of 3 images below' in note and 'images/train/1.jpg' in note for note in table.notes)
+
+
+def test_arrays_that_are_copies_of_images_are_left_out(tmp_path):
+    """Ultralytics writes them with cache='disk', in the order blue, green, red."""
+    small(tmp_path)
+    for image in Files(tmp_path).images:
+        np.save((tmp_path / image).with_suffix('.npy'), np.zeros((40, 50, 3), np.uint8))
+    table = read(tmp_path)
+    assert not any(image.endswith('.npy') for images in parts(table).values() for image in images)
+    assert [note for note in table.notes if 'npy' in note] == [
+        '3 arrays (.npy) are copies of images, as Ultralytics writes them, and are left out']
