@@ -3,6 +3,8 @@ import contextlib
 import io
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -343,6 +345,21 @@ def test_analysis_has_the_scores_and_counts_of_the_test(small_digits, tmp_path, 
     score = float(re.search(r'<td>mIoU<td class=number>([\d.]+)', page)[1])
     assert seen[0].sum() == 9 * 128 * 128 and page.count('<img ') == 3
     assert 100 * np.nanmean(confusion.iou(seen[0])) == pytest.approx(score, abs=.006)
+
+
+def test_analysis_counts_each_image_once_although_one_is_damaged(small_digits, tmp_path, monkeypatch):
+    """The test begins again without the image."""
+    root = Path(shutil.copytree(small_digits, tmp_path / 'digits'))
+    image = sorted((root / 'scenes/test').iterdir())[1]
+    image.write_bytes(image.read_bytes()[:-40])
+    cfg, seen = read_config(SEGMENTATION), []
+    torch.save(dict(state_dict=init_model(cfg).state_dict()), tmp_path / 'w.pth')
+    cfg.merge_from_dict({'test_dataloader.dataset.data_root': str(root), 'test_dataloader.num_workers': 0,
+                         'test_dataloader.persistent_workers': False, 'load_from': str(tmp_path / 'w.pth'),
+                         'work_dir': str(tmp_path), 'experiment_name': 'damaged'})
+    monkeypatch.setattr(confusion, 'plot', lambda matrix, *rest: seen.append(matrix) or new_figure(1, 1))
+    analysis.analyze(cfg, tmp_path / 'analysis', number=2)
+    assert seen[0].sum() == 8 * 128 * 128
 
 
 @pytest.fixture
