@@ -222,8 +222,7 @@ def _check_validation(runner: MMEngineRunner) -> Iterator[Finding]:
         elif truth.get_cat_ids(cat_names=classes_of(dataset)) != dataset.cat_ids:
             yield Finding(f'{both}: its categories differ, or their order; name the same file in both')
         elif len(known) > len(images):
-            yield Finding(f'{both}: it has {len(known) - len(images)} more images, whose objects count as missed; name '
-                          'the same file in both', False)
+            yield Finding(f'{both}: it has {len(known) - len(images)} more images; name the same file in both', False)
 
 
 def _check_disk(runner: MMEngineRunner, model: nn.Module) -> Iterator[Finding]:

@@ -506,7 +506,7 @@ def test_truth_of_another_data_set(data, tmp_path, find):
     assert f"{both.format(tmp_path / 'named.json')}: its categories differ, or their order; name" in error
     error, warnings = find(DETECTION, {'val_dataloader.dataset.indices': 5})
     assert error == '' and warnings == [
-        f'{both.format(own)}: it has 4 more images, whose objects count as missed; name the same file in both']
+        f'{both.format(own)}: it has 4 more images; name the same file in both']
 
 
 @pytest.mark.parametrize('setting, meaning', [('val_begin', 'never'), ('val_interval', 'only at its end')])
