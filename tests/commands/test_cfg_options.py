@@ -75,7 +75,8 @@ def test_a_dict_replaces_what_was_there(before):
 def test_a_dict_in_a_new_place_or_a_list():
     cfg = Config(dict(a=dict(b=1), hooks=[dict(type='A', p=1), dict(type='B')]))
     merge_options(cfg, {'a.c': dict(type='X', d=dict(e=1)), 'hooks.0': dict(type='Y'), 'a.c.f': 2})
-    assert cfg.to_dict() == dict(a=dict(b=1, c=dict(type='X', d=dict(e=1), f=2)), hooks=[dict(type='Y'), dict(type='B')])
+    assert cfg.to_dict() == dict(
+        a=dict(b=1, c=dict(type='X', d=dict(e=1), f=2)), hooks=[dict(type='Y'), dict(type='B')])
     assert cfg.a.c.d.e == 1
 
 
