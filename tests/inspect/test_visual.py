@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ from dwnet.inspect import (
 from dwnet.inspect.batch import browse
 from dwnet.inspect.figure import contact_sheet, new_figure, save
 from dwnet.inspect.samples import draw, make_visualizer, to_picture
+from dwnet.inspect.show import ShowHook
 from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
@@ -225,6 +227,22 @@ def test_names_are_drawn_as_they_are(tmp_path):
         save(figure, tmp_path / 'x.png')
     texts = [text.get_text() for text in contact_sheet([picture], [name]).findobj(Text)]
     assert name.replace('$', r'\$') in texts
+
+
+def test_a_test_of_folders_with_the_same_names_shows_all_images(tmp_path):
+    runner = SimpleNamespace(cfg=read_config(CLASSIFICATION), test_dataloader=SimpleNamespace(
+        dataset=SimpleNamespace(metainfo=dict(classes=('a', 'b')))))
+    hook, shown = ShowHook(str(tmp_path / 'shown')), []
+    for name in 'abc':
+        (tmp_path / name).mkdir()
+        Image.new('RGB', (30, 30)).save(tmp_path / name / '0.png')
+        shown.append(DataSample(metainfo=dict(img_path=str(tmp_path / name / '0.png'))).set_gt_label(0).set_pred_label(
+            1).set_pred_score(torch.tensor([.1, .9])))
+    hook.before_test(runner)
+    for i, samples in enumerate((shown[:2], shown[2:])):
+        hook.before_test_iter(runner, i)
+        hook.after_test_iter(runner, i, None, samples)
+    assert sorted(path.name for path in hook.folder.iterdir()) == ['0.png_0.png', '0.png_1.png', '0.png_2.png']
 
 
 def test_strips_make_no_endless_sheet(tmp_path):
