@@ -38,9 +38,15 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     Raises:
         Exception: Any kind, if the config has no place for a key.
     """
-    options = copy.deepcopy(options)  # mmengine changes the dictionaries among them
-    cfg.merge_from_dict({key: {'_delete_': True, **value} if isinstance(value, dict) else value
-                         for key, value in options.items()})
+    options = copy.deepcopy(options)  # the config must not share the dictionaries among them
+    for key, value in options.items():
+        cfg.merge_from_dict({key: {'_delete_': True} if isinstance(value, dict) else value})
+        if isinstance(value, dict):  # mmengine leaves _delete_ in a new dictionary, and merges one in a list
+            place: Any = cfg
+            for name in key.split('.'):
+                place = place[int(name) if isinstance(place, list) else name]
+            place.clear()
+            place.update(value)
 
 
 def read_value(text: str) -> Any:

@@ -97,7 +97,7 @@ def _move_data(cfg: Config, root: str) -> None:
     if not before or not isinstance(before, str):
         return
     for key in cfg:
-        if key.endswith(('_dataloader', '_evaluator')):
+        if key.endswith(('_dataloader', '_evaluator')) and cfg[key]:
             _move_paths(cfg[key], before.rstrip('/'), root)
 
 

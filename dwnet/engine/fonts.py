@@ -24,6 +24,7 @@ def drawable(names: Sequence[str], only_ascii: bool = False) -> list[str]:
     Returns:
         As many names.
     """
+    names = list(map(str, names))  # a config may have numbers
     needed = frozenset(''.join(names))
     known = frozenset(map(chr, range(128))) if only_ascii else _choose_font(needed)
     missing = [name for name in names if not known.issuperset(name)]

@@ -52,10 +52,11 @@ class _ScoringLoop(BaseLoop):
     def run(self) -> dict:
         self.runner.call_hook(f'before_{self.part}')
         losses = getattr(self, f'{self.part}_loss')
+        # once, since EMA's hook exchanges the weights; hooks that count begin anew at batch 0
+        self.runner.call_hook(f'before_{self.part}_epoch')
+        self.runner.model.eval()
         whole = False
         while not whole:
-            self.runner.call_hook(f'before_{self.part}_epoch')
-            self.runner.model.eval()
             losses.clear()
             for i, batch in enumerate(self.dataloader):
                 self.run_iter(i, batch)

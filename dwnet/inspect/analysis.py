@@ -29,10 +29,14 @@ Picture = tuple[str, str, Path]  # headline, explanation, file
 
 
 class CollectHook(Hook):
-    """Passes each predicted sample of a test to ``collect``."""
+    """Passes each predicted sample of a test to ``collect``; ``begin`` comes first, again if the test begins again."""
 
-    def __init__(self, collect: Callable[[Any], None]) -> None:
-        self._collect = collect
+    def __init__(self, begin: Callable[[Any], None], collect: Callable[[Any], None]) -> None:
+        self._begin, self._collect = begin, collect
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        if batch_idx == 0:
+            self._begin(runner.test_dataloader.dataset)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         for sample in outputs:
@@ -63,8 +67,8 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     pictures_of = dict(classification=_Classes, detection=_Objects, segmentation=_Segments)[task]
     task = pictures_of(cfg, out, number, threshold)
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(CollectHook(task.collect))
-    task.begin(runner.test_dataloader.dataset)
+    runner.register_hook(CollectHook(task.begin, task.collect))
+    task.begin(runner.test_dataloader.dataset)  # now, too: a mistake ends the test before it begins
     scores = runner.test()
     pictures = task.finish()
     hint = f"{cfg.load_from}, {len(runner.test_dataloader.dataset)} test images of {runner.experiment_name}"
@@ -79,12 +83,12 @@ class _Task:
     def __init__(self, cfg: Config, out: Path, number: int, threshold: float) -> None:
         self.cfg, self.out, self.number, self.threshold = cfg, out, number, threshold
         self.read = PictureReader(cfg)
-        self._pairs: list[tuple[str, np.ndarray]] = []
-        self._seen = 0
 
     def begin(self, dataset: Any) -> None:
         if not len(dataset):
             raise UserError('the test data are empty')
+        self._pairs: list[tuple[str, np.ndarray]] = []
+        self._seen = 0
         self.classes = list(dataset.metainfo.get('classes') or ())
         self.names = drawable(self.classes)
         self.visualizer = make_visualizer(self.cfg, dataset.metainfo, 'analyze')

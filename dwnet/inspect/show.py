@@ -2,10 +2,12 @@
 
 The toolboxes read images of the pictures as 8-bit colour.
 """
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -16,7 +18,9 @@ from .samples import PictureReader, draw, make_visualizer
 
 @HOOKS.register_module()
 class ShowHook(Hook):
-    """Writes FOLDER/NAME.png for each test image: the truth on the left, the prediction on the right.
+    """Writes FOLDER/NAME_PLACE.png for each test image: the truth on the left, the prediction on the right.
+
+    The place is that among all test images, since folders of classes may have images of the same name.
 
     Args:
         folder: Where the pictures go; the folder is made.
@@ -30,8 +34,12 @@ class ShowHook(Hook):
         self.read = PictureReader(runner.cfg)
         self.visualizer = make_visualizer(runner.cfg, runner.test_dataloader.dataset.metainfo, 'show')
 
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx == 0:
+            self.places = itertools.count(get_rank(), get_world_size())  # images are dealt to the processes in turn
+
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        for sample in outputs:
+        for sample, place in zip(outputs, self.places):
             image = self.read(sample.img_path)
             sides = [draw(self.visualizer, image, sample.cpu(), truth) for truth in (True, False)]
-            Image.fromarray(np.hstack(sides)).save(self.folder / f'{Path(sample.img_path).name}.png')
+            Image.fromarray(np.hstack(sides)).save(self.folder / f'{Path(sample.img_path).name}_{place}.png')

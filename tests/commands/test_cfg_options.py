@@ -72,6 +72,22 @@ def test_a_dict_replaces_what_was_there(before):
         assert cfg.to_dict() == dict(a=dict(b=dict(type='Pretrained')))
 
 
+def test_a_dict_in_a_new_place_or_a_list():
+    cfg = Config(dict(a=dict(b=1), hooks=[dict(type='A', p=1), dict(type='B')]))
+    merge_options(cfg, {'a.c': dict(type='X', d=dict(e=1)), 'hooks.0': dict(type='Y'), 'a.c.f': 2})
+    assert cfg.to_dict() == dict(
+        a=dict(b=1, c=dict(type='X', d=dict(e=1), f=2)), hooks=[dict(type='Y'), dict(type='B')])
+    assert cfg.a.c.d.e == 1
+
+
+def test_a_data_root_of_a_config_without_a_validation(tmp_path):
+    (tmp_path / 'config.py').write_text('''data_root = 'data/x/'
+train_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = val_evaluator = None
+''')
+    assert load(tmp_path / 'config.py', data_root='/a').train_dataloader.dataset.data_root.rstrip('/') == '/a'
+
+
 def load(config, **options):
     return load_config(Namespace(config=str(config), cfg_options=options, work_dir=None, launcher='none'))
 

@@ -60,7 +60,7 @@ def test_five_bands_from_rgb_weights_to_an_onnx_file(tmp_path):
 
     done = run_tool('tools/test.py', config, checkpoint, '--show-dir', tmp_path / 'show', '--work-dir', tmp_path / 't')
     assert done.returncode == 0 and 'mIoU' in done.stdout, done.stderr
-    pictures = [Image.open(tmp_path / f'show/{i}.tif.png') for i in range(2)]
+    pictures = [Image.open(tmp_path / f'show/{i}.tif_{i}.png') for i in range(2)]
     assert all(picture.size == (512, 256) and len(picture.getcolors(9**9)) > 500 for picture in pictures)
 
     done = run_tool('tools/export_onnx.py', config, checkpoint, '--out', tmp_path / 'm.onnx')

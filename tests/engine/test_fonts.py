@@ -129,3 +129,7 @@ def test_pictures_of_a_test_too(machine, monkeypatch):
     monkeypatch.setattr('mmengine.runner.Runner.build_test_loop', build)
     assert runner.build_test_loop('loop') == 'loop'
     assert runner.visualizer.dataset_meta == dict(classes=['cat', '1', '2']) and meta['classes'] == ANIMALS
+
+
+def test_names_may_be_numbers():
+    assert drawable([0, 1]) == ['0', '1'] == drawable([0, 1], only_ascii=True)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from conftest import ROOT, read_config, run_command, run_python, run_tool
 from mmdet.utils import reduce_mean
 from mmengine.config import Config
+from mmengine.dist import barrier
 from mmengine.registry import HOOKS, MODELS
 from PIL import Image
 from test_published_recipes import make_options
@@ -23,7 +25,7 @@ from test_tools import CLASSIFICATION, CPU, DETECTION, SEGMENTATION, last_line, 
 from torch import nn
 
 from dwnet.engine import Runner, preflight
-from dwnet.engine.preflight import _reason_against_a_single_image
+from dwnet.engine.preflight import _check_files, _reason_against_a_single_image
 from dwnet.errors import UserError
 
 TASKS = pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION, SEGMENTATION],
@@ -489,6 +491,23 @@ def test_one_process_tries_alone(monkeypatch):
         torch.distributed.destroy_process_group()
 
 
+def test_test_data_are_built_alone(monkeypatch, tmp_path):
+    """mmpretrain's CIFAR10 waits for the other processes, which build no test data in a training."""
+    monkeypatch.setattr('mmengine.dist.dist.torch_dist.barrier', lambda *_: pytest.fail('it waited for others'))
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(type=Waiting))))
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert not [*_check_files(SimpleNamespace(cfg=cfg, work_dir=str(tmp_path)), {}, {})]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Waiting(list):
+    def __init__(self) -> None:
+        super().__init__()
+        barrier()
+
+
 # --- Validation ------------------------------------------------------------------------------------------
 
 
@@ -506,7 +525,7 @@ def test_truth_of_another_data_set(data, tmp_path, find):
     assert f"{both.format(tmp_path / 'named.json')}: its categories differ, or their order; name" in error
     error, warnings = find(DETECTION, {'val_dataloader.dataset.indices': 5})
     assert error == '' and warnings == [
-        f'{both.format(own)}: it has 4 more images, whose objects count as missed; name the same file in both']
+        f'{both.format(own)}: it has 4 more images; name the same file in both']
 
 
 @pytest.mark.parametrize('setting, meaning', [('val_begin', 'never'), ('val_interval', 'only at its end')])

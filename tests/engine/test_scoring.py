@@ -13,6 +13,7 @@ from mmengine.model import BaseModel
 from torch import nn
 
 from dwnet.engine import Runner
+from dwnet.engine.hooks.validation_loss import ValidationLossHook
 from dwnet.engine.scoring import _KeptSampler
 from dwnet.errors import UserError
 
@@ -50,6 +51,16 @@ class Seen(BaseMetric):
 
     def compute_metrics(self, results):
         return dict(seen=sorted(results))
+
+
+class Losses(Hook):
+    """Keeps the losses of the validations."""
+
+    def __init__(self, losses: list) -> None:
+        self.losses = losses
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.losses.append(metrics['val/loss'])
 
 
 class Break(Hook):
@@ -101,6 +112,44 @@ def test_a_validation_begins_again_without_what_breaks(workers, tmp_path, capfd)
         assert f'{file} cannot be read and is left out (ValueError: could not convert' in printed
     assert printed.count('2 of 7 validation samples cannot be read and are left out') == 1
     assert runner.test() == dict(seen=[0, 1, 4, 5, 6])
+
+
+class Exchange(Hook):
+    """Exchanges the weights for a validation, as EMA's hook does, and keeps what they are in each step."""
+
+    def __init__(self) -> None:
+        self.other, self.validated, self.trained = 7., set(), set()
+
+    def exchange(self, runner, metrics=None):
+        weight = runner.model.weight
+        weight.data, self.other = torch.tensor(self.other), weight.item()
+
+    before_val_epoch = after_val_epoch = exchange
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.validated.add(runner.model.weight.item())
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.trained.add(runner.model.weight.item())
+
+
+def test_weights_that_are_exchanged_stay_so_when_a_validation_begins_again(tmp_path):
+    files = write(tmp_path)
+    exchange = Exchange()
+    runner = runner_for(tmp_path, Break(files[2]))
+    runner.register_hook(exchange)
+    runner.train()
+    assert exchange.validated == {7} and exchange.trained == {1}
+
+
+def test_the_loss_counts_each_image_once_when_a_validation_begins_again(tmp_path):
+    files = write(tmp_path)
+    runner = runner_for(tmp_path, Break(files[2]))
+    runner.register_hook(ValidationLossHook())
+    losses = []
+    runner.register_hook(Losses(losses))
+    runner.train()
+    assert losses == pytest.approx([3, 19 / 6, 19 / 6])
 
 
 @pytest.mark.parametrize('number', [11, 20])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import read_config
+from mmdet.utils import reduce_mean
 from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from test_resume import Count, Noise, Stop, runner_for, same, state_of
 from torch import nn
@@ -210,3 +212,21 @@ def test_losses_that_cannot_be_computed_are_told_once(tmp_path):
     assert runner.iter == 18
     assert [line for line in said if 'validation' in line] == [
         "no loss on the validation set can be computed: KeyError: 'gt_instances'"]
+
+
+def test_no_process_waits_for_another_whose_loss_fails(monkeypatch):
+    """mmdet's heads average over the processes, and one of them may have run out of memory."""
+    class Head(BaseModel):
+        def forward(self, x, mode):
+            return dict(loss=reduce_mean(x.mean()))
+
+    monkeypatch.setattr('mmdet.utils.dist_utils.dist.all_reduce', lambda *_, **__: pytest.fail('it waited for others'))
+    hook, metrics = ValidationLossHook(), {}
+    runner = SimpleNamespace(cfg={}, model=Head(), seed=0, val_dataloader=SimpleNamespace(dataset=[]))
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        hook.after_val_iter(runner, 0, dict(x=torch.ones(2)), [0, 1])
+        hook.after_val_epoch(runner, metrics)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert metrics == {'val/loss': 1}

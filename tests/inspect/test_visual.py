@@ -3,6 +3,9 @@ import contextlib
 import io
 import json
 import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +43,7 @@ from dwnet.inspect import (
 from dwnet.inspect.batch import browse
 from dwnet.inspect.figure import contact_sheet, new_figure, save
 from dwnet.inspect.samples import draw, make_visualizer, to_picture
+from dwnet.inspect.show import ShowHook
 from dwnet.ops import dynamic_depthwise_conv2d, inhomogeneous_depthwise_conv2d
 
 CLASSIFICATION = 'configs/classification/dwnet-nano_digits.py'
@@ -225,6 +229,22 @@ def test_names_are_drawn_as_they_are(tmp_path):
     assert name.replace('$', r'\$') in texts
 
 
+def test_a_test_of_folders_with_the_same_names_shows_all_images(tmp_path):
+    runner = SimpleNamespace(cfg=read_config(CLASSIFICATION), test_dataloader=SimpleNamespace(
+        dataset=SimpleNamespace(metainfo=dict(classes=('a', 'b')))))
+    hook, shown = ShowHook(str(tmp_path / 'shown')), []
+    for name in 'abc':
+        (tmp_path / name).mkdir()
+        Image.new('RGB', (30, 30)).save(tmp_path / name / '0.png')
+        shown.append(DataSample(metainfo=dict(img_path=str(tmp_path / name / '0.png'))).set_gt_label(0).set_pred_label(
+            1).set_pred_score(torch.tensor([.1, .9])))
+    hook.before_test(runner)
+    for i, samples in enumerate((shown[:2], shown[2:])):
+        hook.before_test_iter(runner, i)
+        hook.after_test_iter(runner, i, None, samples)
+    assert sorted(path.name for path in hook.folder.iterdir()) == ['0.png_0.png', '0.png_1.png', '0.png_2.png']
+
+
 def test_strips_make_no_endless_sheet(tmp_path):
     strips = [np.zeros((2000, 3, 3), np.uint8), np.zeros((3, 2000, 3), np.uint8)]
     width, height = Image.open(save(contact_sheet(strips, 'ab'), tmp_path / 'x.png')).size
@@ -343,6 +363,21 @@ def test_analysis_has_the_scores_and_counts_of_the_test(small_digits, tmp_path, 
     score = float(re.search(r'<td>mIoU<td class=number>([\d.]+)', page)[1])
     assert seen[0].sum() == 9 * 128 * 128 and page.count('<img ') == 3
     assert 100 * np.nanmean(confusion.iou(seen[0])) == pytest.approx(score, abs=.006)
+
+
+def test_analysis_counts_each_image_once_although_one_is_damaged(small_digits, tmp_path, monkeypatch):
+    """The test begins again without the image."""
+    root = Path(shutil.copytree(small_digits, tmp_path / 'digits'))
+    image = sorted((root / 'scenes/test').iterdir())[1]
+    image.write_bytes(image.read_bytes()[:-40])
+    cfg, seen = read_config(SEGMENTATION), []
+    torch.save(dict(state_dict=init_model(cfg).state_dict()), tmp_path / 'w.pth')
+    cfg.merge_from_dict({'test_dataloader.dataset.data_root': str(root), 'test_dataloader.num_workers': 0,
+                         'test_dataloader.persistent_workers': False, 'load_from': str(tmp_path / 'w.pth'),
+                         'work_dir': str(tmp_path), 'experiment_name': 'damaged'})
+    monkeypatch.setattr(confusion, 'plot', lambda matrix, *rest: seen.append(matrix) or new_figure(1, 1))
+    analysis.analyze(cfg, tmp_path / 'analysis', number=2)
+    assert seen[0].sum() == 8 * 128 * 128
 
 
 @pytest.fixture

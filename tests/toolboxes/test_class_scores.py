@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import read_config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, METRICS, init_default_scope
 from PIL import Image
 from sklearn.metrics import precision_score, recall_score
 
@@ -115,6 +115,21 @@ def test_a_detector(classwise, detections):
         assert metric.of_classes[column][:2] == [each['x_precision'], each['y_precision']] != [0, 0]
         assert math.isnan(metric.of_classes[column][2])
     assert metric.of_classes['box AP'] != metric.of_classes['mask AP']
+
+
+def test_objects_in_images_of_other_roots_are_not_missed(detections, tmp_path):
+    init_default_scope('mmdet')
+    path, results = detections
+    content = json.loads(Path(path).read_text())
+    content.update(images=content['images'][:4],
+                   annotations=[object_ for object_ in content['annotations'] if object_['image_id'] < 5])
+    (tmp_path / 'part.json').write_text(json.dumps(content))
+    expected = measured(CheckedCocoMetric(ann_file=str(tmp_path / 'part.json')), results[:4])
+    metric = METRICS.build(dict(type='dwnet.OfRoot', metric=dict(type='CheckedCocoMetric', ann_file=path), root='/a/',
+                                name='a'))
+    found = measured(metric, [*results[:4], *[None] * 4])
+    assert found == {f'coco/{name}': score for name, score in expected.items()} and expected['bbox_mAP'] > 0
+    assert metric.metric.of_classes['objects'][0] == sum(a['category_id'] == 1 for a in content['annotations'])
 
 
 def test_a_detector_of_other_classes(detections):

@@ -18,6 +18,7 @@ from dwnet.apis import inferencer, init_model
 from dwnet.commands.options.running import check_overlap, enable_slices
 from dwnet.deploy.inference import predict
 from dwnet.errors import UserError
+from dwnet.toolboxes.graphs import image_channels
 
 CONFIGS = {
     'classification': 'configs/classification/dwnet-nano_digits.py',
@@ -154,6 +155,14 @@ def test_an_image_without_objects():
     read_config(CONFIGS['detection'])
     instances = predict_squares(FindsSquares(), np.zeros((90, 100, 3), np.uint8), 64, 1)
     assert len(instances) == 0 and instances.masks == []
+
+
+def test_the_channels_are_those_of_the_detector():
+    """Inference leaves out images of other channels."""
+    from dwnet.toolboxes.mmdet.slices import SlicedDetector
+    detector = FindsSquares()
+    detector.backbone = nn.Conv2d(5, 1, 1)
+    assert image_channels(SlicedDetector(detector, [], 64, .25)) == image_channels(detector) == 5
 
 
 def test_a_model_without_objects_is_refused():

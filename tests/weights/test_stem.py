@@ -7,6 +7,7 @@ from timm.models import adapt_input_conv
 from torch import nn
 
 from dwnet import DWNet
+from dwnet.engine.distributed.sharding import shard
 from dwnet.errors import UserError
 from dwnet.weights.loading import load_backbone, load_pretrained, load_weights
 from dwnet.weights.stem import adapted, rgb_weights_fit
@@ -68,3 +69,15 @@ def test_pretrained_backbones_of_the_toolboxes(tmp_path):
     nn.init.zeros_(model.conv1.weight)
     load_checkpoint(model, str(tmp_path / 'rgb.pth'))  # behind the context nothing is adapted
     assert not model.conv1.weight.any()
+
+
+def test_a_sharded_backbone_gets_them_too(tmp_path):
+    rgb = ResNet(18)
+    torch.save(dict(state_dict=rgb.state_dict()), tmp_path / 'rgb.pth')
+    model = ResNet(18, in_channels=5, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth')))
+    torch.distributed.init_process_group('gloo', store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        weight = shard(model).state_dict()['conv1.weight']
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(weight, adapt_input_conv(5, rgb.conv1.weight), check_device=False)

@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
 from dwnet.models.dwnet import Block, SwinBlock
+from dwnet.weights.stem import rgb_weights_fit
 
 
 def lay_gradients_like_weights(model: nn.Module) -> None:
@@ -65,7 +66,8 @@ def shard(model: nn.Module) -> nn.Module:
     ``load_state_dict`` takes whole tensors on every rank.
     """
     if hasattr(model, 'init_weights'):  # later it would draw each process's share by itself
-        model.init_weights()
+        with rgb_weights_fit(model):
+            model.init_weights()
     for tensor in model.state_dict().values():
         broadcast(tensor)
     for module in list(model.modules()):

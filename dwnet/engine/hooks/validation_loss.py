@@ -2,6 +2,7 @@
 import contextlib
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import torch
 from mmengine.dist import all_gather_object, get_rank
@@ -49,21 +50,26 @@ class ValidationLossHook(Hook):
         self._images = 0
 
     def before_val_epoch(self, runner: Runner) -> None:
-        self._sums, self._images = {}, 0
         scalars = runner.message_hub.log_scalars
         for key in [key for key in scalars if key.startswith('val/val/')]:
             del scalars[key]  # the log would have the mean of these and the new ones
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx == 0:  # a validation without a broken file begins again
+            self._sums, self._images = {}, 0
 
     @torch.no_grad()
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self._reason:
             return
-        model = runner.model
+        model, rank = runner.model, get_rank()
         while is_model_wrapper(model):
             model = model.module
         try:
-            with randomness_kept(), _computing_losses(model):
-                seed_generators(runner.seed, VALIDATION, batch_idx, get_rank())
+            # mmdet's heads average over the processes (reduce_mean), and would wait for one whose loss fails
+            with (randomness_kept(), _computing_losses(model),
+                  mock.patch('torch.distributed.is_initialized', return_value=False)):
+                seed_generators(runner.seed, VALIDATION, batch_idx, rank)
                 batch = model.data_preprocessor(data_batch, False)
                 toolbox_of(runner.cfg).fit_truth_to_input(batch, model, runner.val_dataloader.dataset)
                 _, losses = model.parse_losses(model(**batch, mode='loss'))

@@ -129,6 +129,8 @@ class CheckedCocoMetric(CocoMetric):
         return {**sample, 'pred_instances': found, 'ori_shape': (width, height)}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
+        # of one of several roots, or without damaged images; mmdet would count objects of all images of the file
+        self.img_ids = [truth['img_id'] for truth, _ in results]
         if self._coco_api is not None:  # COCO's evaluation sorts the ids, and mmdet names its scores by their places
             self.cat_ids = sorted(self._ids_of_labels())
         if self.format_only or self._coco_api and not self._coco_api.get_cat_ids(self.dataset_meta['classes']):
