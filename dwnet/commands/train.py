@@ -80,8 +80,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     group.add_argument(
         '--data-root', metavar='ROOT', action='append',
         help="own data in the place of the config's, such as ROOT/CLASS/*.jpg, COCO files, or ROOT/images and "
-        'ROOT/masks; classes, heads, batches and epochs are set to suit them. Given several times: the roots are joined, '
-        'and each is scored, too')
+        'ROOT/masks; classes, heads, batches and epochs are set to suit them. Given several times: the roots are '
+        'joined, and each is scored, too')
     group.add_argument('--data-format', metavar='FORM', help='insist on a form of the data, such as coco or folders '
                        '(default: the first that is there)')
     group.add_argument('--load-from', metavar='FILE', help='weights to start from; with --data-root heads for other '

@@ -38,7 +38,7 @@ _PURPOSES = dict(train='to train', val='to validate', test='to test')
 
 
 def enable_own_data(cfg: Config, args: Namespace) -> None:
-    """``--data-root ROOT …``: trains on a user's own data, of any form that ``data/`` reads.
+    """``--data-root ROOT``: trains on a user's own data, of any form that ``data/`` reads.
 
     Sets data sets, evaluators and heads. The batch size is the config's, or smaller if an epoch would have fewer than
     eight batches. The learning rate scales with the batch size for SGD, and with its square root otherwise, which
