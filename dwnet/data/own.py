@@ -197,5 +197,3 @@ def _write_pairs(table: Table, data: OwnData, out: Path) -> None:
     for part, entries in table.parts.items():
         pairs = [(entry.image, entry.mask) for entry in entries]
         data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(pairs)))
-
-

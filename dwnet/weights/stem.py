@@ -7,6 +7,7 @@ values of the usual size.
 """
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ def rgb_weights_fit(model: nn.Module) -> Iterator[None]:
     another shape random, with a warning.
     """
 
-    def adapt(module: nn.Conv2d, state_dict: dict[str, Tensor], prefix: str, *_) -> None:
+    def adapt(module: nn.Conv2d, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
         weight = state_dict.get(f'{prefix}weight')
         if weight is not None and fits_after_adapting(weight, module.weight):
             state_dict[f'{prefix}weight'] = adapted(weight, module.in_channels)
