@@ -142,6 +142,7 @@ def test_weights_that_are_exchanged_stay_so_when_a_validation_begins_again(tmp_p
     assert exchange.validated == {7} and exchange.trained == {1}
 
 
+@pytest.mark.long
 def test_the_loss_counts_each_image_once_when_a_validation_begins_again(tmp_path):
     files = write(tmp_path)
     runner = runner_for(tmp_path, Break(files[2]))
