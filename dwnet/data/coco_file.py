@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from dwnet.errors import UserError, some
 
 from .box_forms import in_coco_form
+from .files import most_left_out
 
 # Pixels. Millions in a polygon make pycocotools overflow its memory; infinity in a box, torchvision's RoI align.
 _LARGEST = 100_000
@@ -275,7 +276,7 @@ def _join_names(categories: list[dict], annotations: list[dict], mended: Counter
 def _have_masks(annotations: list, where: str) -> bool:
     having = [bool(annotation.get('segmentation')) for annotation in annotations if isinstance(annotation, dict)]
     masks, without = any(having), having.count(False)
-    if masks and without > max(10, len(annotations) // 100):
+    if masks and without > most_left_out(len(annotations)):
         raise UserError(f'{without} of {len(annotations)} annotations of {where} have a box and no mask, the others '
                         'have both: draw masks for those, too, or leave out every segmentation to train with boxes')
     return masks
@@ -305,7 +306,7 @@ def _sound(entries: list, fault_of: Callable[[dict], str | None], what: str) -> 
             sound.append(entry)
     total = len(entries) - len(sound)
     listed = '; '.join(f'{fault}: {some(names, 10)}' for fault, names in faults.items())
-    if total > max(10, len(entries) // 100) or entries and not sound:
+    if total > most_left_out(len(entries)) or entries and not sound:
         raise UserError(f'{total} of {len(entries)} {what} are broken ({listed}); mend or remove them')
     if total:
         print_log(f'{total} of {len(entries)} {what} are broken and left out ({listed})', logger='current',

@@ -14,17 +14,13 @@ from dwnet.errors import one_line, some
 
 from .checks import Finding
 from .examiner import EMPTY, MISSING, UNREADABLE, Examiner, Reader
+from .files import most_left_out
 from .loading import check_whole
 from .orientation import Annotated, compare
 
 # How many images and label images of a data set are decoded, and of how many the labels are read; evenly spread
 _DECODED, _SAMPLED_LABELS = 32, 20
 _TURNED = 100  # images of a detection data set whose orientation is looked at
-
-
-def most_left_out(samples: int) -> int:
-    """How many damaged samples a training leaves out before it ends."""
-    return max(10, round(.01 * samples))
 
 
 def check_files(part: str, dataset: Any, heads: dict[str, int], examiner: Examiner) -> Iterator[Finding]:

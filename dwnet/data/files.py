@@ -38,6 +38,11 @@ def part_in(path: str) -> str | None:
     return next(filter(None, map(part_of, words)), None)
 
 
+def most_left_out(total: int) -> int:
+    """How many broken ones of ``total`` images or annotations are left out; more are an error."""
+    return max(10, total // 100)
+
+
 def with_progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """The items, with a bar and the time left on a terminal; ``total`` is the number of items without a length."""
     total = len(items) if isinstance(items, Sized) else total

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from dwnet.errors import UserError, some
 
-from .files import Files
+from .files import Files, most_left_out
 
 _SHARE = 5  # one image of five validates
 
@@ -227,7 +227,7 @@ def without_missing(entries: Iterable[Entry], found: Callable[[Entry], str | Non
         else:
             kept.append(entry._replace(image=name))
     total = len(kept) + len(missing)
-    if missing and (len(missing) > max(10, total // 100) or not kept):
+    if missing and (len(missing) > most_left_out(total) or not kept):
         raise UserError(f'{where} names {len(missing)} of {total} images that are not below the data root: '
                         f'{some(missing)}; put them there, or mend the names')
     if missing:
@@ -250,7 +250,7 @@ def leave_out(faults: Mapping[str, Sequence[str]], total: int, what: str, notes:
     """
     broken = sum(map(len, faults.values()))
     listed = '; '.join(f'{len(places)} {fault}: {some(places)}' for fault, places in faults.items() if places)
-    if broken and (broken > max(10, total // 100) or broken == total):
+    if broken and (broken > most_left_out(total) or broken == total):
         raise UserError(f'{broken} of {total} {what} are broken ({listed}); mend or remove them')
     if broken:
         notes.append(f'{broken} of {total} {what} are broken and are left out ({listed})')

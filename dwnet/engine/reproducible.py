@@ -21,7 +21,7 @@ from mmengine.registry import DATA_SAMPLERS, HOOKS
 from mmengine.runner import Runner
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
-from dwnet.data.file_checks import most_left_out
+from dwnet.data.files import most_left_out
 from dwnet.errors import UserError, one_line
 
 _STEPS, _SAMPLES, VALIDATION = 0, 1, 2  # independent streams of random numbers

@@ -11,10 +11,7 @@ class AccuracyOfClasses(Accuracy):
     Attributes:
         of_classes: See :meth:`dwnet.toolboxes.base.Toolbox.class_scores`.
     """
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.of_classes: dict[str, list] = {}
+    of_classes: dict[str, list]
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         metrics = super().compute_metrics(results)
@@ -45,10 +42,7 @@ class AveragePrecisionOfClasses(AveragePrecision):
     Attributes:
         of_classes: See :meth:`dwnet.toolboxes.base.Toolbox.class_scores`.
     """
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.of_classes: dict[str, list] = {}
+    of_classes: dict[str, list]
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         scores, truth = (torch.stack([result[key] for result in results]) for key in ('pred_score', 'gt_score'))
