@@ -23,9 +23,9 @@ def measure(out: Path, *options) -> tuple[dict, str]:
     return json.loads((out / 'x.json').read_text()), done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('mode, dtypes', [
-    ('inference', ['float32']), pytest.param('inference', ['float32', 'bfloat16'], marks=pytest.mark.long),
-    pytest.param('train', ['float32'], marks=pytest.mark.long)])
+    ('inference', ['float32']), ('inference', ['float32', 'bfloat16']), ('train', ['float32'])])
 def test_models(mode, dtypes, tmp_path):
     record, printed = measure(tmp_path, '--mode', mode, '--batch', 2, '--deploy', '--models', *MODELS,
                               '--dtype', *dtypes)

@@ -39,6 +39,7 @@ def write_bands(root: Path, **numbers: int) -> None:
             Image.fromarray(labels).save(root / f'masks/{part}/{i}.png')
 
 
+@pytest.mark.long
 def test_five_bands_from_rgb_weights_to_an_onnx_file(tmp_path):
     write_bands(tmp_path / 'my', train=4, val=2)
     rgb = init_model(SEGMENTOR)

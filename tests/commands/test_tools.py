@@ -59,7 +59,7 @@ ONE_TASK = pytest.mark.parametrize('config', [
     ids=['classification', 'detection', 'segmentation'])
 
 
-@ALL_TASKS
+@ONE_TASK
 def test_test_gives_the_scores_of_the_last_validation(config, train_once, tmp_path):
     options, work_dir = train_once(config)
     checkpoint, out = work_dir / 'epoch_1.pth', tmp_path
@@ -95,7 +95,8 @@ def test_deployed_scores_are_the_same(config, train_once, tmp_path):
     assert 'the BatchNorms of the backbone are folded' in log
 
 
-@ONE_TASK
+@pytest.mark.long
+@ALL_TASKS
 def test_distributed_test_gives_exactly_the_same(config, train_once, tmp_path):
     options, work_dir = train_once(config)
     checkpoint = work_dir / 'epoch_1.pth'
@@ -118,6 +119,7 @@ def test_distributed_training(config, small_digits, tmp_path):
         assert 'SyncBN needs a GPU' in done.stdout + done.stderr or not CPU and torch.cuda.is_available()
 
 
+@pytest.mark.long
 def test_resume_continues_where_the_training_was(train_once, tmp_path):
     """Epoch, optimiser and schedule after --resume are those of the checkpoint, and the training ends as planned."""
     config = CLASSIFICATION
