@@ -7,6 +7,7 @@ The functions keep the conventions of the compiled operators (the order of ties,
 ===================  ====================================================================
 ``boxes``            NMS and its variants, overlaps
 ``rois``             RoI align and pool, deformable RoI pool
+``polygons``         overlaps of point sets and polygons, the smallest rectangle, points in polygons
 ``rotated``          overlaps and NMS of rotated boxes
 ``rotated_rois``     RoI align of rotated regions
 ``deform``           deformable convolution (1 and 2), multi-scale deformable attention
@@ -18,7 +19,7 @@ The functions keep the conventions of the compiled operators (the order of ties,
 """
 from collections.abc import Callable
 
-from . import boxes, deform, focal_loss, resampling, rois, rotated, rotated_rois, sync_bn
+from . import boxes, deform, focal_loss, polygons, resampling, rois, rotated, rotated_rois, sync_bn
 
 COVERED: dict[str, Callable] = {function.__name__: function for function in (
     boxes.nms, boxes.softnms, boxes.nms_match, boxes.bbox_overlaps,
@@ -27,6 +28,7 @@ COVERED: dict[str, Callable] = {function.__name__: function for function in (
     rotated.box_iou_rotated, rotated.nms_rotated,
     rotated_rois.roi_align_rotated_forward, rotated_rois.roi_align_rotated_backward,
     rotated_rois.riroi_align_rotated_forward, rotated_rois.riroi_align_rotated_backward,
+    polygons.convex_iou, polygons.convex_giou, polygons.min_area_polygons, polygons.points_in_polygons_forward,
     deform.deform_conv_forward, deform.deform_conv_backward_input, deform.deform_conv_backward_parameters,
     deform.modulated_deform_conv_forward, deform.modulated_deform_conv_backward,
     deform.ms_deform_attn_forward, deform.ms_deform_attn_backward,
