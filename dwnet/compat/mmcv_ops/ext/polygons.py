@@ -1,8 +1,8 @@
 """Polygons and sets of nine points, as in mmcv's ``convex_iou``, ``min_area_polygons`` and others for CUDA.
 
-A polygon is a pair of tensors (N, E, 2), the starts and the ends of its edges, in any order: what is computed of a
-polygon is a sum over its edges. An edge without length adds nothing, so polygons of fewer edges are filled up with such.
-Computed in float64, as mmcv does.
+A polygon is a pair of tensors (N, E, 2), the starts and the ends of its edges, in any order: each function sums over
+the edges. An edge without length adds nothing, so such edges fill up polygons that have fewer. As in mmcv, the
+functions compute in float64.
 """
 from math import pi
 
@@ -87,8 +87,8 @@ def outline(corners: Tensor) -> Edges:
 def hull(points: Tensor) -> Edges:
     """The convex hull of ``points``, (N, E, 2), a polygon with one edge for each point, without length inside the hull.
 
-    From a point, the hull goes to the point that has no other to its right. Of points in a line, that is the farthest; of
-    equal points, the first counts.
+    From a point, the hull goes to the point that has no other to its right. Of points in a line, the hull takes the
+    farthest; of equal points, the first.
     """
     number, fixed = points.shape[1], points.detach()
     step = fixed[:, None] - fixed[:, :, None]  # (N, from, to, 2)
@@ -114,8 +114,8 @@ def area_of(polygon: Edges) -> Tensor:
 def shared_area(first: Edges, second: Edges) -> Tensor:
     """Area that the polygons share, (N,).
 
-    A polygon is the sum of the strips below its edges, which count as negative where an edge runs backwards. So the shared
-    area is the sum, over all pairs of edges, of the area below both.
+    A polygon is the sum of the strips below its edges; a strip counts as negative if its edge runs backwards. So the
+    shared area is the sum, over all pairs of edges, of the area below both.
     """
     origin = first[0][:, :1]
     (x1, y1), (x2, y2) = ((t - origin)[:, :, None].unbind(3) for t in first)
