@@ -158,7 +158,8 @@ def test_nms_over_blocks(threshold, device, monkeypatch):
 
 def pointsets(device: str) -> tuple[Tensor, Tensor]:
     """Sets of nine points, and quadrilaterals near them; some points equal, in a line, or on the quadrilateral."""
-    points, quads = torch.randn(8, 9, 2) * 10, torch.tensor([[-8., -7], [9, -6], [7, 8], [-6, 9]]) + torch.randn(8, 1, 2)
+    points, quads = torch.randn(8, 9, 2) * 10, torch.tensor([[-8., -7], [9, -6], [7, 8], [-6, 9]])
+    quads = quads + torch.randn(8, 1, 2)
     points[0, 3:6] = points[0, 2]
     points[1] = torch.tensor([[i // 3 * 5., i % 3 * 6] for i in range(9)])
     points[2] = points[2] * 30
