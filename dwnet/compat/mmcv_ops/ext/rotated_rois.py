@@ -99,7 +99,7 @@ def _align(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float, samplin
     pixels = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B * H * W, C)
     total = x.new_zeros(len(rois) * size[0] * size[1], x.shape[1])
     for matrix in _matrices(rois, x.shape, size, scale, sampling_ratio, aligned, clockwise):
-        total += matrix @ pixels
+        total += _product(matrix, pixels)
     return total.view(len(rois), *size, x.shape[1]).permute(0, 3, 1, 2)
 
 
@@ -110,8 +110,13 @@ def _align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, scale: fl
     cells = gradient.permute(0, 2, 3, 1).flatten(0, 2)  # (N * h * w, C)
     total = gradient.new_zeros(batch * height * width, channels)
     for matrix in _matrices(rois, shape, gradient.shape[2:], scale, sampling_ratio, aligned, clockwise):
-        total += matrix.t() @ cells
+        total += _product(matrix.t(), cells)
     return total.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _product(matrix: Tensor, x: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):  # autocast would multiply in 16 bits
+        return matrix @ x
 
 
 def _matrices(rois: Tensor, shape: torch.Size, size: tuple[int, int] | torch.Size, scale: float, sampling_ratio: int,
