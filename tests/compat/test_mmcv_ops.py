@@ -55,7 +55,7 @@ def test_the_page_lists_every_operator():
     loaded = ''.join(re.findall(r"load_ext\(\s*'_ext',\s*\[(.*?)\]", ''.join(
         file.read_text() for file in Path(ops.__file__).parent.glob('*.py')), re.S))
     others = set(re.findall(r"'(\w+)'", loaded)) - set(COVERED)
-    assert len(others) > 50
+    assert len(others) > 40
     for name in others:
         assert name.startswith('get_compil') or any(stem.strip('…_') in name for stem in stems), name
 
