@@ -1,7 +1,7 @@
 """Text instances grown from kernels: PSENet's and PAN's, as in mmcv's ``contour_expand.cpp`` and ``pixel_group.cpp``.
 
-Both operators flood: each labelled pixel gives its label to its free neighbours, first come, first served. NumPy has the
-cheapest calls for the many small steps, so the results are lists, and the work is done on the CPU.
+Each labelled pixel gives its label to its free neighbours, first come, first served. NumPy has the cheapest calls for
+the many small steps; as in mmcv, the work is done on the CPU, and the results are lists.
 """
 from collections.abc import Callable
 
