@@ -1,19 +1,22 @@
-"""Overlaps and non-maximum suppression of rotated boxes, as in mmcv's ``box_iou_rotated`` and ``nms_rotated``.
+"""Overlaps and non-maximum suppression of rotated boxes and quadrilaterals, as in ``nms_rotated.cpp`` of mmcv.
 
-Boxes are (N, 5) as centre x, centre y, width, height and angle in radians, by which the width is turned from the x-axis
-towards the y-axis.
+Rotated boxes are (N, 5) as centre x, centre y, width, height and angle in radians. The angle turns the width from the
+x-axis towards the y-axis. Quadrilaterals are (N, 8), four corners as x, y.
 
-mmcv collects the corners of an intersection and wraps a hull around them, pair after pair. Here Green's theorem gives
-the area without the corners, for all pairs at once: in the frame of the first box, which is ``|x| <= a, |y| <= b``, the
-shared area is the integral of ``clamp(y, -b, b) dx`` along the outline of the second box, where ``|x| <= a``. The
-integral is continuous in both boxes, so equal boxes and touching edges need no special care.
+mmcv collects the corners of an intersection and wraps a hull around them, pair after pair. Where edges coincide,
+rounding makes mmcv miss corners. Here Green's theorem gives the area without the corners, for all pairs at once. In the
+frame of the first box, which is ``|x| <= a, |y| <= b``, the shared area is the integral of ``clamp(y, -b, b) dx`` along
+the outline of the second box, where ``|x| <= a``. The integral is continuous in both boxes, so coincident edges need no
+special care.
 """
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes import c_float
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .polygons import area_of, outline, shared_area
 from .precision import wide
 
 SMALLEST = 1e-14  # square pixels, mmcv's: a smaller box overlaps nothing
@@ -31,7 +34,15 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int
         mode_flag: 0 is intersection over union; 1, intersection over the area of ``boxes1``.
         aligned: Whether ``boxes1`` and ``boxes2`` are pairs.
     """
-    _write_overlaps(RotatedBoxes(boxes1), RotatedBoxes(boxes2), ious, mode_flag, aligned)
+    _write_overlaps(_rotated(boxes1), _rotated(boxes2), ious, mode_flag, aligned)
+
+
+def box_iou_quadri(boxes1: Tensor, boxes2: Tensor, ious: Tensor, mode_flag: int, aligned: bool) -> None:
+    """Writes the overlaps of quadrilaterals; see :func:`box_iou_rotated`.
+
+    mmcv finds the corners inside a quadrilateral by projection, as if it were a rectangle. Here the area is exact.
+    """
+    _write_overlaps(_quadrilaterals(boxes1), _quadrilaterals(boxes2), ious, mode_flag, aligned)
 
 
 def nms_rotated(dets: Tensor, scores: Tensor, order: Tensor, dets_sorted: Tensor, labels: Tensor,
@@ -47,39 +58,62 @@ def nms_rotated(dets: Tensor, scores: Tensor, order: Tensor, dets_sorted: Tensor
         iou_threshold: A box that overlaps a better box by this much or more is dropped.
         multi_label: Whether ``dets`` hold labels.
     """
-    return order[_suppress(RotatedBoxes(dets_sorted[:, :5]), iou_threshold)]
+    return order[_suppress(_rotated(dets_sorted[:, :5]), iou_threshold)]
 
 
-class RotatedBoxes:
-    """Boxes with what their overlaps need.
+def nms_quadri(dets: Tensor, scores: Tensor, order: Tensor, dets_sorted: Tensor, iou_threshold: float,
+               multi_label: int) -> Tensor:
+    """Indices of the kept quadrilaterals, best score first; see :func:`nms_rotated`."""
+    return order[_suppress(_quadrilaterals(dets_sorted[:, :8]), iou_threshold)]
 
-    Args:
-        boxes: (N, 5).
+
+@dataclass
+class Boxes:
+    """N boxes with what their overlaps need.
 
     Attributes:
         area: (N,).
         extent: (4, N), the smallest upright boxes around them, as x1, y1, x2, y2.
+        rows: (rows, N), what ``shared`` needs of each box.
+        shared: Returns the area, (P,), that the boxes of P pairs share, of their ``rows``.
     """
 
-    def __init__(self, boxes: Tensor):
-        x, y, width, height, angle = wide(boxes).unbind(1)
-        a, b, cos, sin = width / 2, height / 2, angle.cos(), angle.sin()
-        reach_x, reach_y = (a * cos).abs() + (b * sin).abs(), (a * sin).abs() + (b * cos).abs()
-        self.area = width * height
-        self.extent = torch.stack([x - reach_x, y - reach_y, x + reach_x, y + reach_y])
-        self.rows = torch.stack([x, y, a.abs(), b.abs(), cos, sin])
+    area: Tensor
+    extent: Tensor
+    rows: Tensor
+    shared: Callable[[Tensor, Tensor], Tensor]
 
-    def shared(self, i: Tensor, others: 'RotatedBoxes', j: Tensor) -> Tensor:
-        """Area that box ``i`` shares with box ``j`` of the others, (P,) for P pairs."""
-        (x, y, a, b, cos, sin), (x_, y_, a_, b_, cos_, sin_) = self.rows[:, i], others.rows[:, j]
-        # centre of the other box in the frame of the first one, and cosine and sine of the angle between them
-        x, y = x_ - x, y_ - y
-        x, y = x * cos + y * sin, y * cos - x * sin
-        cos, sin = cos * cos_ + sin * sin_, cos * sin_ - sin * cos_
-        along, across = torch.stack([a_ * cos, a_ * sin]), torch.stack([b_ * sin, -b_ * cos])
-        x, y = torch.stack([along + across, across - along, -along - across, along - across], 1) + torch.stack(
-            [x, y])[:, None]  # the corners, (4, P)
-        return _area_within(x, y, a, b)
+
+def _rotated(boxes: Tensor) -> Boxes:
+    """Of boxes (N, 5)."""
+    x, y, width, height, angle = wide(boxes).unbind(1)
+    a, b, cos, sin = width / 2, height / 2, angle.cos(), angle.sin()
+    reach_x, reach_y = (a * cos).abs() + (b * sin).abs(), (a * sin).abs() + (b * cos).abs()
+    return Boxes(width * height, torch.stack([x - reach_x, y - reach_y, x + reach_x, y + reach_y]),
+                 torch.stack([x, y, a.abs(), b.abs(), cos, sin]), _shared_by_rotated)
+
+
+def _quadrilaterals(boxes: Tensor) -> Boxes:
+    """Of corners (N, 8)."""
+    corners = boxes.double().unflatten(1, (4, 2))
+    return Boxes(area_of(outline(corners)), torch.cat([corners.amin(1), corners.amax(1)], 1).t(),
+                 corners.flatten(1).t(), _shared_by_quadrilaterals)
+
+
+def _shared_by_quadrilaterals(first: Tensor, second: Tensor) -> Tensor:
+    corners, others = (t.t().unflatten(1, (4, 2)) for t in (first, second))
+    return shared_area(outline(corners), outline(others))
+
+
+def _shared_by_rotated(first: Tensor, second: Tensor) -> Tensor:
+    (x, y, a, b, cos, sin), (x_, y_, a_, b_, cos_, sin_) = first, second
+    # centre of the other box in the frame of the first one, and cosine and sine of the angle between them
+    x, y = x_ - x, y_ - y
+    x, y = x * cos + y * sin, y * cos - x * sin
+    cos, sin = cos * cos_ + sin * sin_, cos * sin_ - sin * cos_
+    along, across = torch.stack([a_ * cos, a_ * sin]), torch.stack([b_ * sin, -b_ * cos])
+    corners = torch.stack([along + across, across - along, -along - across, along - across], 1)  # (2, 4, P)
+    return _area_within(corners[0] + x, corners[1] + y, a, b)
 
 
 def _area_within(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -97,7 +131,7 @@ def _area_within(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (mean * (stop - start)).sum(0).abs()
 
 
-def _write_overlaps(first: RotatedBoxes, second: RotatedBoxes, ious: Tensor, mode: int, aligned: bool) -> None:
+def _write_overlaps(first: Boxes, second: Boxes, ious: Tensor, mode: int, aligned: bool) -> None:
     """Writes intersection over union (``mode`` 0) or over the first area (1); see :func:`box_iou_rotated`."""
     ious.zero_()
     for i, j in _pairs(first.extent, second.extent, aligned):
@@ -105,7 +139,7 @@ def _write_overlaps(first: RotatedBoxes, second: RotatedBoxes, ious: Tensor, mod
         ious[i if aligned else i * len(second.area) + j] = overlap
 
 
-def _suppress(boxes: RotatedBoxes, iou_threshold: float) -> Tensor:
+def _suppress(boxes: Boxes, iou_threshold: float) -> Tensor:
     """Indices of the kept boxes, of boxes by falling score.
 
     A block of boxes is decided by itself. Its kept boxes thin out the rest, then the next block is taken.
@@ -119,7 +153,7 @@ def _suppress(boxes: RotatedBoxes, iou_threshold: float) -> Tensor:
     return torch.cat(kept) if kept else left
 
 
-def _dropping(boxes: RotatedBoxes, best: Tensor, others: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
+def _dropping(boxes: Boxes, best: Tensor, others: Tensor, iou_threshold: float) -> tuple[Tensor, Tensor]:
     """Pairs of which the better box would drop the other one, as places in ``best`` and ``others``."""
     found = [torch.zeros(2, 0, dtype=torch.long, device=best.device)]
     for i, j in _pairs(boxes.extent[:, best], boxes.extent[:, others], aligned=False):
@@ -152,7 +186,8 @@ def _pairs(first: Tensor, second: Tensor, aligned: bool) -> Iterator[tuple[Tenso
         yield pairs[:, 0], pairs[:, -1]
 
 
-def _overlap(first: RotatedBoxes, i: Tensor, second: RotatedBoxes, j: Tensor, mode: int) -> Tensor:
-    shared, area, other = first.shared(i, second, j), first.area[i], second.area[j]
+def _overlap(first: Boxes, i: Tensor, second: Boxes, j: Tensor, mode: int) -> Tensor:
+    area, other = first.area[i], second.area[j]
+    shared = first.shared(first.rows[:, i], second.rows[:, j])
     overlap = shared / (area + other - shared if mode == 0 else area)
     return overlap.where((area >= SMALLEST) & (other >= SMALLEST), 0)

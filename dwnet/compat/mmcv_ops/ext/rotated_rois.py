@@ -3,8 +3,8 @@
 ``input`` is (B, C, H, W), ``rois`` are (N, 6) as index in the batch, centre x, centre y, width, height and angle in
 radians, ``output`` is (N, C, h, w). Regions with NaN or infinity give NaN, as in :mod:`.rois`.
 
-One sample of each cell is a sparse matrix of bilinear weights, cells by pixels: the matrix times the pixels is the forward
-pass, its transpose times the gradient the backward pass.
+One sample of each cell is a sparse matrix of bilinear weights, cells by pixels. The matrix times the pixels is the
+forward pass; the transpose times the gradient is the backward pass.
 """
 from collections.abc import Iterator
 from math import pi
