@@ -95,14 +95,15 @@ def _rotated(boxes: Tensor) -> Boxes:
 
 def _quadrilaterals(boxes: Tensor) -> Boxes:
     """Of corners (N, 8)."""
-    corners = boxes.double().unflatten(1, (4, 2))
-    return Boxes(area_of(outline(corners)), torch.cat([corners.amin(1), corners.amax(1)], 1).t(),
-                 corners.flatten(1).t(), _shared_by_quadrilaterals)
+    boxes = wide(boxes)
+    corners = boxes.unflatten(1, (4, 2))
+    area = area_of(outline(corners.double())).to(boxes.dtype)
+    return Boxes(area, torch.cat([corners.amin(1), corners.amax(1)], 1).t(), boxes.t(), _shared_by_quadrilaterals)
 
 
 def _shared_by_quadrilaterals(first: Tensor, second: Tensor) -> Tensor:
-    corners, others = (t.t().unflatten(1, (4, 2)) for t in (first, second))
-    return shared_area(outline(corners), outline(others))
+    corners, others = (t.t().unflatten(1, (4, 2)).double() for t in (first, second))
+    return shared_area(outline(corners), outline(others)).to(first.dtype)
 
 
 def _shared_by_rotated(first: Tensor, second: Tensor) -> Tensor:

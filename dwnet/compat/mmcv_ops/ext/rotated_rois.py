@@ -100,7 +100,7 @@ def _align(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float, samplin
     total = x.new_zeros(len(rois) * size[0] * size[1], x.shape[1])
     for matrix in _matrices(rois, x.shape, size, scale, sampling_ratio, aligned, clockwise):
         total += matrix @ pixels
-    return total.view(len(rois), *size, -1).permute(0, 3, 1, 2)
+    return total.view(len(rois), *size, x.shape[1]).permute(0, 3, 1, 2)
 
 
 def _align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, scale: float, sampling_ratio: int,
