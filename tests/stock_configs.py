@@ -129,7 +129,11 @@ def _leave_out_downloads(part) -> None:
 
 
 def _side(cfg: Config) -> int:
-    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side."""
+    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side, and
+    SASM chooses 9 cells of each map, the last of stride 128.
+    """
+    if 'SASAssigner' in str(cfg.model.get('train_cfg')):
+        return 384
     return 256 if cfg.model.get('as_two_stage') else 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 64
 
 

@@ -1,4 +1,4 @@
-"""RTMDet-R with DWNet-nano on scenes of turned digits.
+"""RTMDet-R with DWNet-nano on scenes of turned digits. There is no published figure.
 
     python tools/train.py configs/rotated/rotated-rtmdet_dwnet-nano_digits.py
 """
@@ -40,7 +40,7 @@ model = dict(
         loss_cls=dict(type='mmdet.QualityFocalLoss', use_sigmoid=True, beta=2., loss_weight=1.),
         loss_bbox=dict(type='RotatedIoULoss', mode='linear', loss_weight=2.),
         with_objectness=False,
-        exp_on_reg=False,
+        exp_on_reg=True,
         share_conv=True,
         pred_kernel_size=1,
         use_hbbox_loss=False,

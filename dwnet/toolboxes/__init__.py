@@ -87,7 +87,8 @@ def main_score(cfg: Config) -> str:
         if chosen != 'auto':
             return chosen
     for metric in as_list(cfg.get('val_evaluator') or []):
-        for toolbox in TOOLBOXES.values():
+        # the config's toolbox first: a metric may be derived from another toolbox's
+        for toolbox in (toolbox_of(cfg), *TOOLBOXES.values()):
             if score := toolbox.score_of(metric, cfg.get('default_scope')):
                 return score
     known = [name.rpartition('.')[2] for toolbox in TOOLBOXES.values() for name in toolbox.main_scores]

@@ -100,7 +100,7 @@ def test_boxes_surround_the_digits(few_scenes, nano):
             columns = x + u * math.cos(angle) - v * math.sin(angle)
             rows = y + u * math.sin(angle) + v * math.cos(angle)
             assert columns.min() > -1.5 and rows.min() > -1.5 and columns.max() < 129.5 and rows.max() < 129.5
-            inside = image[rows.long().clamp(0, 127), columns.long().clamp(0, 127)] > 160
+            inside = image[rows.long().clamp(0, 127), columns.long().clamp(0, 127)] > 128  # the ground is darker
             assert inside.float().mean() > .1
             # ink reaches all four sides: the box is no larger than its digit
             for side in (inside[:4], inside[-4:], inside[:, :4], inside[:, -4:]):
