@@ -13,8 +13,9 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
+from dwnet.toolboxes.base import innermost
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmrotate')
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -54,6 +55,8 @@ def train_and_predict(cfg: Config) -> None:
     for part in [preprocessor, *(preprocessor.get('batch_augments') or [])]:
         if part.get('size'):  # images are padded to it
             part['size'] = (side, side)
+    if 'crop_size' in model_cfg:  # H2RBox's views
+        model_cfg.crop_size = (side, side)
     if preprocessor:
         model_cfg.data_preprocessor = preprocessor
     settings = copy.deepcopy(cfg.optim_wrapper)
@@ -126,7 +129,11 @@ def _leave_out_downloads(part) -> None:
 
 
 def _side(cfg: Config) -> int:
-    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side."""
+    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side, and
+    SASM chooses 9 cells of each map, the last of stride 128.
+    """
+    if 'SASAssigner' in str(cfg.model.get('train_cfg')):
+        return 384
     return 256 if cfg.model.get('as_two_stage') else 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 64
 
 
@@ -156,6 +163,25 @@ def _detection(cfg: Config, side: int) -> dict:
         proposals = boxes.repeat(15, 1) + torch.rand(30, 4) * 8 - 4
         if 'rpn_head' not in cfg.model:
             sample.proposals = InstanceData(bboxes=proposals, scores=torch.rand(30))
+        samples.append(sample)
+    return dict(inputs=_images(side), data_samples=samples)
+
+
+def _rotated(cfg: Config, side: int) -> dict:
+    """Rotated boxes, or quadrangles where the config's pipeline leaves the boxes so."""
+    from mmdet.structures import DetDataSample
+    from mmrotate.structures.bbox import RotatedBoxes
+    steps = innermost(cfg.train_dataloader.dataset).pipeline
+    kind = 'qbox'
+    for step in steps:
+        kind = step.get('box_type_mapping', {}).get('gt_bboxes', kind)
+    samples = []
+    for i in range(2):
+        boxes = RotatedBoxes(torch.tensor([[20., 22., 34., 22., .4], [40., 38., 20., 36., -.6]])).convert_to(kind)
+        sample = DetDataSample(metainfo=dict(
+            img_shape=(side, side), ori_shape=(side, side), scale_factor=(1., 1.), img_id=i, img_path=''))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 0]))
+        sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0).long())
         samples.append(sample)
     return dict(inputs=_images(side), data_samples=samples)
 
@@ -198,5 +224,6 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
         assert scores.numel() > 1 and scores.isfinite().all()
 
 
-SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification)
-CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes)
+SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification, mmrotate=_rotated)
+CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
+              mmrotate=_check_detections)

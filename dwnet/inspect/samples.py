@@ -85,7 +85,10 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
         instances = getattr(sample, name)
         if 'bboxes' in instances:
             boxes = instances.bboxes
-            instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
+            boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
+            scale = boxes.new_full(boxes.shape[-1:], factor)
+            scale[4:5] = 1.  # the angle of a rotated box: x, y, width, height, angle
+            instances.bboxes = boxes * scale
         if 'masks' in instances and factor != 1:
             masks = instances.masks
             if isinstance(masks, list):  # run lengths; few images are both sliced and enlarged

@@ -5,6 +5,7 @@
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
+``mmrotate``           detection of rotated boxes
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
@@ -27,9 +28,10 @@ from dwnet.registry import lineage
 from .base import SAY_WHICH, Toolbox, as_list
 from .mmdet import MMDet
 from .mmpretrain import MMPretrain
+from .mmrotate import MMRotate
 from .mmseg import MMSeg
 
-TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg())}
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg(), MMRotate())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 
@@ -85,7 +87,8 @@ def main_score(cfg: Config) -> str:
         if chosen != 'auto':
             return chosen
     for metric in as_list(cfg.get('val_evaluator') or []):
-        for toolbox in TOOLBOXES.values():
+        # the config's toolbox first: a metric may be derived from another toolbox's
+        for toolbox in (toolbox_of(cfg), *TOOLBOXES.values()):
             if score := toolbox.score_of(metric, cfg.get('default_scope')):
                 return score
     known = [name.rpartition('.')[2] for toolbox in TOOLBOXES.values() for name in toolbox.main_scores]

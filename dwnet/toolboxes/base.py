@@ -36,7 +36,9 @@ class Toolbox:
         name: The package, which is also mmengine's scope. A toolbox without a module has the config's scope, or None.
         distribution: The package's name on PyPI.
         extra: The extra of ``dwnet`` that installs the toolbox.
-        task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty without a module.
+        outdated: The name on PyPI of an older generation of the package, whose files would lie in the same folder.
+        task: ``'classification'``, ``'detection'``, ``'segmentation'`` or ``'rotated'``; empty without a module.
+        keeps_strides: The heads need maps of the old backbone's strides; other heads take maps of any size.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
         scores: Score → its name in papers, in the order in which scores are shown.
@@ -54,8 +56,10 @@ class Toolbox:
     """
     name: str | None = None
     distribution = ''
+    outdated = ''
     extra = 'all'
     task = ''
+    keeps_strides = False
     image_shape = (224, 224)
     trial_size = 512
     scores: dict[str, str] = {}

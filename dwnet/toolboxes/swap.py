@@ -147,7 +147,7 @@ def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tu
     strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
     if len(old) > len(_STAGES):
         raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
-    if toolbox.task != 'detection':  # the heads take maps of any size
+    if not toolbox.keeps_strides:
         return tuple(range(len(_STAGES)))[-len(old):]
     if sorted(set(strides)) != strides or not _STAGES.keys() >= set(strides):
         raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32, each once')

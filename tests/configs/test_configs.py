@@ -47,13 +47,20 @@ def make_batch(cfg: Config, size: tuple[int, int]) -> dict:
             sample.gt_instances = InstanceData(
                 bboxes=boxes, labels=torch.tensor([i, 5]), masks=BitmapMasks(masks, height, width))
             samples.append(sample)
+        elif cfg.default_scope == 'mmrotate':
+            from mmdet.structures import DetDataSample
+            from mmrotate.structures.bbox import RotatedBoxes
+            sample = DetDataSample(metainfo=meta)
+            boxes = RotatedBoxes(torch.tensor([[width / 3, height / 2, 40., 20., .5], [width / 2, 50., 24., 34., -.3]]))
+            sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([i, 5]))
+            samples.append(sample)
         else:
             from mmseg.structures import SegDataSample
             samples.append(SegDataSample(metainfo=meta, gt_sem_seg=PixelData(data=torch.randint(0, 9, (1, *size)))))
     return dict(inputs=inputs, data_samples=samples)
 
 
-SIZES = dict(mmpretrain=(64, 64), mmdet=(96, 160), mmseg=(64, 64))
+SIZES = dict(mmpretrain=(64, 64), mmdet=(96, 160), mmseg=(64, 64), mmrotate=(96, 160))
 
 
 @pytest.mark.parametrize('config', [
@@ -91,6 +98,9 @@ def test_builds_trains_and_predicts(config, device):
     elif cfg.default_scope == 'mmdet':
         predicted = result[0].pred_instances
         assert predicted.masks.shape[1:] == odd and len(predicted.bboxes) == len(predicted.scores)
+    elif cfg.default_scope == 'mmrotate':
+        predicted = result[0].pred_instances
+        assert predicted.bboxes.shape == (len(predicted.scores), 5)
     else:
         assert result[0].pred_sem_seg.data.shape[1:] == odd
 

@@ -18,11 +18,11 @@ from dwnet.apis import swap_backbone
 from dwnet.errors import UserError
 
 # Families without a model that has a backbone: bases of other configs, trackers and semi-supervised models around a
-# detector, models of images and text.
+# detector, models of images and text. mmrotate's ConvNeXt imports mmcls, mmpretrain's older name.
 ELSEWHERE = {
     *(f'mmdet/{name}' for name in (
         'common', 'deepsort', 'masktrack_rcnn', 'misc', 'ocsort', 'qdtrack', 'soft_teacher')),
-    'mmseg/san',
+    'mmseg/san', 'mmrotate/convnext',
     *(f'mmpretrain/{name}' for name in (
         'arcface', 'blip', 'blip2', 'chinese_clip', 'flamingo', 'llava', 'minigpt4', 'ofa', 'otter')),
 }
@@ -73,10 +73,12 @@ CANNOT = {
     'mmpretrain/inception_v3': ('the backbone classifies', 'does not give feature maps alone'),
     'mmpretrain/lenet': ('takes images of one channel', 'channel'),
     'mmpretrain/levit': ('mmpretrain does not train it', "doesn't support training in distillation mode"),
+    'mmrotate/redet': ('needs e2cnn, and its neck takes the maps of its own backbone alone', 'e2cnn'),
+    'mmrotate/sasm_reppoints': ('its loss is computed on a GPU alone, whatever the backbone', 'CUDA|NVIDIA|device'),
     'mmpretrain/vgg': ('the backbone classifies', 'its head is a part of it'),
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
-EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10)
+EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmrotate=10)
 SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
 
 
@@ -212,7 +214,7 @@ def lists() -> str:
         reasons.setdefault(reason, []).append(name)
     lines += ['| cannot | why |', '| --- | --- |']
     lines += [f"| {', '.join(names)} | {reason} |" for reason, names in reasons.items()]
-    lines += ['', f"No model with a backbone: {', '.join(sorted(ELSEWHERE))}."]
+    lines += ['', f"No model with a backbone, or none that can be read: {', '.join(sorted(ELSEWHERE))}."]
     return '\n'.join(lines)
 
 

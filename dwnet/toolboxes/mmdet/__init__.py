@@ -35,6 +35,7 @@ class MMDet(Toolbox):
     distribution = 'mmdet'
     extra = 'det'
     task = 'detection'
+    keeps_strides = True
     image_shape = (800, 1280)
     scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP',
               'lvis/bbox_AP': 'box AP of LVIS', 'lvis/segm_AP': 'mask AP of LVIS'}
@@ -162,7 +163,7 @@ class MMDet(Toolbox):
 
     def inferencer(self, model: nn.Module) -> Any:
         from mmdet.apis import DetInferencer
-        return inferencer_around(DetInferencer, model)
+        return inferencer_around(DetInferencer, model, scope=self.name)
 
 
 def _has_mask_head(model: dict) -> bool:

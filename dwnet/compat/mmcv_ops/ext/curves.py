@@ -18,7 +18,8 @@ def rotated_feature_align_forward(features: Tensor, best_bboxes: Tensor, output:
                                   points: int) -> None:
     """Writes ``features``, (B, C, H, W), plus the samples at each pixel's box, into ``output`` (arXiv:1908.05612).
 
-    ``best_bboxes`` is (B, H, W, 5); as mmcv reads them: centre y, centre x, width, height and angle in radians.
+    ``best_bboxes`` is (B, H, W, 5), or flat, as mmrotate has it, (B * H * W, 5). mmcv reads centre y, centre x, width,
+    height and angle in radians.
     ``points`` is 1 for the centre of the box, 5 for the centre and the corners.
     """
     output.copy_(_refine(wide(features), wide(best_bboxes), spatial_scale, points))
@@ -33,6 +34,7 @@ def rotated_feature_align_backward(top_grad: Tensor, best_bboxes: Tensor, bottom
 
 
 def _refine(features: Tensor, boxes: Tensor, scale: float, points: int) -> Tensor:
+    boxes = boxes.reshape(len(features), *features.shape[2:], 5)
     y, x, width, height = (boxes[..., :4] * scale).unbind(-1)
     cos, sin = boxes[..., 4].cos(), boxes[..., 4].sin()
     refined = features

@@ -85,8 +85,8 @@ class Boxes:
 
 
 def _rotated(boxes: Tensor) -> Boxes:
-    """Of boxes (N, 5)."""
-    x, y, width, height, angle = wide(boxes).unbind(1)
+    """Of boxes (N, 5); as in compiled mmcv more columns are passed over: mmrotate's metric has the scores there."""
+    x, y, width, height, angle = wide(boxes[:, :5]).unbind(1)
     a, b, cos, sin = width / 2, height / 2, angle.cos(), angle.sin()
     reach_x, reach_y = (a * cos).abs() + (b * sin).abs(), (a * sin).abs() + (b * cos).abs()
     return Boxes(width * height, torch.stack([x - reach_x, y - reach_y, x + reach_x, y + reach_y]),
@@ -94,8 +94,8 @@ def _rotated(boxes: Tensor) -> Boxes:
 
 
 def _quadrilaterals(boxes: Tensor) -> Boxes:
-    """Of corners (N, 8)."""
-    boxes = wide(boxes)
+    """Of corners (N, 8); more columns are passed over."""
+    boxes = wide(boxes[:, :8])
     corners = boxes.unflatten(1, (4, 2))
     area = area_of(outline(corners.double())).to(boxes.dtype)
     return Boxes(area, torch.cat([corners.amin(1), corners.amax(1)], 1).t(), boxes.t(), _shared_by_quadrilaterals)
