@@ -13,8 +13,10 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
+import stock_pose
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose')
+DEPTH = dict(mmpose=3)  # its folders are those of a body, a method and data
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -25,7 +27,10 @@ def folder_of(toolbox: str) -> Path:
 
 def families(toolbox: str) -> list[str]:
     """Each folder of configs."""
-    return sorted(path.name for path in folder_of(toolbox).iterdir() if path.is_dir() and path.name != '_base_')
+    folder = folder_of(toolbox)
+    paths = [path.relative_to(folder) for path in folder.glob('/'.join('*' * DEPTH.get(toolbox, 1)))
+             if path.is_dir()]
+    return sorted(path.as_posix() for path in paths if '_base_' not in path.parts)
 
 
 def first_config(toolbox: str, family: str) -> tuple[Path | None, Config | None]:
@@ -198,5 +203,7 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
         assert scores.numel() > 1 and scores.isfinite().all()
 
 
-SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification)
-CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes)
+SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification,
+               mmpose=lambda cfg, side: stock_pose.batch(cfg))
+CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
+              mmpose=lambda predictions, side: stock_pose.check(predictions))

@@ -5,6 +5,7 @@
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
+``mmpose``             keypoints
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
@@ -26,10 +27,11 @@ from dwnet.registry import lineage
 
 from .base import SAY_WHICH, Toolbox, as_list
 from .mmdet import MMDet
+from .mmpose import MMPose
 from .mmpretrain import MMPretrain
 from .mmseg import MMSeg
 
-TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg())}
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg(), MMPose())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

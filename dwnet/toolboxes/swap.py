@@ -27,11 +27,12 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
 
     The old backbone's pretrained weights are left out, and so is mmdet's and mmseg's layer-wise learning-rate decay,
     which refuses DWNet. A detector keeps the strides of its feature maps. A classifier or segmentor with n maps gets
-    the last n maps of DWNet, since its heads take maps of any size. The neck that makes a pyramid of the maps of a
+    the last n maps of DWNet, since its heads take maps of any size. A pose estimator does,
+    too, and its head gets deconvolutions if the old maps were larger. The neck that makes a pyramid of the maps of a
     plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
 
     Args:
-        cfg: A config of mmdet, mmseg or mmpretrain whose model has a ``backbone``. It stays as it is.
+        cfg: A config of a toolbox of :data:`dwnet.toolboxes.TOOLBOXES` whose model has a ``backbone``. It stays as it is.
         arguments: Of :class:`dwnet.DWNet`.
 
     Returns:
@@ -95,6 +96,8 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
             old = new = []
             break
         new = _run(neck, tuple(new), f'neck {type_name(neck)} behind DWNet')
+    if old and new and old[-1].ndim == new[-1].ndim == 4:  # else pooled, or unknown
+        toolbox.fit_resolution(model, old[-1].shape[-1] / new[-1].shape[-1])
     heads = [model[key] for key in model if key not in _NOT_BEHIND]
     taken += _replace_channels(heads, _channels(old), _channels(new))
     if wanted[0] != wanted[1] and not taken:
@@ -147,7 +150,7 @@ def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tu
     strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
     if len(old) > len(_STAGES):
         raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
-    if toolbox.task != 'detection':  # the heads take maps of any size
+    if not toolbox.keeps_strides:
         return tuple(range(len(_STAGES)))[-len(old):]
     if sorted(set(strides)) != strides or not _STAGES.keys() >= set(strides):
         raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32, each once')
