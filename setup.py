@@ -12,6 +12,8 @@ EXTRAS = {
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
     # without mmpose, which needs chumpy and xtcocotools, for which there are no wheels: pip install --no-deps mmpose==1.3.2
     'pose': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'json_tricks', 'munkres', 'scipy', 'matplotlib'],
+    # PyPI's mmrotate is an older generation
+    'rotate': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmrotate-dev>=1.0.1,<2'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
     'demo': ['scikit-learn'],  # the embedded digits

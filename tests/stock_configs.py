@@ -14,8 +14,9 @@ from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
 import stock_pose
+from dwnet.toolboxes.base import innermost
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate')
 DEPTH = dict(mmpose=3)  # its folders are those of a body, a method and data
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
@@ -59,6 +60,8 @@ def train_and_predict(cfg: Config) -> None:
     for part in [preprocessor, *(preprocessor.get('batch_augments') or [])]:
         if part.get('size'):  # images are padded to it
             part['size'] = (side, side)
+    if 'crop_size' in model_cfg:  # H2RBox's views
+        model_cfg.crop_size = (side, side)
     if preprocessor:
         model_cfg.data_preprocessor = preprocessor
     settings = copy.deepcopy(cfg.optim_wrapper)
@@ -165,6 +168,25 @@ def _detection(cfg: Config, side: int) -> dict:
     return dict(inputs=_images(side), data_samples=samples)
 
 
+def _rotated(cfg: Config, side: int) -> dict:
+    """Rotated boxes, or quadrangles where the config's pipeline leaves the boxes so."""
+    from mmdet.structures import DetDataSample
+    from mmrotate.structures.bbox import RotatedBoxes
+    steps = innermost(cfg.train_dataloader.dataset).pipeline
+    kind = 'qbox'
+    for step in steps:
+        kind = step.get('box_type_mapping', {}).get('gt_bboxes', kind)
+    samples = []
+    for i in range(2):
+        boxes = RotatedBoxes(torch.tensor([[20., 22., 34., 22., .4], [40., 38., 20., 36., -.6]])).convert_to(kind)
+        sample = DetDataSample(metainfo=dict(
+            img_shape=(side, side), ori_shape=(side, side), scale_factor=(1., 1.), img_id=i, img_path=''))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0, 0]))
+        sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=torch.zeros(0).long())
+        samples.append(sample)
+    return dict(inputs=_images(side), data_samples=samples)
+
+
 def _segmentation(cfg: Config, side: int) -> dict:
     from mmseg.structures import SegDataSample
     samples = []
@@ -204,6 +226,6 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
 
 
 SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification,
-               mmpose=lambda cfg, side: stock_pose.batch(cfg))
+               mmpose=lambda cfg, side: stock_pose.batch(cfg), mmrotate=_rotated)
 CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
-              mmpose=lambda predictions, side: stock_pose.check(predictions))
+              mmpose=lambda predictions, side: stock_pose.check(predictions), mmrotate=_check_detections)

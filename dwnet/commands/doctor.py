@@ -97,6 +97,12 @@ def examine() -> Iterator[Finding]:
 
     from dwnet.toolboxes import TOOLBOXES, timm_registration
     for toolbox in TOOLBOXES.values():
+        if toolbox.outdated and (version := _version(toolbox.outdated)):
+            yield Finding(toolbox.task, f'{toolbox.outdated} {version} is an older generation of '
+                          f'{toolbox.distribution}, in the same folder',
+                          f"pip uninstall {toolbox.outdated} {toolbox.distribution}, then pip install "
+                          f"'dwnet[{toolbox.extra}]'{CONSTRAINTS}")
+            continue
         # `import mmdet` alone imports little; mmdet.models imports nearly everything
         yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.install_command)
     if _version('timm') and not timm_registration.timm_is_safe():

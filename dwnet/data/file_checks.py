@@ -117,7 +117,8 @@ def _faulty_files(part: str, total: int, faults: dict[str, str], most: int) -> I
 
 def _check_orientation(part: str, infos: list[dict]) -> Iterator[Finding]:
     """Says what becomes of objects in photographs that EXIF turns; label images have the size of the turned image."""
-    annotated = [compare(info['img_path'], info['width'], info['height'])[1] for info in infos if 'instances' in info]
+    annotated = [compare(info['img_path'], info['width'], info['height'])[1] for info in infos
+                 if 'instances' in info and 'width' in info]  # DOTA's annotations tell no size
     for which, meaning in (
             (Annotated.UNTURNED, 'width and height of their annotations are those before the turn: boxes and masks are '
              'turned, too'),

@@ -310,13 +310,20 @@ class _Writer:
                              for score, label in zip(best.values.tolist(), best.indices.tolist())])
 
     def _objects(self, instances: Any) -> list[dict]:
-        """Boxes are left, top, right, bottom, in pixels; masks are COCO's run lengths."""
+        """Boxes are left, top, right, bottom, in pixels; masks are COCO's run lengths.
+
+        Rotated boxes are x and y of the centre, width and height in pixels, and the angle in radians, clockwise; or x
+        and y of four corners.
+        """
         masks = instances.get('masks')
         objects = []
         for i, (label, score) in enumerate(zip(instances.labels.tolist(), instances.scores.tolist())):
             entry = dict(self._class(label), score=round(score, 6))
             if 'bboxes' in instances:
-                entry['box'] = [round(value, 2) for value in instances.bboxes[i].tolist()]
+                numbers = instances.bboxes[i].tolist()
+                kind = {5: 'rotated_box', 8: 'corners'}.get(len(numbers), 'box')
+                entry[kind] = [round(value, 4 if place == 4 and kind == 'rotated_box' else 2)
+                               for place, value in enumerate(numbers)]
             if masks is not None:
                 run_lengths = masks[i] if isinstance(masks, list) else coco_mask.encode(
                     np.asfortranarray(masks[i].numpy().astype(np.uint8)))

@@ -86,7 +86,10 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
         instances = getattr(sample, name)
         if 'bboxes' in instances:
             boxes = instances.bboxes
-            instances.bboxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
+            boxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
+            if boxes.shape[-1] == 5:  # x, y, width, height, and the angle of a rotated box
+                boxes[..., 4] /= factor
+            instances.bboxes = boxes
         if 'keypoints' in instances:
             instances.keypoints = instances.keypoints * factor
         if 'masks' in instances and factor != 1:

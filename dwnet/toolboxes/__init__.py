@@ -6,6 +6,7 @@
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
 ``mmpose``             keypoints
+``mmrotate``           detection of rotated boxes
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
@@ -29,9 +30,11 @@ from .base import SAY_WHICH, Toolbox, as_list
 from .mmdet import MMDet
 from .mmpose import MMPose
 from .mmpretrain import MMPretrain
+from .mmrotate import MMRotate
 from .mmseg import MMSeg
 
-TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg(), MMPose())}
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (
+    MMPretrain(), MMDet(), MMSeg(), MMPose(), MMRotate())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

@@ -37,7 +37,9 @@ class Toolbox:
         distribution: The package's name on PyPI.
         extra: The extra of ``dwnet`` that installs the toolbox.
         no_deps: What ``pip install --no-deps`` adds to the extra, if the toolbox declares needs that cannot be had.
-        task: ``'classification'``, ``'detection'``, ``'segmentation'`` or ``'pose'``; empty without a module.
+        outdated: The name on PyPI of an older generation of the package, whose files would lie in the same folder.
+        task: ``'classification'``, ``'detection'``, ``'segmentation'``, ``'pose'`` or ``'rotated'``; empty without a
+            module.
         keeps_strides: The heads need maps of the old backbone's strides; other heads take maps of any size.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
@@ -57,6 +59,7 @@ class Toolbox:
     """
     name: str | None = None
     distribution = ''
+    outdated = ''
     extra = 'all'
     no_deps = ''
     task = ''

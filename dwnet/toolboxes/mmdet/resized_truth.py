@@ -3,7 +3,7 @@ from typing import Any
 
 from mmcv.transforms import LoadAnnotations, Resize
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes
 from mmengine.structures import InstanceData, PixelData
 from torch import nn
 
@@ -41,9 +41,10 @@ def _resize(sample: DetDataSample) -> None:
 
 def _resize_instances(instances: InstanceData, sample: DetDataSample, shape: tuple[int, int]) -> None:
     if 'bboxes' in instances:
-        boxes = HorizontalBoxes(instances.bboxes)  # a copy
+        given = instances.bboxes
+        boxes = given.clone() if isinstance(given, BaseBoxes) else HorizontalBoxes(given)  # copies
         boxes.rescale_(sample.get('scale_factor', (1., 1.)))
         boxes.clip_(shape)
-        instances.bboxes = boxes.tensor
+        instances.bboxes = boxes if isinstance(given, BaseBoxes) else boxes.tensor
     if 'masks' in instances:
         instances.masks = instances.masks.resize(shape).pad(sample.img_shape[:2])

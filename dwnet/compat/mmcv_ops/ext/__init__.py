@@ -7,21 +7,30 @@ The functions keep the conventions of the compiled operators (the order of ties,
 ===================  ====================================================================
 ``boxes``            NMS and its variants, overlaps
 ``rois``             RoI align and pool, deformable RoI pool
+``rotated``          overlaps and NMS of rotated boxes
+``rotated_rois``     RoI align of rotated regions
 ``deform``           deformable convolution (1 and 2), multi-scale deformable attention
 ``focal_loss``       sigmoid and softmax focal loss
 ``resampling``       masked convolution, CARAFE, PSA's masks
 ``sync_bn``          batch normalisation over several processes
+``text``             text instances grown from kernels
+``curves``           samples along boxes and Bézier curves
+``shuffles``         active rotating filters, shifts of frames
+``points``           chamfer distance, points in boxes, voxels
 ``precision``        casts 16-bit floats, which most PyTorch operators here do not take
 ===================  ====================================================================
 """
 from collections.abc import Callable
 
-from . import boxes, deform, focal_loss, resampling, rois, sync_bn
+from . import boxes, curves, deform, focal_loss, points, resampling, rois, rotated, rotated_rois, shuffles, sync_bn, text
 
 COVERED: dict[str, Callable] = {function.__name__: function for function in (
     boxes.nms, boxes.softnms, boxes.nms_match, boxes.bbox_overlaps,
     rois.roi_align_forward, rois.roi_align_backward, rois.roi_pool_forward, rois.roi_pool_backward,
     rois.deform_roi_pool_forward, rois.deform_roi_pool_backward,
+    rotated.box_iou_rotated, rotated.nms_rotated,
+    rotated_rois.roi_align_rotated_forward, rotated_rois.roi_align_rotated_backward,
+    rotated_rois.riroi_align_rotated_forward, rotated_rois.riroi_align_rotated_backward,
     deform.deform_conv_forward, deform.deform_conv_backward_input, deform.deform_conv_backward_parameters,
     deform.modulated_deform_conv_forward, deform.modulated_deform_conv_backward,
     deform.ms_deform_attn_forward, deform.ms_deform_attn_backward,
@@ -32,7 +41,16 @@ COVERED: dict[str, Callable] = {function.__name__: function for function in (
     resampling.carafe_naive_forward, resampling.carafe_naive_backward,
     resampling.psamask_forward, resampling.psamask_backward,
     sync_bn.sync_bn_forward_mean, sync_bn.sync_bn_forward_var, sync_bn.sync_bn_forward_output,
-    sync_bn.sync_bn_backward_param, sync_bn.sync_bn_backward_data)}
+    sync_bn.sync_bn_backward_param, sync_bn.sync_bn_backward_data,
+    text.contour_expand, text.pixel_group,
+    curves.rotated_feature_align_forward, curves.rotated_feature_align_backward,
+    curves.border_align_forward, curves.border_align_backward,
+    curves.bezier_align_forward, curves.bezier_align_backward,
+    shuffles.active_rotated_filter_forward, shuffles.active_rotated_filter_backward,
+    shuffles.tin_shift_forward, shuffles.tin_shift_backward,
+    points.chamfer_distance_forward, points.chamfer_distance_backward,
+    points.points_in_boxes_cpu_forward, points.points_in_boxes_part_forward, points.points_in_boxes_all_forward,
+    points.dynamic_voxelize_forward, points.hard_voxelize_forward)}
 
 globals().update(COVERED)
 
