@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import stock_pose
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
@@ -13,7 +14,6 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
-import stock_pose
 from dwnet.toolboxes.base import innermost
 
 TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate')

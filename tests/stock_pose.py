@@ -3,7 +3,7 @@ import copy
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
 
 # Steps of a training pipeline that make labels of keypoints in the pixels of the network's input
@@ -14,7 +14,10 @@ def batch(cfg: Config) -> dict:
     """Two random images: with one instance each for top-down models, otherwise with two."""
     from mmpose.apis.inference import dataset_meta_from_config
     meta, rng = dataset_meta_from_config(cfg, 'train'), np.random.default_rng(0)
-    steps = [step for step in _pipeline(cfg) if step.type in LABELLING]
+    training = _pipeline(cfg)
+    steps = [step for step in training if step.type in LABELLING]
+    if not training:  # that of associative embedding is empty
+        steps = [ConfigDict(type=LABELLING[0], encoder=cfg.codec), ConfigDict(type=LABELLING[1])]
     width, height = input_size(steps)
     number, keypoints = 1 if cfg.get('data_mode') == 'topdown' else 2, meta['num_keypoints']
     keys = {'id', 'img_id', 'img_path', 'category_id', 'ori_shape', 'img_shape', 'input_size', 'input_center',
@@ -25,12 +28,15 @@ def batch(cfg: Config) -> dict:
         boxes = np.array([[.1, .1, .7, .8], [.3, .2, .9, .9]][:number], np.float32) * [width, height, width, height]
         corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
         points = corner + rng.uniform(size=(number, keypoints, 2)) * size
+        if any(step.type == 'BottomupRandomAffine' and step.get('bbox_keep_corner', True) for step in training):
+            boxes = boxes[:, [0, 1, 0, 3, 2, 1, 2, 3]].reshape(-1, 4, 2)  # that step leaves four corners
         samples.append(pipeline(copy.deepcopy(dict(
             meta, img=rng.integers(0, 256, (height, width, 3), np.uint8), img_shape=(height, width),
             ori_shape=(height, width), img_path='', id=i, img_id=i, category_id=[1] * number, iscrowd=[0] * number,
-            bbox=boxes.astype(np.float32), bbox_score=np.ones(number, np.float32), bbox_center=boxes[:, :2],
-            bbox_scale=size[:, 0], area=size.prod(-1)[:, 0].astype(np.float32), invalid_segs=[],
-            bbox_rotation=np.zeros(number, np.float32), scale_factor=(1., 1.), keypoints=points.astype(np.float32),
+            bbox=boxes.astype(np.float32), bbox_score=np.ones(number, np.float32),
+            bbox_center=(corner + size / 2)[:, 0], bbox_scale=size[:, 0], bbox_rotation=np.zeros(number, np.float32),
+            area=size.prod(-1)[:, 0].astype(np.float32), invalid_segs=[], warp_mat=np.eye(2, 3),
+            scale_factor=(1., 1.), keypoints=points.astype(np.float32),
             keypoints_visible=np.ones((number, keypoints), np.float32), input_size=(width, height),
             input_center=np.array([width, height]) / 2, input_scale=np.array([width, height]), flip=False,
             flip_direction=None, raw_ann_info=None))))
@@ -49,7 +55,7 @@ def input_size(steps: list[dict]) -> tuple[int, int]:
 
 def _pipeline(cfg: Config) -> list[dict]:
     dataset: Any = cfg.train_dataloader.dataset
-    return dataset.get('pipeline') or dataset.datasets[0].pipeline
+    return dataset.pipeline if 'pipeline' in dataset else dataset.datasets[0].pipeline
 
 
 def check(predictions: list) -> None:

@@ -32,5 +32,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', by_epoch=True, eta_min=1e-5, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(base_batch_size=32)
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='coco/AP', rule='greater'))
+default_hooks = dict(
+    logger=dict(interval=25),
+    checkpoint=dict(interval=1, max_keep_ckpts=2, save_best='coco/AP', rule='greater'))
 randomness = dict(seed=0)

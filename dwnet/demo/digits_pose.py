@@ -7,8 +7,8 @@ The files lie as COCO's do::
       annotations/{train,test}.json    each digit's box, area and keypoints
       manifest.json                    the settings, and each file's checksum
 
-The keypoints are where the visible ink of a digit ends at the top, bottom, left and right, and the middle of the ink. An
-end is the mean of the ink within the outermost tenth of the digit's height or width. A digit of the test part never
+The keypoints are where the visible ink of a digit ends at the top, bottom, left and right, and the middle of the ink.
+An end is the mean of the ink within the outermost tenth of the digit's height or width. A digit of the test part never
 occurs in the training part.
 """
 import json

@@ -27,12 +27,12 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
 
     The old backbone's pretrained weights are left out, and so is mmdet's and mmseg's layer-wise learning-rate decay,
     which refuses DWNet. A detector keeps the strides of its feature maps. A classifier or segmentor with n maps gets
-    the last n maps of DWNet, since its heads take maps of any size. A pose estimator does,
-    too, and its head gets deconvolutions if the old maps were larger. The neck that makes a pyramid of the maps of a
-    plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
+    the last n maps of DWNet, since its heads take maps of any size. So does a pose estimator, whose head gets
+    deconvolutions if the old maps were larger. The neck that makes a pyramid of the maps of a plain vision transformer
+    is left out. If the old backbone gives a vector, DWNet's map is pooled.
 
     Args:
-        cfg: A config of a toolbox of :data:`dwnet.toolboxes.TOOLBOXES` whose model has a ``backbone``. It stays as it is.
+        cfg: A config of a toolbox that ``dwnet.toolboxes`` knows, whose model has a ``backbone``. It stays as it is.
         arguments: Of :class:`dwnet.DWNet`.
 
     Returns:

@@ -73,7 +73,8 @@ def test_average_precision():
 def test_false_alarms_and_misses():
     """Of two people one is found, by the second-best prediction of three."""
     coco = truth({}, dict(bbox=[200., 200., 40., 50.], keypoints=[210., 210., 2., 230., 240., 2.]))
-    evaluation = scored(coco, moved(300., 0., 300., 0., score=.95), moved(0., 0., 0., 0.), moved(0., 99., 0., 99., score=.1))
+    far, lower = moved(300., 0., 300., 0., score=.95), moved(0., 99., 0., 99., score=.1)
+    evaluation = scored(coco, far, moved(0., 0., 0., 0.), lower)
     # precision 1/2 up to a recall of 1/2: at 51 of the 101 places
     assert evaluation.stats[0] == pytest.approx(.5 * 51 / 101) and evaluation.stats[5] == .5
 

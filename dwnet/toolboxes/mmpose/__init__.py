@@ -1,4 +1,9 @@
-"""What mmpose answers: keypoints of people, animals, hands, or anything else."""
+"""What mmpose answers: keypoints of people, animals, hands, or anything else.
+
+===========  ==========================================================
+``checked``  COCO's keypoints, with a word on annotations that are wrong
+===========  ==========================================================
+"""
 import inspect
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +18,9 @@ from torch import nn
 from dwnet.errors import UserError
 from dwnet.registry import class_of, type_name
 
-from .base import Toolbox, inferencer_around
+from ..base import Toolbox, inferencer_around
+
+_WIDTH, _KERNEL = 256, 4  # of mmpose's own deconvolutions
 
 
 class MMPose(Toolbox):
@@ -32,6 +39,7 @@ class MMPose(Toolbox):
         'mmpose.MpiiPCKAccuracy': ('', {'head': 'PCKh'}),
         'mmpose.PCKAccuracy': ('norm_item', {'bbox': 'PCK', 'head': 'PCKh', 'torso': 'tPCK'})}
     preprocessor_type = 'PoseDataPreprocessor'
+    checked_datasets = {'mmpose.CocoDataset': f'{__name__}.checked.CheckedCocoDataset'}
     checked_readers = frozenset({'mmpose.LoadImage'})
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
@@ -42,7 +50,7 @@ class MMPose(Toolbox):
         if factor == 1:
             return
         steps, head = math.log2(factor), model.head
-        takes = getattr(inspect.signature(class_of(head, MODELS)), 'parameters', {})
+        takes = inspect.signature(class_of(head, MODELS)).parameters
         if steps < 0 or not steps.is_integer() or 'deconv_out_channels' not in takes:
             raise UserError(f"DWNet's maps are {factor:g} times smaller than those of the old backbone, and a "
                             f'{type_name(head)} has no deconvolutions to make up for that: swap the head, too')
@@ -91,6 +99,3 @@ class MMPose(Toolbox):
 
         model.dataset_meta = dataset_meta_from_config(model.cfg, 'test')
         return inferencer_around(WholeImages, model, det_model='whole_image')
-
-
-_WIDTH, _KERNEL = 256, 4  # of mmpose's own deconvolutions
