@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
 from dwnet.toolboxes.base import innermost
+from dwnet.toolboxes.mmpose import one_by_one
 
 TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate')
 DEPTH = dict(mmpose=3)  # its folders are those of a body, a method and data
@@ -91,6 +92,8 @@ def train_and_predict(cfg: Config) -> None:
             if toolbox == 'mmpretrain' and cfg.model.type != 'ImageClassifier':
                 inputs = model.data_preprocessor(data, False)['inputs']
                 predictions = model.extract_feat(inputs[0])[-1].flatten(1)
+            elif toolbox == 'mmpose':
+                predictions = one_by_one(model, data)
             else:
                 predictions = model.test_step(data)
     CHECKS[toolbox](predictions, side)

@@ -23,6 +23,12 @@ from ..base import Toolbox, inferencer_around
 _WIDTH, _KERNEL = 256, 4  # of mmpose's own deconvolutions
 
 
+def one_by_one(model: nn.Module, batch: dict) -> list:
+    """Predicts a batch image by image, as bottom-up heads want it."""
+    return [model.test_step({key: part[i:i + 1] for key, part in batch.items()})[0]
+            for i in range(len(batch['data_samples']))]
+
+
 class MMPose(Toolbox):
     """mmpose."""
     name = 'mmpose'
@@ -95,7 +101,9 @@ class MMPose(Toolbox):
                     yield self.collate_fn(samples), images
 
             def forward(self, inputs: dict, **kwargs) -> list:
-                return self.model.test_step(inputs)
+                if self.cfg.data_mode == 'topdown':
+                    return self.model.test_step(inputs)
+                return one_by_one(self.model, inputs)
 
         model.dataset_meta = dataset_meta_from_config(model.cfg, 'test')
         return inferencer_around(WholeImages, model, det_model='whole_image')
