@@ -163,7 +163,7 @@ class MMDet(Toolbox):
 
     def inferencer(self, model: nn.Module) -> Any:
         from mmdet.apis import DetInferencer
-        return inferencer_around(DetInferencer, model)
+        return inferencer_around(DetInferencer, model, scope=self.name)
 
 
 def _has_mask_head(model: dict) -> bool:

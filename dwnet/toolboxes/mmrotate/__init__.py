@@ -11,7 +11,7 @@ from torch import nn
 
 from dwnet.errors import UserError
 
-from ..base import Toolbox, inferencer_around, with_metric
+from ..base import with_metric
 from ..mmdet import MMDet
 
 
@@ -56,7 +56,3 @@ class MMRotate(MMDet):
     def graph(self, model: nn.Module) -> nn.Module:
         raise UserError(f'{type(model).__name__} cannot be written as ONNX, which has no operators for rotated boxes; '
                         'its backbone alone can, by --backbone')
-
-    def inferencer(self, model: nn.Module) -> Any:
-        from mmdet.apis import DetInferencer
-        return inferencer_around(DetInferencer, model)
