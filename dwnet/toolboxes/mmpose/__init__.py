@@ -44,6 +44,7 @@ class MMPose(Toolbox):
         'mmpose.CocoMetric': ('iou_type', {'keypoints': 'coco/AP', 'keypoints_crowd': 'crowdpose/AP'}),
         'mmpose.MpiiPCKAccuracy': ('', {'head': 'PCKh'}),
         'mmpose.PCKAccuracy': ('norm_item', {'bbox': 'PCK', 'head': 'PCKh', 'torso': 'tPCK'})}
+    layer_decay = 'mmpose.LayerDecayOptimWrapperConstructor'
     preprocessor_type = 'PoseDataPreprocessor'
     checked_datasets = {'mmpose.CocoDataset': f'{__name__}.checked.CheckedCocoDataset'}
     checked_readers = frozenset({'mmpose.LoadImage'})
