@@ -10,6 +10,8 @@ EXTRAS = {
     'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
     # mmseg imports ftfy and regex without declaring them
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
+    # mmpose itself is installed by --no-deps: it declares chumpy and xtcocotools, which have no wheels
+    'pose': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'json_tricks', 'munkres', 'scipy', 'matplotlib'],
     # PyPI's mmrotate is an older generation
     'rotate': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmrotate-dev>=1.0.1,<2'],
     # older timm unpickles files without weights_only

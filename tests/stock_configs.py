@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import stock_pose
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
@@ -14,8 +15,10 @@ from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
 from dwnet.toolboxes.base import innermost
+from dwnet.toolboxes.mmpose import one_by_one
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmrotate')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate')
+DEPTH = dict(mmpose=3)  # its folders are those of a body, a method and data
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -26,7 +29,10 @@ def folder_of(toolbox: str) -> Path:
 
 def families(toolbox: str) -> list[str]:
     """Each folder of configs."""
-    return sorted(path.name for path in folder_of(toolbox).iterdir() if path.is_dir() and path.name != '_base_')
+    folder = folder_of(toolbox)
+    paths = [path.relative_to(folder) for path in folder.glob('/'.join('*' * DEPTH.get(toolbox, 1)))
+             if path.is_dir()]
+    return sorted(path.as_posix() for path in paths if '_base_' not in path.parts)
 
 
 def first_config(toolbox: str, family: str) -> tuple[Path | None, Config | None]:
@@ -86,6 +92,8 @@ def train_and_predict(cfg: Config) -> None:
             if toolbox == 'mmpretrain' and cfg.model.type != 'ImageClassifier':
                 inputs = model.data_preprocessor(data, False)['inputs']
                 predictions = model.extract_feat(inputs[0])[-1].flatten(1)
+            elif toolbox == 'mmpose':
+                predictions = one_by_one(model, data)
             else:
                 predictions = model.test_step(data)
     CHECKS[toolbox](predictions, side)
@@ -224,6 +232,7 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
         assert scores.numel() > 1 and scores.isfinite().all()
 
 
-SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification, mmrotate=_rotated)
+SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification,
+               mmpose=lambda cfg, side: stock_pose.batch(cfg), mmrotate=_rotated)
 CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
-              mmrotate=_check_detections)
+              mmpose=lambda predictions, side: stock_pose.check(predictions), mmrotate=_check_detections)

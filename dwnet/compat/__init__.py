@@ -4,6 +4,7 @@
 ``stand_ins``       finds the stand-ins for modules and functions that are missing
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
 ``pkg_resources``   a stand-in for setuptools' module of this name
+``xtcocotools``     a stand-in for the evaluation of keypoints, on pycocotools
 ``after_import``    calls a function after a module is imported: our models in timm
 ``timm_loading``    timm's reader of checkpoints, for our models
 ``version_checks``  lets toolboxes start beside newer releases than they assert

@@ -2,10 +2,13 @@
 import os
 from pathlib import Path
 
-from . import digits, digits_rotated
+from . import digits, digits_pose, digits_rotated
 
 # Root → settings, beside those of data/digits
-MORE: dict[Path, digits.EmbeddedData] = {digits_rotated.ROOT: digits_rotated.RotatedDigits()}
+MORE: dict[Path, digits.EmbeddedData] = {
+    digits_rotated.ROOT: digits_rotated.RotatedDigits(),
+    digits_pose.ROOT: digits_pose.PoseDigits(),
+}
 
 
 def prepare_if_missing(*paths: str | os.PathLike) -> Path:

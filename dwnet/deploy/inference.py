@@ -70,7 +70,8 @@ def predict(inferencer: Any, images: Sequence[np.ndarray]) -> list:
 
 def _collated(inferencer: Any, images: Sequence[np.ndarray]) -> dict:
     batch, = inferencer.preprocess(list(images), batch_size=len(images))
-    return batch if isinstance(batch, dict) else batch[1]  # mmdet's batch has the images in front
+    # the images themselves are in front of mmdet's batch, and behind mmpose's
+    return batch if isinstance(batch, dict) else next(part for part in batch if isinstance(part, dict))
 
 
 def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1, threshold: float = .3,
@@ -270,6 +271,7 @@ class _Writer:
         cfg, meta = inferencer.model.cfg, inferencer.model.dataset_meta
         self.names = list(meta.get('classes', ()))
         self.palette = meta.get('palette', [])
+        self.keypoints = meta.get('keypoint_id2name')
         self.visualizer = make_visualizer(cfg, meta, 'infer')
         self._stretch = has_own_range(cfg)
         self._root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
@@ -293,6 +295,8 @@ class _Writer:
 
     def describe(self, sample: Any, name: Path) -> dict:
         """Converts a data sample for JSON; ``name`` names the label image of a segmentor."""
+        if 'keypoints' in sample.get('pred_instances', ()):
+            return dict(objects=self._poses(sample.pred_instances))
         if 'pred_instances' in sample:
             return dict(objects=self._objects(sample.pred_instances))
         if 'pred_sem_seg' in sample:
@@ -326,6 +330,19 @@ class _Writer:
                 entry['mask'] = dict(size=list(run_lengths['size']), counts=run_lengths['counts'].decode())
             objects.append(entry)
         return objects
+
+    def _poses(self, instances: Any) -> list[dict]:
+        """A keypoint is x and y in pixels and a score."""
+        names = self.keypoints or {i: str(i) for i in range(instances.keypoints.shape[1])}
+        poses = []
+        for i, (points, scores) in enumerate(zip(instances.keypoints.tolist(), instances.keypoint_scores.tolist())):
+            entry: dict[str, Any] = dict(keypoints={
+                names[k]: [round(x, 2), round(y, 2), round(score, 6)]
+                for k, ((x, y), score) in enumerate(zip(points, scores))})
+            if 'bboxes' in instances:
+                entry['box'] = [round(value, 2) for value in instances.bboxes[i].tolist()]
+            poses.append(entry)
+        return poses
 
     def _segments(self, labels: np.ndarray, name: Path) -> dict:
         """Writes a label image: pixel values are classes, the palette has the classes' colours."""

@@ -1,5 +1,6 @@
 """Draws images with labels, boxes and masks, by the toolbox's visualizer."""
 import copy
+import inspect
 import math
 from typing import Any
 
@@ -47,7 +48,7 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
         image: (H, W, 3), uint8, RGB, in whose pixels the sample's boxes and masks are given.
         sample: The toolbox's data sample.
         truth: Draw the ground truth (``gt_…``), otherwise the prediction (``pred_…``).
-        threshold: Detections of a lower score are not drawn.
+        threshold: Detections and keypoints of a lower score are not drawn.
         side: The longer side of the picture, pixels. By default small images are enlarged by the least whole number
             that makes the shorter side 256 pixels, as long as the longer side stays within 2048.
 
@@ -65,14 +66,14 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
                                  **options)
     else:
         sample = _scaled(sample, factor, (height, width))
-        if 'gt_instances' in sample or 'pred_instances' in sample:
-            options['pred_score_thr'] = threshold
+        known = inspect.signature(visualizer.add_datasample).parameters
+        options |= {name: threshold for name in ('pred_score_thr', 'kpt_thr') if name in known}
         visualizer.add_datasample('', image, sample, **options)
     return np.ascontiguousarray(visualizer.get_image())
 
 
 def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
-    """A copy of the sample whose boxes and masks fit an image of ``shape``, (height, width)."""
+    """A copy of the sample whose boxes, keypoints and masks fit an image of ``shape``, (height, width)."""
     sample = copy.deepcopy(sample)
     for name in ('gt_sem_seg', 'pred_sem_seg'):
         if name in sample:
@@ -85,10 +86,12 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
         instances = getattr(sample, name)
         if 'bboxes' in instances:
             boxes = instances.bboxes
-            boxes = boxes.tensor if hasattr(boxes, 'tensor') else boxes
-            scale = boxes.new_full(boxes.shape[-1:], factor)
-            scale[4:5] = 1.  # the angle of a rotated box: x, y, width, height, angle
-            instances.bboxes = boxes * scale
+            boxes = (boxes.tensor if hasattr(boxes, 'tensor') else boxes) * factor
+            if boxes.shape[-1] == 5:  # x, y, width, height, and the angle of a rotated box
+                boxes[..., 4] /= factor
+            instances.bboxes = boxes
+        if 'keypoints' in instances:
+            instances.keypoints = instances.keypoints * factor
         if 'masks' in instances and factor != 1:
             masks = instances.masks
             if isinstance(masks, list):  # run lengths; few images are both sliced and enlarged

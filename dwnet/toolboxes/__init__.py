@@ -5,6 +5,7 @@
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
+``mmpose``             keypoints
 ``mmrotate``           detection of rotated boxes
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
@@ -27,11 +28,13 @@ from dwnet.registry import lineage
 
 from .base import SAY_WHICH, Toolbox, as_list
 from .mmdet import MMDet
+from .mmpose import MMPose
 from .mmpretrain import MMPretrain
 from .mmrotate import MMRotate
 from .mmseg import MMSeg
 
-TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg(), MMRotate())}
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (
+    MMPretrain(), MMDet(), MMSeg(), MMPose(), MMRotate())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

@@ -9,7 +9,7 @@ import copy
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
@@ -36,8 +36,10 @@ class Toolbox:
         name: The package, which is also mmengine's scope. A toolbox without a module has the config's scope, or None.
         distribution: The package's name on PyPI.
         extra: The extra of ``dwnet`` that installs the toolbox.
+        no_deps: What ``pip install --no-deps`` adds to the extra, if the toolbox declares needs that cannot be had.
         outdated: The name on PyPI of an older generation of the package, whose files would lie in the same folder.
-        task: ``'classification'``, ``'detection'``, ``'segmentation'`` or ``'rotated'``; empty without a module.
+        task: ``'classification'``, ``'detection'``, ``'segmentation'``, ``'pose'`` or ``'rotated'``; empty without a
+            module.
         keeps_strides: The heads need maps of the old backbone's strides; other heads take maps of any size.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
@@ -47,6 +49,7 @@ class Toolbox:
             a config measures, the first in this table counts. A config without the argument measures the first.
         preprocessor_type: The data preprocessor of a model that names none.
         checked_datasets: Data set, by package and class → our subclass, which reports broken entries.
+        checked_readers: Image readers, by package and class, in whose place ``dwnet.LoadWholeImage`` reads.
         downloads: Data sets that download themselves, by package and class.
         dump_type: The metric that writes predictions as a pickle.
         layer_decay: The constructor of optimizers with layer-wise learning rates, by package and class, if the
@@ -58,6 +61,7 @@ class Toolbox:
     distribution = ''
     outdated = ''
     extra = 'all'
+    no_deps = ''
     task = ''
     keeps_strides = False
     image_shape = (224, 224)
@@ -66,6 +70,7 @@ class Toolbox:
     main_scores: dict[str, tuple[str, dict[str, str]]] = {}
     preprocessor_type = 'BaseDataPreprocessor'
     checked_datasets: dict[str, str] = {}
+    checked_readers: frozenset[str] = frozenset()
     downloads: frozenset[str] = frozenset()
     dump_type = 'DumpResults'
     layer_decay = ''
@@ -84,6 +89,11 @@ class Toolbox:
         """
         if self.task:
             importlib.import_module(f'{self.name}.models')
+
+    def install_command(self, options: str = '') -> str:
+        """What installs the toolbox, with these options of pip."""
+        command = f"pip install 'dwnet[{self.extra}]'{options}"
+        return f"{command} && pip install --no-deps '{self.no_deps}'{options}" if self.no_deps else command
 
     # --- Configs -----------------------------------------------------------------------------------------
 
@@ -107,6 +117,13 @@ class Toolbox:
         """The config of the data preprocessor, with its type."""
         settings = cfg.model.get('data_preprocessor') or cfg.data_preprocessor
         return {'type': self.preprocessor_type, **settings}
+
+    def fit_resolution(self, model: ConfigDict, factor: float) -> None:
+        """Changes the heads of a config to maps that are ``factor`` times smaller than those of the old backbone.
+
+        Raises:
+            UserError: If the heads need maps of another size.
+        """
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         """Changes the settings of a visualizer that draws into arrays."""

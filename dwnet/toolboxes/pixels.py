@@ -30,7 +30,7 @@ _FOR_COLOUR = {
     'RandomErasing', 'Cutout', 'CutOut', 'RandomCutOut', 'Mosaic', 'RandomMosaic', 'MixUp', 'CachedMixUp', 'Expand',
     'RandomAffine', 'RandomCenterCropPad', 'RandomTranslatePad', 'CopyPaste', 'InstaBoost'}
 # What the toolboxes' inferencers put in the place of a reader, with the reader's arguments
-_READERS = {'LoadImageFromFile', 'InferencerLoader'}
+_READERS = {'LoadImageFromFile', 'InferencerLoader', 'LoadImage'}
 
 
 def use_pixels(cfg: Config, pixels: Pixels) -> list[str]:

@@ -27,11 +27,12 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
 
     The old backbone's pretrained weights are left out, and so is mmdet's and mmseg's layer-wise learning-rate decay,
     which refuses DWNet. A detector keeps the strides of its feature maps. A classifier or segmentor with n maps gets
-    the last n maps of DWNet, since its heads take maps of any size. The neck that makes a pyramid of the maps of a
-    plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
+    the last n maps of DWNet, since its heads take maps of any size. So does a pose estimator, whose head gets
+    deconvolutions if the old maps were larger. The neck that makes a pyramid of the maps of a plain vision transformer
+    is left out. If the old backbone gives a vector, DWNet's map is pooled.
 
     Args:
-        cfg: A config of mmdet, mmseg or mmpretrain whose model has a ``backbone``. It stays as it is.
+        cfg: A config of a toolbox that ``dwnet.toolboxes`` knows, whose model has a ``backbone``. It stays as it is.
         arguments: Of :class:`dwnet.DWNet`.
 
     Returns:
@@ -95,6 +96,8 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
             old = new = []
             break
         new = _run(neck, tuple(new), f'neck {type_name(neck)} behind DWNet')
+    if old and new and old[-1].ndim == new[-1].ndim == 4:  # else pooled, or unknown
+        toolbox.fit_resolution(model, old[-1].shape[-1] / new[-1].shape[-1])
     heads = [model[key] for key in model if key not in _NOT_BEHIND]
     taken += _replace_channels(heads, _channels(old), _channels(new))
     if wanted[0] != wanted[1] and not taken:

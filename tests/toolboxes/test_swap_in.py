@@ -78,7 +78,7 @@ CANNOT = {
     'mmpretrain/vgg': ('the backbone classifies', 'its head is a part of it'),
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
-EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmrotate=10)
+EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10)
 SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
 
 

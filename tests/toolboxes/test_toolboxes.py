@@ -63,17 +63,18 @@ def test_the_extras_are_those_of_setup(monkeypatch):
     monkeypatch.setattr(setuptools, 'setup', lambda **_: None)
     extras = runpy.run_path(str(ROOT / 'setup.py'))['EXTRAS']
     for toolbox in TOOLBOXES.values():
-        assert any(re.split('[<>=]', package)[0] == toolbox.distribution for package in extras[toolbox.extra])
+        packages = [*extras[toolbox.extra], toolbox.no_deps]
+        assert any(re.split('[<>=]', package)[0] == toolbox.distribution for package in packages)
 
 
 def test_a_toolbox_without_a_module():
-    cfg = Config(dict(default_scope='mmpose', model=dict(type='mmpose.TopdownPoseEstimator')))
+    cfg = Config(dict(default_scope='mmagic', model=dict(type='mmagic.EDSR')))
     toolbox = toolbox_of(cfg)
-    assert type(toolbox) is Toolbox and toolbox.name == 'mmpose' and not toolbox.task
+    assert type(toolbox) is Toolbox and toolbox.name == 'mmagic' and not toolbox.task
     toolbox.load()
     evaluator = dict(type='CocoMetric')
     assert toolbox.prepare_evaluator(evaluator, cfg) is evaluator
-    with pytest.raises(UserError, match="analyze needs a config of mmpretrain, mmdet, mmseg, .* is of 'mmpose'"):
+    with pytest.raises(UserError, match="analyze needs a config of mmpretrain, mmdet, mmseg, .* is of 'mmagic'"):
         known_toolbox_of(cfg, 'analyze')
     with pytest.raises(UserError, match='Linear cannot be written as ONNX'):
         toolbox.graph(torch.nn.Linear(1, 1))
