@@ -11,10 +11,12 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from stock_video_text import check_clips, check_text, clips, text
 
 import dwnet  # noqa: F401  before the toolboxes
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmaction', 'mmocr')
+DEPTH = dict(mmaction=2, mmocr=2)  # their folders are those of a task and a method
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -25,7 +27,10 @@ def folder_of(toolbox: str) -> Path:
 
 def families(toolbox: str) -> list[str]:
     """Each folder of configs."""
-    return sorted(path.name for path in folder_of(toolbox).iterdir() if path.is_dir() and path.name != '_base_')
+    folder = folder_of(toolbox)
+    paths = [path.relative_to(folder) for path in folder.glob('/'.join('*' * DEPTH.get(toolbox, 1)))
+             if path.is_dir()]
+    return sorted(path.as_posix() for path in paths if '_base_' not in path.parts)
 
 
 def first_config(toolbox: str, family: str) -> tuple[Path | None, Config | None]:
@@ -198,5 +203,6 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
         assert scores.numel() > 1 and scores.isfinite().all()
 
 
-SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification)
-CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes)
+SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification, mmaction=clips, mmocr=text)
+CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
+              mmaction=check_clips, mmocr=check_text)

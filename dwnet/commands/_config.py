@@ -13,6 +13,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from dwnet.config_names import config_path
 from dwnet.errors import UserError, one_line
 from dwnet.toolboxes import TOOLBOXES, enter_scope, toolbox_of
+from dwnet.toolboxes.base import Toolbox
 
 from ._cfg_options import merge_options
 
@@ -68,9 +69,9 @@ def _address_error(what: str) -> UserError:
 
 
 def _toolbox_error(toolbox: str, reason: str = 'it is not installed') -> UserError:
-    extra = TOOLBOXES[toolbox].extra if toolbox in TOOLBOXES else 'all'
-    return UserError(f"this config needs {toolbox}, which cannot be imported ({reason}): "
-                     f"pip install 'dwnet[{extra}]'; `python -m dwnet doctor` tells more")
+    install = TOOLBOXES.get(toolbox, Toolbox()).install_command()
+    return UserError(f'this config needs {toolbox}, which cannot be imported ({reason}): {install}; '
+                     '`python -m dwnet doctor` tells more')
 
 
 def _merge_options(cfg: Config, options: dict) -> None:

@@ -8,7 +8,7 @@ all              predictions beside the ground truth
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dwnet.demo.digits import prepare_if_missing
+from dwnet.demo.embedded import prepare_if_missing
 from dwnet.engine.preflight import check_data
 from dwnet.inspect.analysis import analyze
 

@@ -2,7 +2,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dwnet.demo.digits import prepare_if_missing
+from dwnet.demo.embedded import prepare_if_missing
 from dwnet.engine.preflight import check_data
 from dwnet.inspect.batch import browse
 from dwnet.inspect.figure import save

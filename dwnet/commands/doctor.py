@@ -5,7 +5,7 @@ import platform
 import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -98,12 +98,12 @@ def examine() -> Iterator[Finding]:
     from dwnet.toolboxes import TOOLBOXES, timm_registration
     for toolbox in TOOLBOXES.values():
         # `import mmdet` alone imports little; mmdet.models imports nearly everything
-        yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.extra)
+        yield _usable(toolbox.task, f'{toolbox.name}.models', toolbox.distribution, toolbox.install_command)
     if _version('timm') and not timm_registration.timm_is_safe():
         yield Finding('timm', "it runs code from the files that it loads, so dwnet's models are not registered",
                       f"pip install 'timm>={timm_registration.TIMM}'")
     else:
-        yield _usable('timm', 'timm', 'timm', 'timm')
+        yield _usable('timm', 'timm', 'timm', lambda options='': f"pip install 'dwnet[timm]'{options}")
 
     from dwnet.demo import digits
     root = digits.ROOT
@@ -113,15 +113,15 @@ def examine() -> Iterator[Finding]:
                       '' if whole else 'python -m dwnet.demo.digits')
 
 
-def _usable(task: str, module: str, distribution: str, extra: str) -> Finding:
+def _usable(task: str, module: str, distribution: str, install: Callable[..., str]) -> Finding:
     """Whether the package that does ``task`` is there and can be imported."""
     package = module.partition('.')[0]
     error = _import_error(module)
     if not error:
         return Finding(task, f'ready ({package} {_version(distribution)})')
     if f"No module named '{package}'" in error:
-        return Finding(task, f'{package} is not installed', f"only if you need it: pip install 'dwnet[{extra}]'")
-    return Finding(task, error, f"pip install 'dwnet[{extra}]'{CONSTRAINTS}")
+        return Finding(task, f'{package} is not installed', f'only if you need it: {install()}')
+    return Finding(task, error, install(CONSTRAINTS))
 
 
 def _capabilities(device: str) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from dwnet.apis import inferencer
-from dwnet.demo import digits
+from dwnet.demo.embedded import prepare_if_missing
 from dwnet.deploy.inference import find_files, infer
 from dwnet.errors import UserError, some
 
@@ -41,7 +41,7 @@ def run(args: Namespace) -> None:
     if cfg.get('test_dataloader'):
         cfg.test_dataloader.batch_size = args.batch_size  # of tiles
     apply_options(OPTIONS, cfg, args)
-    digits.prepare_if_missing(*args.images)
+    prepare_if_missing(*args.images)
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
     check_writable('--out', out)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dwnet.apis import inferencer
-from dwnet.demo import digits
+from dwnet.demo.embedded import prepare_if_missing
 from dwnet.deploy.inference import as_input, find_files, read_images
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError
@@ -52,7 +52,7 @@ def run(args: Namespace) -> None:
         raise UserError(f'{args.what} needs images: files, folders or patterns')
 
     cfg = load_config(args)
-    digits.prepare_if_missing(*args.images)
+    prepare_if_missing(*args.images)
     files = find_files(args.images)[:args.number]
     if args.checkpoint is None:
         print('no --checkpoint: the network is as it is initialised')

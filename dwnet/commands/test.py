@@ -2,7 +2,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dwnet.demo.digits import prepare_if_missing
+from dwnet.demo.embedded import prepare_if_missing
 from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data, check_test_files
 from dwnet.engine.scores import report_scores

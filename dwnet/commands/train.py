@@ -1,7 +1,7 @@
 """Trains any config: classification, detection or segmentation."""
 from argparse import ArgumentParser, Namespace
 
-from dwnet.demo.digits import prepare_if_missing
+from dwnet.demo.embedded import prepare_if_missing
 from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data, preflight
 from dwnet.inspect.report import report_training

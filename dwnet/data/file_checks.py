@@ -67,7 +67,7 @@ def _spread(items: Sequence, most: int) -> Sequence:
 
 def _paths(info: dict) -> dict[str, str]:
     return {key: value for key, value in info.items()
-            if key.endswith('path') and isinstance(value, str) and '://' not in value}
+            if key.endswith(('path', 'filename')) and isinstance(value, str) and '://' not in value}
 
 
 def _roots(dataset: BaseDataset) -> list[str]:
@@ -87,7 +87,7 @@ def _inside(dataset: BaseDataset) -> Callable[[str], bool]:
 
 
 def _labels(info: dict) -> list[int]:
-    label = info.get('gt_label')
+    label = info.get('gt_label', info.get('label'))  # 'label' is that of a clip
     if label is None:
         return [instance['bbox_label'] for instance in info.get('instances', ()) if 'bbox_label' in instance]
     return [label] if isinstance(label, int) else np.ravel(label).tolist()

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 from PIL import Image
@@ -29,7 +30,16 @@ from dwnet.errors import UserError, requires
 
 CLASSES = tuple('0123456789')
 ROOT = Path('data/digits')  # the configs expect the data here, below the current folder
-_PARTS = ('classification', 'scenes', 'annotations', 'labels')
+
+
+class EmbeddedData(Protocol):
+    """What the settings of an embedded data set tell; a frozen dataclass, whose fields the manifest keeps."""
+    folders: ClassVar[tuple[str, ...]]
+
+    @property
+    def pictures(self) -> int: ...
+
+    def draw(self, root: Path) -> Iterator[None]: ...
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,24 @@ class DigitsConfig:
         train_scenes: Number of training scenes.
         test_scenes: Number of test scenes.
         version: Version of the drawing code; to be raised with every change that alters the files.
+        folders: The folders below the data's root. A class attribute, as no setting changes it.
     """
     seed: int = 0
     renderings: int = 4
     train_scenes: int = 1000
     test_scenes: int = 200
     version: int = 1
+    folders: ClassVar[tuple[str, ...]] = ('classification', 'scenes', 'annotations', 'labels')
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are drawn."""
+        # 1,347 training digits, three quarters of 1,797, and 450 test digits
+        return 1347 * self.renderings + 450 * min(1, self.renderings) + self.train_scenes + self.test_scenes
+
+    def draw(self, root: Path) -> Iterator[None]:
+        """Draws and writes all files below ``root``; yields after each picture."""
+        return _draw(root, self)
 
 
 # --- Drawing -------------------------------------------------------------------------------------
@@ -186,20 +208,23 @@ def _write_part(root: Path, part: str, artist: _Artist, renderings: int, scenes:
     (root / f'annotations/{part}.json').write_text(json.dumps(coco))
 
 
-def _draw(root: Path, config: DigitsConfig) -> Iterator[None]:
-    """Draws and writes all files of ``config`` below ``root``."""
+def artists(seed: int) -> dict[str, _Artist]:
+    """Who draws the parts ``'train'`` and ``'test'``; each has the digits of that part alone."""
     with requires('scikit-learn', 'demo', 'the embedded data set'):
         from sklearn.datasets import load_digits, load_sample_images
         from sklearn.model_selection import train_test_split
     digits = load_digits()
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    indices = train_test_split(
-        np.arange(len(digits.target)), test_size=.25, stratify=digits.target, random_state=config.seed)
-    parts = dict(train=(config.renderings, config.train_scenes), test=(min(1, config.renderings), config.test_scenes))
-    for (part, counts), part_indices in zip(parts.items(), indices):
-        rng = np.random.default_rng([config.seed, len(part_indices)])
-        artist = _Artist(digits.images, digits.target, part_indices, photos, rng)
-        yield from _write_part(root, part, artist, *counts)
+    indices = train_test_split(np.arange(len(digits.target)), test_size=.25, stratify=digits.target, random_state=seed)
+    return {part: _Artist(digits.images, digits.target, its, photos, np.random.default_rng([seed, len(its)]))
+            for part, its in zip(('train', 'test'), indices)}
+
+
+def _draw(root: Path, config: DigitsConfig) -> Iterator[None]:
+    """Draws and writes all files of ``config`` below ``root``."""
+    counts = dict(train=(config.renderings, config.train_scenes), test=(min(1, config.renderings), config.test_scenes))
+    for part, artist in artists(config.seed).items():
+        yield from _write_part(root, part, artist, *counts[part])
 
 
 def _checksums(root: Path) -> dict[str, int]:
@@ -208,7 +233,7 @@ def _checksums(root: Path) -> dict[str, int]:
     return {p.relative_to(root).as_posix(): zlib.crc32(p.read_bytes()) for p in files}
 
 
-def is_complete(root: str | os.PathLike, config: DigitsConfig = DigitsConfig()) -> bool:
+def is_complete(root: str | os.PathLike, config: EmbeddedData = DigitsConfig()) -> bool:
     """Whether ``root`` holds the data of ``config``, with every file undamaged."""
     root = Path(root)
     try:
@@ -218,12 +243,12 @@ def is_complete(root: str | os.PathLike, config: DigitsConfig = DigitsConfig()) 
         return False
 
 
-def _refuse_foreign_folder(root: Path) -> None:
-    if root.exists() and (not root.is_dir() or {p.name for p in root.iterdir()} - {*_PARTS, 'manifest.json'}):
+def _refuse_foreign_folder(root: Path, folders: tuple[str, ...]) -> None:
+    if root.exists() and (not root.is_dir() or {p.name for p in root.iterdir()} - {*folders, 'manifest.json'}):
         raise UserError(f'{root} holds other files than the digits; name a folder that is empty or new')
 
 
-def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
+def prepare(root: str | os.PathLike, config: EmbeddedData = DigitsConfig(),
             show_progress: bool = True) -> bool:
     """Makes the data in ``root``, unless the folder holds complete and undamaged data.
 
@@ -244,19 +269,16 @@ def prepare(root: str | os.PathLike, config: DigitsConfig = DigitsConfig(),
     from rich.progress import track
 
     root = Path(root).resolve()  # a link to another disk stays a link
-    _refuse_foreign_folder(root)
+    _refuse_foreign_folder(root, config.folders)
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{root}.lock'):  # two trainings may start together
         if is_complete(root, config):
             return False
         made = Path(tempfile.mkdtemp(prefix=f'.{root.name}-', dir=root.parent))
         try:
-            pictures: Iterable[None] = _draw(made, config)
+            pictures: Iterable[None] = config.draw(made)
             if show_progress:
-                # 1,347 training digits, three quarters of 1,797, and 450 test digits
-                total = (1347 * config.renderings + 450 * min(1, config.renderings)
-                         + config.train_scenes + config.test_scenes)
-                pictures = track(pictures, f'Drawing {root}', total=total)
+                pictures = track(pictures, f'Drawing {root}', total=config.pictures)
             for _ in pictures:
                 pass
             manifest = dict(config=asdict(config), files=_checksums(made))
@@ -278,10 +300,16 @@ def prepare_if_missing(*paths: str | os.PathLike) -> Path:
     Returns:
         ``data/digits``.
     """
-    parts = [Path(os.path.normpath(path)).parts for path in paths]
-    if not ROOT.exists() and any(part[:2] == ROOT.parts and part[2:3] and part[2] in _PARTS for part in parts):
+    if not ROOT.exists() and are_in(ROOT, DigitsConfig.folders, paths):
         prepare(ROOT)
     return ROOT
+
+
+def are_in(root: Path, folders: tuple[str, ...], paths: Iterable[str | os.PathLike]) -> bool:
+    """Whether one of ``paths`` is in one of the ``folders`` of ``root``."""
+    parts = [Path(os.path.normpath(path)).parts for path in paths]
+    depth = len(root.parts)
+    return any(part[:depth] == root.parts and part[depth:depth + 1] and part[depth] in folders for part in parts)
 
 
 def main() -> None:

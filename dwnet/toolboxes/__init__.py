@@ -5,6 +5,8 @@
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
+``mmaction``           recognition of actions in videos
+``mmocr``              detection of text
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
@@ -25,11 +27,14 @@ from dwnet.errors import UserError, some
 from dwnet.registry import lineage
 
 from .base import SAY_WHICH, Toolbox, as_list
+from .mmaction import MMAction
 from .mmdet import MMDet
+from .mmocr import MMOCR
 from .mmpretrain import MMPretrain
 from .mmseg import MMSeg
 
-TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg())}
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (
+    MMPretrain(), MMDet(), MMSeg(), MMAction(), MMOCR())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

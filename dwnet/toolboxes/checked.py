@@ -30,7 +30,14 @@ def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
         for toolbox in TOOLBOXES.values():
             if kind and kind[0] in toolbox.checked_datasets:
                 config['type'] = toolbox.checked_datasets[kind[0]]
-    elif (class_of(config, TRANSFORMS) is LoadImageFromFile
-          and not {'ignore_empty', 'file_client_args'} & config.keys()):
+    elif _is_reader(config) and not {'ignore_empty', 'file_client_args'} & config.keys():
         config['type'] = 'dwnet.LoadWholeImage'
     return config
+
+
+def _is_reader(step: dict) -> bool:
+    """Whether a step reads images as mmcv does, and nothing else."""
+    if class_of(step, TRANSFORMS) is LoadImageFromFile:
+        return True
+    kind = lineage(step, TRANSFORMS)[:1]
+    return any(kind and kind[0] in toolbox.checked_readers for toolbox in TOOLBOXES.values())

@@ -41,6 +41,8 @@ def use_own_data(cfg: Config, *roots: str, form: str | None = None) -> OwnData:
         if any(folder != other and folder.is_relative_to(other) for other in folders) or folders.count(folder) > 1:
             raise UserError(f'--data-root {root} is inside of another, or named twice: name each folder once')
     toolbox = known_toolbox_of(cfg, '--data-root')
+    if toolbox.task not in FORMS:
+        raise UserError(f'--data-root has no form of data for {toolbox.name}: set the dataloaders of the config')
     forms = {each.NAME: each for each in FORMS[toolbox.task]}
     if form is not None and form not in forms:
         raise UserError(f"{not_among('--data-format', form, forms)} (for {toolbox.task})")
