@@ -84,6 +84,67 @@ def bbox_overlaps(seed: int) -> list[Tensor]:
             for aligned in ([False, True] if seed % 3 == 0 else [False])]
 
 
+def contour_expand(seed: int) -> list[Tensor]:
+    generator, choose = _random(seed)
+    height, width, number = choose(1, 6, 20), choose(2, 9, 25), choose(1, 2, 3, 5)
+    masks = (torch.rand(number, height, width, generator=generator) > choose(.1, .3, .5)).to(torch.uint8)
+    labels = _kernels(seed, height, width)
+    if seed % 4 == 1:  # as numpy arrays
+        masks, labels = masks.numpy(), labels.numpy()
+    return [torch.tensor(ops.contour_expand(masks, labels, choose(0, 1, 2, 4), int(labels.max()) + 1))]
+
+
+def pixel_group(seed: int) -> list[Tensor]:
+    """Random embeddings; of whole numbers, whose distances equal the threshold; of one value."""
+    generator, choose = _random(seed)
+    height, width, channels = choose(1, 6, 20), choose(2, 9, 25), choose(1, 4)
+    labels = _kernels(seed, height, width)
+    score, mask = torch.rand(height, width, generator=generator), torch.rand(height, width, generator=generator) > .2
+    rim = ((labels > 0) & (torch.rand(height, width, generator=generator) > .3)).to(torch.uint8) * 255
+    embedding = torch.randn(height, width, channels, generator=generator) * choose(.1, .5, 2)
+    if seed % 4 == 0:
+        embedding = embedding.round()
+    if seed % 4 == 1:
+        embedding[:] = 1
+    groups = ops.pixel_group(score, mask, embedding, labels, rim, int(labels.max()) + 1, choose(.5, .8, 1., 2.))
+    return [torch.tensor([len(group) for group in groups]), torch.tensor([x for group in groups for x in group])]
+
+
+def _kernels(seed: int, height: int, width: int) -> Tensor:
+    """(H, W) int32: none, one pixel, random."""
+    generator, choose = _random(seed + 1000)
+    labels = torch.randint(1, choose(2, 5, 9), (height, width), generator=generator, dtype=torch.int32)
+    labels *= torch.rand(height, width, generator=generator) < choose(.1, .3)
+    if seed in (0, 1):
+        labels[:] = 0
+    labels[-1, -1] = seed != 0
+    return labels
+
+
+def points_in_boxes_cpu(seed: int) -> list[Tensor]:
+    generator, choose = _random(seed)
+    points = torch.randn(2, choose(0, 1, 50, 200), 3, generator=generator) * choose(1, 3)
+    boxes = torch.randn(2, choose(0, 1, 7, 20), 7, generator=generator) * 2
+    if seed % 4 == 0:  # points on sides, tops and bottoms
+        points, boxes = points.round(), boxes.round()
+        boxes[..., 6] = 0
+    boxes[..., 3:6].abs_()
+    if seed % 4 == 1:
+        boxes[..., 3:6] = 0
+    return [ops.points_in_boxes_cpu(points, boxes)]
+
+
+def voxelization(seed: int) -> list[Tensor]:
+    generator, choose = _random(seed)
+    points = torch.randn(choose(0, 1, 30, 300), choose(3, 4), generator=generator) * choose(1, 2)
+    if seed % 4 == 0:  # points on the faces of voxels and of the range
+        points = (points * 2).round() / 2
+    size, limits = choose([.5, .5, .5], [.3, .7, 1.]), choose([-2, -2, -1, 2, 2, 1], [-1, -3, 0, 1.2, .5, 1])
+    most = choose(-1, 1, 3, 20)
+    voxels = ops.Voxelization(size, limits, most, choose(1, 5, 1000))(points)
+    return [voxels] if most == -1 else list(voxels)
+
+
 def rois(seed: int, size: tuple[int, int, int]) -> Tensor:
     """(N, 5) on (batch, height, width): none, one, of zero area, beyond the map, larger than it, random."""
     generator, choose = _random(seed)
@@ -124,6 +185,52 @@ def roi_align(seed: int) -> list[Tensor]:
     if seed in (13, 14, 15):
         x[:] = 1  # every sample is a maximum
     return _with_gradients(lambda x: align(x, regions), [x], generator)
+
+
+def rotated_feature_align(seed: int) -> list[Tensor]:
+    """Boxes at random places, at the pixels, beyond the map, without a size."""
+    generator, choose = _random(seed)
+    height, width, scale = choose(1, 5, 8), choose(4, 9), choose(1., .5, .125)
+    boxes = torch.rand(2, height, width, 5, generator=generator) * torch.tensor([height, width, 4, 4, 6]) / scale
+    boxes[..., 4] *= scale
+    if seed % 4 == 0:
+        boxes.round_()
+        boxes[..., 4] = 0
+    if seed % 4 == 1:
+        boxes[..., :2] = boxes[..., :2] * 3 - height / scale
+    if seed % 4 == 2:
+        boxes[..., 2:] = 0
+    x = torch.randn(2, 3, height, width, generator=generator)
+    return _with_gradients(lambda x: ops.rotated_feature_align(x, boxes, scale, choose(1, 5)), [x], generator)
+
+
+def active_rotated_filter(seed: int) -> list[Tensor]:
+    generator, choose = _random(seed)
+    orientations, kernel, copies = choose(1, 4, 8), choose(1, 3), choose(1, 4, 8)
+    places = [torch.randperm(orientations * kernel**2, generator=generator) + 1 for _ in range(copies)]
+    indices = torch.stack(places, 1).view(orientations, kernel, kernel, copies).int()
+    x = torch.randn(choose(1, 3), choose(1, 2), orientations, kernel, kernel, generator=generator)
+    return _with_gradients(lambda x: ops.active_rotated_filter(x, indices), [x], generator)
+
+
+def bezier_align(seed: int) -> list[Tensor]:
+    """Curves: none, one, of one point, straight, beyond the map, random."""
+    generator, choose = _random(seed)
+    height, width, scale, number = choose(5, 8), choose(4, 9), choose(1., .5), {0: 0, 1: 1}.get(seed, choose(2, 5))
+    curves = torch.rand(number, 8, 2, generator=generator)
+    if seed == 2:
+        curves[:] = curves[:, :1]
+    if seed % 4 == 3:
+        steps = torch.tensor([0, 1 / 3, 2 / 3, 1])
+        curves[:, :, 0] = torch.cat([steps, steps.flip(0)])
+        curves[:, :4, 1], curves[:, 4:, 1] = .25, .75
+    if seed % 4 == 0:
+        curves = curves * 3 - 1
+    curves = curves * torch.tensor([width, height]) / scale
+    batch = torch.randint(2, (number, 1), generator=generator)
+    align = ops.BezierAlign(choose((2, 7), (3, 4), (1, 1)), scale, choose(0, 0, 1, 2), choose(True, False))
+    x = torch.randn(2, 3, height, width, generator=generator)
+    return _with_gradients(lambda x: align(x, torch.cat([batch, curves.flatten(1)], 1)), [x], generator)
 
 
 def deform_conv2d(seed: int, modulated: bool = False) -> list[Tensor]:
@@ -177,4 +284,6 @@ def psa_mask(seed: int) -> list[Tensor]:
 # Those that compiled mmcv has on the CPU
 CASES: dict[str, Case] = {function.__name__: function for function in (
     nms, soft_nms, nms_match, batched_nms, bbox_overlaps, roi_align, deform_conv2d, modulated_deform_conv2d,
-    modulated_deform_conv2d_of_a_larger_map, psa_mask)}
+    modulated_deform_conv2d_of_a_larger_map, psa_mask,
+    contour_expand, pixel_group, points_in_boxes_cpu, voxelization,
+    rotated_feature_align, active_rotated_filter, bezier_align)}

@@ -49,13 +49,14 @@ def test_an_overlap_that_equals_the_threshold_stays(offset, device):
 def test_the_page_lists_every_operator():
     """docs/mmcv_operators.md: what is covered in its table, all the rest of mmcv below."""
     page = (ROOT / 'docs/mmcv_operators.md').read_text()
-    rows = [line.split('|')[2] for line in page.splitlines() if line.startswith('| `')]
+    covered = page[:page.index('## What is not')]
+    rows = [line.split('|')[2] for line in covered.splitlines() if line.startswith('| `')]
     assert set(re.findall(r'`(\w+)`', ''.join(rows))) == set(COVERED)
     stems = re.findall(r'`([…\w]+)`', page[page.index('## What is not'):page.index('## In every process')])
     loaded = ''.join(re.findall(r"load_ext\(\s*'_ext',\s*\[(.*?)\]", ''.join(
         file.read_text() for file in Path(ops.__file__).parent.glob('*.py')), re.S))
     others = set(re.findall(r"'(\w+)'", loaded)) - set(COVERED)
-    assert len(others) > 50
+    assert len(others) > 40
     for name in others:
         assert name.startswith('get_compil') or any(stem.strip('…_') in name for stem in stems), name
 

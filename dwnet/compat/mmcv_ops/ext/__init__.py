@@ -11,12 +11,16 @@ The functions keep the conventions of the compiled operators (the order of ties,
 ``focal_loss``       sigmoid and softmax focal loss
 ``resampling``       masked convolution, CARAFE, PSA's masks
 ``sync_bn``          batch normalisation over several processes
+``text``             text instances grown from kernels
+``curves``           samples along boxes and Bézier curves
+``shuffles``         active rotating filters, shifts of frames
+``points``           chamfer distance, points in boxes, voxels
 ``precision``        casts 16-bit floats, which most PyTorch operators here do not take
 ===================  ====================================================================
 """
 from collections.abc import Callable
 
-from . import boxes, deform, focal_loss, resampling, rois, sync_bn
+from . import boxes, curves, deform, focal_loss, points, resampling, rois, shuffles, sync_bn, text
 
 COVERED: dict[str, Callable] = {function.__name__: function for function in (
     boxes.nms, boxes.softnms, boxes.nms_match, boxes.bbox_overlaps,
@@ -32,7 +36,16 @@ COVERED: dict[str, Callable] = {function.__name__: function for function in (
     resampling.carafe_naive_forward, resampling.carafe_naive_backward,
     resampling.psamask_forward, resampling.psamask_backward,
     sync_bn.sync_bn_forward_mean, sync_bn.sync_bn_forward_var, sync_bn.sync_bn_forward_output,
-    sync_bn.sync_bn_backward_param, sync_bn.sync_bn_backward_data)}
+    sync_bn.sync_bn_backward_param, sync_bn.sync_bn_backward_data,
+    text.contour_expand, text.pixel_group,
+    curves.rotated_feature_align_forward, curves.rotated_feature_align_backward,
+    curves.border_align_forward, curves.border_align_backward,
+    curves.bezier_align_forward, curves.bezier_align_backward,
+    shuffles.active_rotated_filter_forward, shuffles.active_rotated_filter_backward,
+    shuffles.tin_shift_forward, shuffles.tin_shift_backward,
+    points.chamfer_distance_forward, points.chamfer_distance_backward,
+    points.points_in_boxes_cpu_forward, points.points_in_boxes_part_forward, points.points_in_boxes_all_forward,
+    points.dynamic_voxelize_forward, points.hard_voxelize_forward)}
 
 globals().update(COVERED)
 

@@ -170,17 +170,26 @@ def _moved(start: Tensor, size: Tensor, offset: Tensor, gamma: float) -> Tensor:
 
 def _samples(start: Tensor, size: Tensor, height: int, width: int,
              sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yields one sample of every cell at a time, as :func:`_turns`; the cells divide regions of a start and a size."""
+    cell = size / size.new_tensor([height, width])
+    cells = torch.meshgrid(*(torch.arange(n, dtype=cell.dtype, device=cell.device) for n in (height, width)),
+                           indexing='ij')
+    return _turns(start + torch.stack(cells) * cell[..., None, None], cell, sampling_ratio)
+
+
+def _turns(corner: Tensor, cell: Tensor, sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Yields one sample of every cell at a time, in mmcv's order.
+
+    Args:
+        corner: (N, 2, h, w), y and x of the cells' top left corners.
+        cell: (N, 2), height and width of the cells.
+        sampling_ratio: Samples of a cell along each axis; 0 for one a pixel.
 
     Yields:
         y and x, (N, h, w); whether the region has this sample, and its number of samples, (N, 1, 1, 1). A region
         without samples is yielded once, unused, with a number of 1.
     """
-    cell = size / size.new_tensor([height, width])
     grid = torch.full_like(cell, sampling_ratio) if sampling_ratio > 0 else cell.ceil()
-    cells = torch.meshgrid(*(torch.arange(n, dtype=cell.dtype, device=cell.device) for n in (height, width)),
-                           indexing='ij')
-    corner = start + torch.stack(cells) * cell[..., None, None]  # (N, 2, h, w)
     most = grid.amax(0).long().clamp(min=1).tolist() if len(grid) else (0, 0)
     count = grid.prod(1).where((grid > 0).all(1), 1).clamp(min=1)[:, None, None, None]
     for i in range(most[0]):
