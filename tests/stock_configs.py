@@ -36,6 +36,8 @@ def families(toolbox: str) -> list[str]:
 def first_config(toolbox: str, family: str) -> tuple[Path | None, Config | None]:
     """The rule: a family's first config by name that can be read and whose model has a backbone."""
     for path in sorted(folder_of(toolbox).joinpath(family).glob('*.py')):
+        if path.name.startswith('_base_'):  # mmocr keeps bases beside the configs
+            continue
         try:
             cfg = Config.fromfile(path)
         except Exception:  # those that are broken as they are shipped

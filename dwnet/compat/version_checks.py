@@ -1,12 +1,12 @@
 """Lets toolboxes start beside releases of mmcv and mmdet that are newer than their assertions allow.
 
-mmyolo 0.6.0 asserts mmcv < 2.1.0, and mmocr 1.0.1 asserts mmdet < 3.2.0 (open-mmlab/mmocr#2041), each in its
+mmyolo 0.6.0 asserts mmcv < 2.1.0, and mmocr 1.0.1 asserts mmdet < 3.2.0 (open-mmlab/mmocr#1998), each in its
 ``__init__``. What the toolboxes take from those packages is still there. So the
 assertion is answered by what is needed: while the ``__init__`` runs, it sees the newest version that it accepts,
 provided that the functions and classes of the table are there. Otherwise it sees the true version, and its error.
 
-mmocr imports imgaug 0.4.0, whose import reads a table that NumPy 2 dropped (aleju/imgaug#855). While imgaug is imported,
-NumPy has the table.
+mmocr imports imgaug 0.4.0, whose import reads a table that NumPy 2 dropped (aleju/imgaug#855). While imgaug is
+imported, NumPy has the table.
 """
 import importlib
 import sys
@@ -40,8 +40,11 @@ CHECKS = {
         'mmcv.cnn:is_norm', 'mmcv.transforms:BaseTransform', 'mmcv.transforms:LoadAnnotations',
         'mmcv.ops:batched_nms')),
     'mmocr': Check('mmdet', '3.1.0', (
-        'mmdet.structures:DetDataSample', 'mmdet.structures.bbox:bbox2roi', 'mmdet.structures.mask:bitmap_to_polygon',
-        'mmdet.models.detectors:BaseDetector', 'mmdet.models.utils:multi_apply')),
+        'mmdet.structures:DetDataSample', 'mmdet.structures:SampleList', 'mmdet.structures.bbox:bbox2roi',
+        'mmdet.structures.mask:PolygonMasks', 'mmdet.structures.mask:bitmap_to_polygon',
+        'mmdet.models.backbones:MobileNetV2', 'mmdet.models.backbones:ResNet', 'mmdet.models.losses:accuracy',
+        'mmdet.models.utils:multi_apply', 'mmdet.datasets.coco:CocoDataset',
+        'mmdet.datasets.api_wrappers:COCO')),
 }
 
 

@@ -3,7 +3,7 @@
 The files lie as those of mmaction's video data sets do::
 
     digits_clips/
-      {train,test}/00000.avi     one digit that crosses a photograph, 8 frames of 64×64
+      {train,test}/00000.avi     one digit that crosses a photograph, 8 frames of 48×48
       train.txt  test.txt        a line for each clip: its file and its digit
       manifest.json              the settings, and each file's checksum
 
@@ -24,8 +24,8 @@ from . import digits
 from .digits import _Artist, _ground, _ink
 
 ROOT = Path('data/digits_clips')  # the configs expect the data here, below the current folder
-SIDE, FRAMES = 64, 8  # pixels; pictures of a clip
-SMALLEST, LARGEST = 28, 44  # pixels of a digit
+SIDE, FRAMES = 48, 8  # pixels; pictures of a clip
+SMALLEST, LARGEST = 24, 36  # pixels of a digit
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The files lie as those of mmocr's data sets do::
 
     digits_text/
-      {train,test}/00000.jpg     one to three lines of two to five digits, turned by up to 15 degrees, 160×160
+      {train,test}/00000.jpg     one to three lines of two to four digits, turned by up to 15 degrees, 128×128
       train.json  test.json      mmocr's annotations: polygon, box and text of each line
       manifest.json              the settings, and each file's checksum
 
@@ -24,7 +24,7 @@ from . import digits
 from .digits import Glyph, _Artist, _draw_glyph, _ground, _put, _to_image
 
 ROOT = Path('data/digits_text')  # the configs expect the data here, below the current folder
-SIDE, SMALLEST, LARGEST, STEEPEST = 160, 22, 30, 15.  # pixels of a scene, of digits; degrees
+SIDE, SMALLEST, LARGEST, STEEPEST = 128, 20, 28, 15.  # pixels of a scene, of digits; degrees
 MARGIN = 2  # pixels of a line around its digits
 
 
@@ -40,8 +40,8 @@ class DigitText:
         folders: The folders and annotation files below the data's root.
     """
     seed: int = 0
-    train_scenes: int = 400
-    test_scenes: int = 100
+    train_scenes: int = 320
+    test_scenes: int = 80
     version: int = 1
     folders: ClassVar[tuple[str, ...]] = ('train', 'test', 'train.json', 'test.json')
 
@@ -102,10 +102,10 @@ def draw_scene(artist: _Artist) -> tuple[Image.Image, list[tuple[str, np.ndarray
 
 
 def draw_line(artist: _Artist) -> tuple[str, np.ndarray]:
-    """Two to five digits side by side: text, and opacity, (h, w) float in [0, 1]."""
+    """Two to four digits side by side: text, and opacity, (h, w) float in [0, 1]."""
     rng = artist.rng
     size = int(rng.integers(SMALLEST, LARGEST + 1))
-    indices = rng.choice(artist.indices, rng.integers(2, 6))
+    indices = rng.choice(artist.indices, rng.integers(2, 5))
     glyphs = [_draw_glyph(artist.pixels[i], int(artist.labels[i]), int(i), size, 0.).opacity for i in indices]
     height = max(len(opacity) for opacity in glyphs)
     gap = np.zeros((height, max(2, size // 8)))

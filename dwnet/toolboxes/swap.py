@@ -26,9 +26,10 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
     """A copy of a config with DWNet as the backbone, and with ``in_channels`` that fit behind the backbone.
 
     The old backbone's pretrained weights are left out, and so are mmdet's and mmseg's layer-wise learning-rate decay
-    and the learning rates of mmaction's TSM, which refuse DWNet. A detector keeps the strides of its feature maps. A classifier or segmentor with n maps gets
-    the last n maps of DWNet, since its heads take maps of any size. The neck that makes a pyramid of the maps of a
-    plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
+    and the learning rates of mmaction's TSM, which refuse DWNet. A detector keeps the strides of its feature maps. A
+    classifier or segmentor with n maps gets the last n maps of DWNet, since its heads take maps of any size. The neck
+    that makes a pyramid of the maps of a plain vision transformer is left out. If the old backbone gives a vector,
+    DWNet's map is pooled.
 
     Args:
         cfg: A config of a toolbox of :data:`dwnet.toolboxes.TOOLBOXES` whose model has a ``backbone``. It stays as it

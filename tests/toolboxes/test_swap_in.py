@@ -25,12 +25,19 @@ ELSEWHERE = {
     'mmseg/san',
     *(f'mmpretrain/{name}' for name in (
         'arcface', 'blip', 'blip2', 'chinese_clip', 'flamingo', 'llava', 'minigpt4', 'ofa', 'otter')),
+    *(f'mmaction/{name}' for name in ('localization/bmn', 'localization/bsn', 'localization/drn',
+                                      'localization/tcanet', 'multimodal/vindlu', 'retrieval/clip4clip')),
+    *(f'mmocr/{name}' for name in ('backbone/oclip', 'textdet/maskrcnn', 'textrecog/svtr')),
 }
 _TOKENS = 'the head takes tokens of a transformer, too'
 _MASKS = 'pre-training that hides patches inside its own transformer'
 _HEADLESS = 'weights of others without a head, and without a toolbox in `default_scope`'
 _HOURGLASS = 'two maps of stride 4, one behind the other'
 _BERT = 'reads text: needs transformers and BERT'
+_CLIPS = 'the backbone sees the frames of a clip at once'
+_STRIDES = 'a recognizer of text, whose backbone halves the height alone'
+_WIDTHS = 'a recognizer of text, whose encoder or decoder has the width of the backbone'
+_NUMPY = 'mmocr fills a map with a number that NumPy 2 makes float32, and OpenCV refuses it, whatever the backbone'
 # family → (why, for people; what the error says)
 CANNOT = {
     'mmdet/boxinst': ('needs scikit-image', 'skimage is not installed'),
@@ -74,9 +81,30 @@ CANNOT = {
     'mmpretrain/lenet': ('takes images of one channel', 'channel'),
     'mmpretrain/levit': ('mmpretrain does not train it', "doesn't support training in distillation mode"),
     'mmpretrain/vgg': ('the backbone classifies', 'its head is a part of it'),
+    **dict.fromkeys([f'mmaction/{name}' for name in (
+        'detection/acrn', 'detection/lfb', 'detection/slowfast', 'detection/slowonly', 'detection/videomae',
+        *(f'recognition/{name}' for name in (
+            'c3d', 'csn', 'i3d', 'mvit', 'r2plus1d', 'slowfast', 'slowonly', 'swin', 'timesformer', 'tpn',
+            'uniformer', 'uniformerv2', 'videomae', 'videomaev2', 'x3d')))],
+                    (_CLIPS, 'cannot be run to see what it gives')),
+    'mmaction/recognition/omnisource': (_CLIPS, 'must match the size of tensor'),
+    'mmaction/recognition/tanet': ('the backbone moves its weights, which the trial leaves out',
+                                   'Cannot copy out of meta tensor'),
+    **dict.fromkeys(['mmaction/recognition_audio/audioonly', 'mmaction/recognition_audio/resnet'],
+                    ('the backbone hears', 'cannot be run to see what it gives')),
+    **dict.fromkeys([f'mmaction/skeleton/{name}' for name in ('2s-agcn', 'posec3d', 'stgcn', 'stgcnpp')],
+                    ('the backbone sees skeletons', 'cannot be run to see what it gives')),
+    'mmocr/kie/sdmgr': ('five maps, up to stride 1', 'gives 5 maps'),
+    **dict.fromkeys(['mmocr/textdet/drrg', 'mmocr/textdet/textsnake'], (_NUMPY, 'Scalar value for argument')),
+    **dict.fromkeys([f'mmocr/textrecog/{name}' for name in ('abinet', 'aster', 'robust_scanner')],
+                    ('a recognizer of text that takes a bare map', 'tuple')),
+    **dict.fromkeys([f'mmocr/textrecog/{name}' for name in ('crnn', 'nrtr')],
+                    (_STRIDES, 'cannot be run to see what it gives')),
+    **dict.fromkeys([f'mmocr/textrecog/{name}' for name in ('master', 'sar', 'satrn')],
+                    (_WIDTHS, 'its head is a part of it')),
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
-EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10)
+EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmaction=2, mmocr=4)
 SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
 
 

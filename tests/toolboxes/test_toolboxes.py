@@ -63,7 +63,8 @@ def test_the_extras_are_those_of_setup(monkeypatch):
     monkeypatch.setattr(setuptools, 'setup', lambda **_: None)
     extras = runpy.run_path(str(ROOT / 'setup.py'))['EXTRAS']
     for toolbox in TOOLBOXES.values():
-        assert any(re.split('[<>=]', package)[0] == toolbox.distribution for package in extras[toolbox.extra])
+        packages = [*extras[toolbox.extra], toolbox.no_deps]
+        assert any(re.split('[<>=]', package)[0] == toolbox.distribution for package in packages)
 
 
 def test_a_toolbox_without_a_module():

@@ -1,4 +1,4 @@
-"""Clips of one moving digit, 64×64, of which a few frames are read; made at the first use."""
+"""Clips of one moving digit, 48×48, of which a few frames are read; made at the first use."""
 _data = dict(
     type='VideoDataset',
     data_root='data/digits_clips',

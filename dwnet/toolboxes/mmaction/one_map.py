@@ -10,7 +10,6 @@ from mmaction.models.recognizers.recognizer2d import Recognizer2D
 
 from dwnet.models import DWNet
 
-
 _extract_feat = Recognizer2D.extract_feat
 
 
