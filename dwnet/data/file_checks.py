@@ -56,7 +56,8 @@ def check_files(part: str, dataset: Any, heads: dict[str, int], examiner: Examin
         faults |= examiner.faults(
             names, f'the {part} data', _reader(dataset, key), _spread(names, _DECODED))
     yield from _faulty_files(part, sum(map(len, files.values())), faults, most_left_out(len(dataset)))
-    yield from _check_orientation(part, [dataset.get_data_info(i) for i in _spread(range(len(dataset)), _TURNED)])
+    if not str(getattr(_loader(dataset), 'color_type', '')).endswith('ignore_orientation'):  # else nothing is turned
+        yield from _check_orientation(part, [dataset.get_data_info(i) for i in _spread(range(len(dataset)), _TURNED)])
     yield from _check_label_images(part, dataset, heads, faults)
 
 
@@ -95,11 +96,15 @@ def _labels(info: dict) -> list[int]:
 
 def _reader(dataset: BaseDataset, key: str) -> Reader | None:
     """What reads the files that data infos name by ``key``; None for files of unknown form."""
-    steps = getattr(dataset.pipeline, 'transforms', ())
-    loader = next((step for step in steps if isinstance(step, LoadImageFromFile)), None)
+    loader = _loader(dataset)
     if key == 'img_path' and loader is not None:
         return lambda file: loader.transform(dict(img_path=file))
     return (lambda file: check_whole(Path(file).read_bytes())) if key == 'seg_map_path' else None
+
+
+def _loader(dataset: BaseDataset) -> LoadImageFromFile | None:
+    steps = getattr(dataset.pipeline, 'transforms', ())
+    return next((step for step in steps if isinstance(step, LoadImageFromFile)), None)
 
 
 def _faulty_files(part: str, total: int, faults: dict[str, str], most: int) -> Iterator[Finding]:

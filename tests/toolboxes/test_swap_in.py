@@ -40,7 +40,6 @@ _WIDTHS = 'a recognizer of text, whose encoder or decoder has the width of the b
 _NUMPY = 'mmocr fills a map with a number that NumPy 2 makes float32, and OpenCV refuses it, whatever the backbone'
 # family → (why, for people; what the error says)
 CANNOT = {
-    'mmdet/boxinst': ('needs scikit-image', 'skimage is not installed'),
     'mmdet/centripetalnet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/cornernet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/detectors': ('the neck has backbones of its own', r'gives 5 maps \(strides \[1, 4, 8, 16, 32\]\)'),

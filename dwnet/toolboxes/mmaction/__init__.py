@@ -1,9 +1,10 @@
 """What mmaction answers: recognition of actions in videos, by backbones that see one frame at a time.
 
-===========  ==================================================
-``one_map``  gives the heads DWNet's map, which comes in a tuple
-``videos``   finds missing frames before a training
-===========  ==================================================
+==============  ==================================================
+``one_map``     gives the heads DWNet's map, which comes in a tuple
+``videos``      finds missing frames before a training
+``inferencer``  reads videos by OpenCV
+==============  ==================================================
 """
 import importlib
 from functools import partial
@@ -45,5 +46,5 @@ class MMAction(Toolbox):
         raise UserError('--show-dir: mmaction draws the clips of 3D recognizers alone; leave it out')
 
     def inferencer(self, model: nn.Module) -> Any:
-        from mmaction.apis.inferencers import ActionRecogInferencer
-        return inferencer_around(ActionRecogInferencer, model)
+        from .inferencer import VideoInferencer
+        return inferencer_around(VideoInferencer, model)
