@@ -22,7 +22,8 @@ from dwnet.models import DWNet
 from dwnet.weights.names import OFFICIAL_RELEASE, official_name
 
 CONFIGS = sorted(str(p) for p in Path('configs').glob('*/*.py') if not p.parent.name.startswith('_'))
-DIGITS = [c for c in CONFIGS if 'digits' in c]
+# those of other toolboxes have tests of their own
+DIGITS = [c for c in CONFIGS if 'digits' in c and c.split('/')[1] in ('classification', 'detection', 'segmentation')]
 PUBLISHED = [c for c in CONFIGS if 'digits' not in c]
 
 
