@@ -14,6 +14,10 @@ EXTRAS = {
     'pose': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'json_tricks', 'munkres', 'scipy', 'matplotlib'],
     # PyPI's mmrotate is an older generation
     'rotate': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmrotate-dev>=1.0.1,<2'],
+    # without mmaction2, which needs decord, and opencv-contrib-python, whose files would lie over those of OpenCV:
+    # pip install --no-deps mmaction2==1.2.0
+    'action': ['mmcv-lite>=2.1.0,<2.2.0', 'decord2', 'einops', 'importlib-metadata', 'matplotlib', 'scipy'],
+    'ocr': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmocr>=1.0.1,<2'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
     'demo': ['scikit-learn'],  # the embedded digits

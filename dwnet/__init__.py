@@ -16,10 +16,12 @@ if sys.argv[0] != '-m' or ' '.join(sys.orig_argv).partition(' -m ')[2].split(' '
         from . import compat
         compat.install()
         from . import config_names, schedules  # noqa: F401  registers them
-        from .toolboxes import timm_registration
+        from .toolboxes import TOOLBOXES, timm_registration
         from .weights import safety
         safety.serve_mmengine()
         timm_registration.register_when_imported()
+        for toolbox in TOOLBOXES.values():
+            toolbox.when_imported()
         from .models import DWNet  # imports mmcv, so it comes after compat
         from .registry import TOKEN_MIXERS
     except Exception as error:  # a broken package may raise anything

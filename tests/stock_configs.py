@@ -12,13 +12,14 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
+from stock_video_text import check_clips, check_text, clips, text
 
 import dwnet  # noqa: F401  before the toolboxes
 from dwnet.toolboxes.base import innermost
 from dwnet.toolboxes.mmpose import one_by_one
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate')
-DEPTH = dict(mmpose=3)  # its folders are those of a body, a method and data
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate', 'mmaction', 'mmocr')
+DEPTH = dict(mmpose=3, mmaction=2, mmocr=2)  # their folders are those of a body or task, a method and data
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -38,6 +39,8 @@ def families(toolbox: str) -> list[str]:
 def first_config(toolbox: str, family: str) -> tuple[Path | None, Config | None]:
     """The rule: a family's first config by name that can be read and whose model has a backbone."""
     for path in sorted(folder_of(toolbox).joinpath(family).glob('*.py')):
+        if path.name.startswith('_base_'):  # mmocr keeps bases beside the configs
+            continue
         try:
             cfg = Config.fromfile(path)
         except Exception:  # those that are broken as they are shipped
@@ -233,6 +236,7 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
 
 
 SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification,
-               mmpose=lambda cfg, side: stock_pose.batch(cfg), mmrotate=_rotated)
+               mmpose=lambda cfg, side: stock_pose.batch(cfg), mmrotate=_rotated, mmaction=clips, mmocr=text)
 CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
-              mmpose=lambda predictions, side: stock_pose.check(predictions), mmrotate=_check_detections)
+              mmpose=lambda predictions, side: stock_pose.check(predictions), mmrotate=_check_detections,
+              mmaction=check_clips, mmocr=check_text)

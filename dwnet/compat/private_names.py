@@ -9,6 +9,7 @@ PRIVATE_NAMES: tuple[tuple[str, str, str], ...] = (
     ('mmengine.config:Config', '_get_cfg_path', 'finds the file of `dwnet::TASK/NAME.py`, as `_base_` does'),
     ('mmengine.hooks:CheckpointHook', '_save_checkpoint_with_step',
      'SafeCheckpointHook writes the checkpoint before the pointer to it, and removes the oldest after that'),
+    ('mmengine.infer:BaseInferencer', '_init_pipeline', 'videos are read by OpenCV in the place of decord'),
     ('mmengine.model:BaseModule', '_dump_init_info', 'init_model leaves out the log of each initialised parameter'),
     ('mmengine.model:ImgDataPreprocessor', '_channel_conversion _enable_normalize',
      'pictures of what a network gets; mmdet has no other name for the order of the channels'),

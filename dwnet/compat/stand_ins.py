@@ -3,12 +3,14 @@
 A stand-in is used only if the real module is missing: the finder is last on ``sys.meta_path``, so Python asks it after
 all others.
 
-=========================  ==================================================================================
-``mmcv._ext``              mmcv's compiled operators; see :mod:`dwnet.compat.mmcv_ops`
-``pkg_resources``          gone since setuptools 82; mmengine asks it for folders (open-mmlab/mmengine#1676)
-``xtcocotools``            no wheel for Python 3.12 and newer; see :mod:`dwnet.compat.xtcocotools`
-``pkgutil.find_loader``    gone since Python 3.14 (python/cpython#97850); mmengine and mmcv ask it for mmcv._ext
-=========================  ==================================================================================
+===================================  ==================================================================================
+``mmcv._ext``                        mmcv's compiled operators; see :mod:`dwnet.compat.mmcv_ops`
+``mmaction.models.localizers.drn``   left out of mmaction2's wheel, and imported (open-mmlab/mmaction2#2714)
+``pkg_resources``                    gone since setuptools 82; mmengine asks it for folders (open-mmlab/mmengine#1676)
+``xtcocotools``                      no wheel for Python 3.12 and newer; see :mod:`dwnet.compat.xtcocotools`
+``pkgutil.find_loader``              gone since Python 3.14 (python/cpython#97850); mmengine and mmcv ask it for
+                                     mmcv._ext
+===================================  ==================================================================================
 """
 import importlib.util
 import pkgutil
@@ -20,7 +22,8 @@ from pathlib import Path
 from types import ModuleType
 
 MODULES = {'mmcv._ext': 'mmcv_ops/ext/__init__.py', 'pkg_resources': 'pkg_resources.py',  # below this folder
-           'xtcocotools': 'xtcocotools/__init__.py'}
+           'xtcocotools': 'xtcocotools/__init__.py',
+           'mmaction.models.localizers.drn': 'mmaction_drn.py', 'mmaction.models.localizers.drn.drn': 'mmaction_drn.py'}
 
 
 class _Finder(MetaPathFinder):

@@ -1,18 +1,24 @@
 """Lets toolboxes start beside releases of mmcv and mmdet that are newer than their assertions allow.
 
-mmyolo 0.6.0 asserts mmcv < 2.1.0, and mmocr 1.0.1 asserts mmdet < 3.2.0 (open-mmlab/mmocr#2041), each in its
+mmyolo 0.6.0 asserts mmcv < 2.1.0, and mmocr 1.0.1 asserts mmdet < 3.2.0 (open-mmlab/mmocr#1998), each in its
 ``__init__``. What the toolboxes take from those packages is still there. So the
 assertion is answered by what is needed: while the ``__init__`` runs, it sees the newest version that it accepts,
 provided that the functions and classes of the table are there. Otherwise it sees the true version, and its error.
+
+mmocr imports imgaug 0.4.0, whose import reads a table that NumPy 2 dropped (aleju/imgaug#855). While imgaug is
+imported, NumPy has the table.
 """
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import NamedTuple
+
+import numpy as np
 
 
 class Check(NamedTuple):
@@ -34,17 +40,20 @@ CHECKS = {
         'mmcv.cnn:is_norm', 'mmcv.transforms:BaseTransform', 'mmcv.transforms:LoadAnnotations',
         'mmcv.ops:batched_nms')),
     'mmocr': Check('mmdet', '3.1.0', (
-        'mmdet.structures:DetDataSample', 'mmdet.structures.bbox:bbox2roi', 'mmdet.structures.mask:bitmap_to_polygon',
-        'mmdet.models.detectors:BaseDetector', 'mmdet.models.utils:multi_apply')),
+        'mmdet.structures:DetDataSample', 'mmdet.structures:SampleList', 'mmdet.structures.bbox:bbox2roi',
+        'mmdet.structures.mask:PolygonMasks', 'mmdet.structures.mask:bitmap_to_polygon',
+        'mmdet.models.backbones:MobileNetV2', 'mmdet.models.backbones:ResNet', 'mmdet.models.losses:accuracy',
+        'mmdet.models.utils:multi_apply', 'mmdet.datasets.coco:CocoDataset',
+        'mmdet.datasets.api_wrappers:COCO')),
 }
 
 
 class _Finder(MetaPathFinder):
-    """Finds the toolboxes of ``CHECKS`` by the other finders, and runs their ``__init__`` with an accepted version."""
+    """Finds the packages of ``AROUND`` by the other finders, and runs their ``__init__`` inside a context."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None,
                   target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname not in CHECKS:
+        if fullname not in AROUND:
             return None
         # old finders, which Python 3.11 and older also take, have no find_spec
         others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, 'find_spec'))
@@ -52,11 +61,11 @@ class _Finder(MetaPathFinder):
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_accepted(module: ModuleType) -> None:
-                with accepted(CHECKS[fullname]):
+            def execute_inside(module: ModuleType) -> None:
+                with AROUND[fullname]():
                     execute(module)
 
-            spec.loader.exec_module = execute_accepted
+            spec.loader.exec_module = execute_inside
         return spec
 
 
@@ -79,6 +88,26 @@ def _missing(need: str) -> bool:
         return not hasattr(importlib.import_module(module), name)
     except ImportError:
         return True
+
+
+@contextmanager
+def with_sctypes() -> Iterator[None]:
+    """Inside, NumPy has ``sctypes``: the kinds of numbers → their types."""
+    if hasattr(np, 'sctypes'):
+        yield
+        return
+    np.sctypes = dict(int=[np.int8, np.int16, np.int32, np.int64],
+                      uint=[np.uint8, np.uint16, np.uint32, np.uint64],
+                      float=[np.float16, np.float32, np.float64, np.longdouble])
+    try:
+        yield
+    finally:
+        del np.sctypes
+
+
+# Package → what its ``__init__`` runs in
+AROUND: dict[str, Callable[[], AbstractContextManager]] = {
+    **{name: partial(accepted, check) for name, check in CHECKS.items()}, 'imgaug': with_sctypes}
 
 
 def install() -> None:

@@ -56,7 +56,8 @@ def check_files(part: str, dataset: Any, heads: dict[str, int], examiner: Examin
         faults |= examiner.faults(
             names, f'the {part} data', _reader(dataset, key), _spread(names, _DECODED))
     yield from _faulty_files(part, sum(map(len, files.values())), faults, most_left_out(len(dataset)))
-    yield from _check_orientation(part, [dataset.get_data_info(i) for i in _spread(range(len(dataset)), _TURNED)])
+    if not str(getattr(_loader(dataset), 'color_type', '')).endswith('ignore_orientation'):  # else nothing is turned
+        yield from _check_orientation(part, [dataset.get_data_info(i) for i in _spread(range(len(dataset)), _TURNED)])
     yield from _check_label_images(part, dataset, heads, faults)
 
 
@@ -67,7 +68,7 @@ def _spread(items: Sequence, most: int) -> Sequence:
 
 def _paths(info: dict) -> dict[str, str]:
     return {key: value for key, value in info.items()
-            if key.endswith('path') and isinstance(value, str) and '://' not in value}
+            if key.endswith(('path', 'filename')) and isinstance(value, str) and '://' not in value}
 
 
 def _roots(dataset: BaseDataset) -> list[str]:
@@ -87,7 +88,7 @@ def _inside(dataset: BaseDataset) -> Callable[[str], bool]:
 
 
 def _labels(info: dict) -> list[int]:
-    label = info.get('gt_label')
+    label = info.get('gt_label', info.get('label'))  # 'label' is that of a clip
     if label is None:
         return [instance['bbox_label'] for instance in info.get('instances', ()) if 'bbox_label' in instance]
     return [label] if isinstance(label, int) else np.ravel(label).tolist()
@@ -95,11 +96,15 @@ def _labels(info: dict) -> list[int]:
 
 def _reader(dataset: BaseDataset, key: str) -> Reader | None:
     """What reads the files that data infos name by ``key``; None for files of unknown form."""
-    steps = getattr(dataset.pipeline, 'transforms', ())
-    loader = next((step for step in steps if isinstance(step, LoadImageFromFile)), None)
+    loader = _loader(dataset)
     if key == 'img_path' and loader is not None:
         return lambda file: loader.transform(dict(img_path=file))
     return (lambda file: check_whole(Path(file).read_bytes())) if key == 'seg_map_path' else None
+
+
+def _loader(dataset: BaseDataset) -> LoadImageFromFile | None:
+    steps = getattr(dataset.pipeline, 'transforms', ())
+    return next((step for step in steps if isinstance(step, LoadImageFromFile)), None)
 
 
 def _faulty_files(part: str, total: int, faults: dict[str, str], most: int) -> Iterator[Finding]:

@@ -2,12 +2,14 @@
 import os
 from pathlib import Path
 
-from . import digits, digits_pose, digits_rotated
+from . import digits, digits_clips, digits_pose, digits_rotated, digits_text
 
 # Root → settings, beside those of data/digits
 MORE: dict[Path, digits.EmbeddedData] = {
     digits_rotated.ROOT: digits_rotated.RotatedDigits(),
     digits_pose.ROOT: digits_pose.PoseDigits(),
+    digits_clips.ROOT: digits_clips.DigitClips(),
+    digits_text.ROOT: digits_text.DigitText(),
 }
 
 

@@ -21,6 +21,7 @@ from dwnet.data.files import Files
 from dwnet.engine.hooks.progress import ProgressLine
 from dwnet.errors import UserError, one_line
 from dwnet.inspect.samples import as_picture, draw, make_visualizer
+from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import image_channels
 from dwnet.toolboxes.pixels import has_own_range, reader_of
 
@@ -93,6 +94,8 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
     Raises:
         UserError: If ``out`` is a file, or this kind of prediction cannot be written.
     """
+    if toolbox_of_model(inferencer.model).takes_videos:
+        return _infer_clips(inferencer, files, out)
     writer = _Writer(inferencer, files, out, threshold, pictures)
     any_size = _has_one_size(inferencer)
     left_out: dict[str, str] = {}
@@ -112,11 +115,62 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
                     with _left_out_if_it_fails(file, left_out):
                         entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
     finally:
-        lines = ',\n'.join(json.dumps(entry) for entry in entries)  # one line for each file
-        (out / 'predictions.json').write_text(
-            f'{{"classes": {json.dumps(writer.names)},\n"predictions": [\n{lines}\n],\n'
-            f'"left_out": {json.dumps(left_out)}}}\n')
+        _write_predictions(out, writer.names, entries, left_out)
     return left_out
+
+
+def _write_predictions(out: Path, names: Sequence[str], entries: list[dict], left_out: dict[str, str]) -> None:
+    lines = ',\n'.join(json.dumps(entry) for entry in entries)  # one line for each file
+    (out / 'predictions.json').write_text(
+        f'{{"classes": {json.dumps(names)},\n"predictions": [\n{lines}\n],\n"left_out": {json.dumps(left_out)}}}\n')
+
+
+def _infer_clips(inferencer: Any, files: Sequence[Path], out: Path) -> dict[str, str]:
+    """Predicts each video as a whole; nothing is drawn. The arguments and the result are those of :func:`infer`."""
+    _make_folder(out)
+    names = list(inferencer.model.dataset_meta.get('classes', ()))
+    left_out: dict[str, str] = {}
+    entries: list[dict] = []
+    try:
+        with _interrupted_by_sigterm(), ProgressLine() as progress:
+            progress.add('videos', len(files))
+            for file in files:
+                if _is_video(file):
+                    with _left_out_if_it_fails(file, left_out):
+                        batch, = inferencer.preprocess([str(file)], batch_size=1)
+                        sample, = inferencer.forward(batch)
+                        entries.append(dict(video=str(file), **_best_classes(sample.cpu(), names)))
+                else:
+                    left_out[str(file)] = 'it is no video, and this model predicts videos alone'
+                progress.advance('videos', 1)
+    finally:
+        _write_predictions(out, names, entries, left_out)
+    return left_out
+
+
+def _best_classes(sample: Any, names: Sequence[str]) -> dict:
+    """The classes of the highest scores; of several labels all."""
+    scores = sample.pred_score
+    best = scores.topk(min(max(BEST, sample.pred_label.numel()), len(scores)))
+    return dict(classes=[dict(_class(label, names), score=round(score, 6))
+                         for score, label in zip(best.values.tolist(), best.indices.tolist())])
+
+
+def _class(label: int, names: Sequence[str]) -> dict:
+    return {'class': names[label] if label < len(names) else str(label), 'label': label}
+
+
+def _lines(instances: Any) -> list[dict]:
+    """Lines of text; a polygon is x and y of each corner in turn, in pixels."""
+    return [dict(polygon=[round(float(value), 2) for value in polygon], score=round(score, 6))
+            for polygon, score in zip(instances.polygons, instances.scores.tolist())]
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f'{out} cannot be a folder: there is a file of this name; take another') from error
 
 
 def _predict_stills(inferencer: Any, batch: list[Frame], left_out: dict[str, str]) -> Iterator[tuple[Frame, Any]]:
@@ -276,10 +330,7 @@ class _Writer:
         self._stretch = has_own_range(cfg)
         self._root = os.path.commonpath([os.path.abspath(file.parent) for file in files])
         self._taken: set[Path] = set()
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(f'{out} cannot be a folder: there is a file of this name; take another') from error
+        _make_folder(out)
 
     def write(self, file: Path, image: np.ndarray, sample: Any) -> dict:
         """Draws an image, and returns its predictions for the JSON."""
@@ -297,6 +348,8 @@ class _Writer:
         """Converts a data sample for JSON; ``name`` names the label image of a segmentor."""
         if 'keypoints' in sample.get('pred_instances', ()):
             return dict(objects=self._poses(sample.pred_instances))
+        if 'polygons' in sample.get('pred_instances', ()):
+            return dict(lines=_lines(sample.pred_instances))
         if 'pred_instances' in sample:
             return dict(objects=self._objects(sample.pred_instances))
         if 'pred_sem_seg' in sample:
@@ -304,10 +357,7 @@ class _Writer:
         if 'pred_score' not in sample:
             kinds = ', '.join(name for name, _ in sample.items() if name.startswith('pred_')) or 'none'
             raise UserError(f'predictions of the kind {kinds} cannot be written: only classes, objects and segments')
-        scores = sample.pred_score
-        best = scores.topk(min(max(BEST, sample.pred_label.numel()), len(scores)))  # of several labels all
-        return dict(classes=[dict(self._class(label), score=round(score, 6))
-                             for score, label in zip(best.values.tolist(), best.indices.tolist())])
+        return _best_classes(sample, self.names)
 
     def _objects(self, instances: Any) -> list[dict]:
         """Boxes are left, top, right, bottom, in pixels; masks are COCO's run lengths.
@@ -318,7 +368,7 @@ class _Writer:
         masks = instances.get('masks')
         objects = []
         for i, (label, score) in enumerate(zip(instances.labels.tolist(), instances.scores.tolist())):
-            entry = dict(self._class(label), score=round(score, 6))
+            entry = dict(_class(label, self.names), score=round(score, 6))
             if 'bboxes' in instances:
                 numbers = instances.bboxes[i].tolist()
                 kind = {5: 'rotated_box', 8: 'corners'}.get(len(numbers), 'box')
@@ -354,11 +404,8 @@ class _Writer:
         image.save(path)
         values, counts = np.unique(labels, return_counts=True)
         return dict(labels=str(path.relative_to(self.out)), shares={
-            self._class(label)['class']: round(count / labels.size, 6)
+            _class(label, self.names)['class']: round(count / labels.size, 6)
             for label, count in zip(values.tolist(), counts.tolist())})
-
-    def _class(self, label: int) -> dict:
-        return {'class': self.names[label] if label < len(self.names) else str(label), 'label': label}
 
     def relative(self, file: Path) -> Path:
         return Path(os.path.relpath(os.path.abspath(file), self._root))

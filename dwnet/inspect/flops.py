@@ -83,7 +83,9 @@ def _heads(model: nn.Module, x: tuple[Tensor, ...]) -> dict[str, Callable]:
                 rois = torch.empty(number, extractor.out_channels, *extractor.roi_layers[0].output_size)
                 inputs[f'roi_head.{kind}_head' + f'.{i}' * several] = lambda rois=rois: rois
         return inputs
-    names = ('head', 'bbox_head', 'decode_head')
+    if hasattr(getattr(model, 'cls_head', None), 'fc_cls'):  # a recognizer of clips; one image is one frame
+        return {'cls_head.fc_cls': lambda: x[-1].mean((2, 3))}
+    names = ('head', 'bbox_head', 'decode_head', 'det_head')
     return {name: lambda: x for name in names if getattr(model, name, None) is not None}
 
 

@@ -73,7 +73,7 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
 
 
 def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
-    """A copy of the sample whose boxes, keypoints and masks fit an image of ``shape``, (height, width)."""
+    """A copy of the sample whose boxes, polygons, keypoints and masks fit an image of ``shape``, (height, width)."""
     sample = copy.deepcopy(sample)
     for name in ('gt_sem_seg', 'pred_sem_seg'):
         if name in sample:
@@ -92,6 +92,8 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
             instances.bboxes = boxes
         if 'keypoints' in instances:
             instances.keypoints = instances.keypoints * factor
+        if 'polygons' in instances:
+            instances.polygons = [np.asarray(polygon) * factor for polygon in instances.polygons]
         if 'masks' in instances and factor != 1:
             masks = instances.masks
             if isinstance(masks, list):  # run lengths; few images are both sliced and enlarged

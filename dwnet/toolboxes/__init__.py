@@ -7,6 +7,8 @@
 ``mmseg``              semantic segmentation
 ``mmpose``             keypoints
 ``mmrotate``           detection of rotated boxes
+``mmaction``           recognition of actions in videos
+``mmocr``              detection of text
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
@@ -27,14 +29,16 @@ from dwnet.errors import UserError, some
 from dwnet.registry import lineage
 
 from .base import SAY_WHICH, Toolbox, as_list
+from .mmaction import MMAction
 from .mmdet import MMDet
+from .mmocr import MMOCR
 from .mmpose import MMPose
 from .mmpretrain import MMPretrain
 from .mmrotate import MMRotate
 from .mmseg import MMSeg
 
 TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (
-    MMPretrain(), MMDet(), MMSeg(), MMPose(), MMRotate())}
+    MMPretrain(), MMDet(), MMSeg(), MMPose(), MMRotate(), MMAction(), MMOCR())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

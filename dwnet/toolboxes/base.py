@@ -38,11 +38,13 @@ class Toolbox:
         extra: The extra of ``dwnet`` that installs the toolbox.
         no_deps: What ``pip install --no-deps`` adds to the extra, if the toolbox declares needs that cannot be had.
         outdated: The name on PyPI of an older generation of the package, whose files would lie in the same folder.
-        task: ``'classification'``, ``'detection'``, ``'segmentation'``, ``'pose'`` or ``'rotated'``; empty without a
-            module.
+        task: ``'classification'``, ``'detection'``, ``'segmentation'``, ``'pose'``, ``'rotated'``, ``'video'`` or
+            ``'text'``; empty without a module.
         keeps_strides: The heads need maps of the old backbone's strides; other heads take maps of any size.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
+        trial_number: How many such images make the batch.
+        takes_videos: Models predict a video as a whole, and no images.
         scores: Score → its name in papers, in the order in which scores are shown.
         main_scores: Which score chooses the best checkpoint. Metric, by package and class → the name of its argument
             that says what is measured (empty if there is none), and what can be measured → score. Of the things that
@@ -52,8 +54,8 @@ class Toolbox:
         checked_readers: Image readers, by package and class, in whose place ``dwnet.LoadWholeImage`` reads.
         downloads: Data sets that download themselves, by package and class.
         dump_type: The metric that writes predictions as a pickle.
-        layer_decay: The constructor of optimizers with layer-wise learning rates, by package and class, if the
-            constructor refuses DWNet.
+        layer_decay: The constructor of optimizers with learning rates by the kind or depth of a layer, by package and
+            class, if the constructor refuses DWNet.
         tta_model: The config of the model that averages over an image and its mirror image.
         only_ascii: The visualizer writes names of classes by OpenCV, which has no other letters.
     """
@@ -66,6 +68,8 @@ class Toolbox:
     keeps_strides = False
     image_shape = (224, 224)
     trial_size = 512
+    trial_number = 2
+    takes_videos = False
     scores: dict[str, str] = {}
     main_scores: dict[str, tuple[str, dict[str, str]]] = {}
     preprocessor_type = 'BaseDataPreprocessor'
@@ -94,6 +98,9 @@ class Toolbox:
         """What installs the toolbox, with these options of pip."""
         command = f"pip install 'dwnet[{self.extra}]'{options}"
         return f"{command} && pip install --no-deps '{self.no_deps}'{options}" if self.no_deps else command
+
+    def when_imported(self) -> None:
+        """Sees to it that DWNet works in the toolbox, whoever imports the toolbox; ``import dwnet`` calls this."""
 
     # --- Configs -----------------------------------------------------------------------------------------
 

@@ -25,14 +25,15 @@ _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
 def swap_backbone(cfg: Config, **arguments) -> Config:
     """A copy of a config with DWNet as the backbone, and with ``in_channels`` that fit behind the backbone.
 
-    The old backbone's pretrained weights are left out, and so is mmdet's and mmseg's layer-wise learning-rate decay,
-    which refuses DWNet. A detector keeps the strides of its feature maps. A classifier or segmentor with n maps gets
-    the last n maps of DWNet, since its heads take maps of any size. So does a pose estimator, whose head gets
-    deconvolutions if the old maps were larger. The neck that makes a pyramid of the maps of a plain vision transformer
-    is left out. If the old backbone gives a vector, DWNet's map is pooled.
+    The old backbone's pretrained weights are left out, and so are mmdet's and mmseg's layer-wise learning-rate decay
+    and the learning rates of mmaction's TSM, which refuse DWNet. A detector keeps the strides of its feature maps. A
+    classifier or segmentor with n maps gets the last n maps of DWNet, since its heads take maps of any size. So does a
+    pose estimator, whose head gets deconvolutions if the old maps were larger. The neck that makes a pyramid of the
+    maps of a plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
 
     Args:
-        cfg: A config of a toolbox that ``dwnet.toolboxes`` knows, whose model has a ``backbone``. It stays as it is.
+        cfg: A config of a toolbox of :data:`dwnet.toolboxes.TOOLBOXES` whose model has a ``backbone``. It stays as it
+            is.
         arguments: Of :class:`dwnet.DWNet`.
 
     Returns:
@@ -65,7 +66,7 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
 def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     name = f'backbone {type_name(model.backbone)}'
     side = model.backbone.get('img_size', toolbox.trial_size)
-    image = torch.rand(2, 3, *((side, side) if isinstance(side, int) else side), device='meta')
+    image = torch.rand(toolbox.trial_number, 3, *((side, side) if isinstance(side, int) else side), device='meta')
     from_scratch = {key: value for key, value in model.backbone.items() if key not in ('pretrained', 'init_cfg')}
     old = _run(from_scratch, image, name)
     necks = as_list(model.get('neck') or [])
@@ -112,7 +113,7 @@ def _leave_out_layer_decay(cfg: Config, scope: str | None) -> None:
     refusing = {toolbox.layer_decay for toolbox in TOOLBOXES.values()}
     if refusing.intersection(lineage(constructor, OPTIM_WRAPPER_CONSTRUCTORS, scope)):
         del wrapper.constructor
-        for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers'):
+        for key in ('decay_rate', 'decay_type', 'layer_decay_rate', 'num_layers', 'fc_lr5'):
             (wrapper.get('paramwise_cfg') or {}).pop(key, None)
 
 

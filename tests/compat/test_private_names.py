@@ -13,7 +13,7 @@ from conftest import ROOT
 from dwnet.compat.private_names import PRIVATE_NAMES
 
 LISTED = {name for _, names, _ in PRIVATE_NAMES for name in names.split()}
-PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'torch', 'torchvision')
+PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmaction', 'mmocr', 'timm', 'torch', 'torchvision')
 # strings that look like one: the end of a key of a config, and what NumPy's pickles call
 NAMED_TUPLES = {'_replace', '_asdict', '_fields'}  # public in spite of their names
 OTHER_STRINGS = {'_dataloader', '_evaluator', '_reconstruct'}

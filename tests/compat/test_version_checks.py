@@ -1,10 +1,11 @@
 """Toolboxes that assert older releases of mmcv and mmdet start, if what they need is there."""
 import mmcv
+import numpy as np
 import pytest
 from conftest import run_python
 
 from dwnet.compat import version_checks
-from dwnet.compat.version_checks import CHECKS, Check, accepted
+from dwnet.compat.version_checks import CHECKS, Check, accepted, with_sctypes
 
 
 @pytest.mark.parametrize('check', CHECKS.values(), ids=CHECKS)
@@ -40,3 +41,11 @@ def test_a_toolbox_starts(tmp_path):
     code = (f'import sys; sys.path.insert(0, {str(tmp_path)!r}); import dwnet, mmyolo.models, mmcv; '
             'assert mmyolo.version == "2.0.1" != mmcv.__version__')
     run_python('-c', code)
+
+
+def test_the_table_of_old_numpy_is_there_only_inside():
+    before = hasattr(np, 'sctypes')
+    with pytest.raises(ZeroDivisionError), with_sctypes():
+        assert {np.uint8, np.uint16} < set(np.sctypes['uint']) and np.float16 in np.sctypes['float']
+        raise ZeroDivisionError
+    assert hasattr(np, 'sctypes') == before

@@ -25,15 +25,21 @@ ELSEWHERE = {
     'mmseg/san', 'mmrotate/convnext',
     *(f'mmpretrain/{name}' for name in (
         'arcface', 'blip', 'blip2', 'chinese_clip', 'flamingo', 'llava', 'minigpt4', 'ofa', 'otter')),
+    *(f'mmaction/{name}' for name in ('localization/bmn', 'localization/bsn', 'localization/drn',
+                                      'localization/tcanet', 'multimodal/vindlu', 'retrieval/clip4clip')),
+    *(f'mmocr/{name}' for name in ('backbone/oclip', 'textdet/maskrcnn', 'textrecog/svtr')),
 }
 _TOKENS = 'the head takes tokens of a transformer, too'
 _MASKS = 'pre-training that hides patches inside its own transformer'
 _HEADLESS = 'weights of others without a head, and without a toolbox in `default_scope`'
 _HOURGLASS = 'two maps of stride 4, one behind the other'
 _BERT = 'reads text: needs transformers and BERT'
+_CLIPS = 'the backbone sees the frames of a clip at once'
+_STRIDES = 'a recognizer of text, whose backbone halves the height alone'
+_WIDTHS = 'a recognizer of text, whose encoder or decoder has the width of the backbone'
+_NUMPY = 'mmocr fills a map with a number that NumPy 2 makes float32, and OpenCV refuses it, whatever the backbone'
 # family → (why, for people; what the error says)
 CANNOT = {
-    'mmdet/boxinst': ('needs scikit-image', 'skimage is not installed'),
     'mmdet/centripetalnet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/cornernet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/detectors': ('the neck has backbones of its own', r'gives 5 maps \(strides \[1, 4, 8, 16, 32\]\)'),
@@ -76,9 +82,30 @@ CANNOT = {
     'mmrotate/redet': ('needs e2cnn, and its neck takes the maps of its own backbone alone', 'e2cnn'),
     'mmrotate/sasm_reppoints': ('its loss is computed on a GPU alone, whatever the backbone', 'CUDA|NVIDIA|device'),
     'mmpretrain/vgg': ('the backbone classifies', 'its head is a part of it'),
+    **dict.fromkeys([f'mmaction/{name}' for name in (
+        'detection/acrn', 'detection/lfb', 'detection/slowfast', 'detection/slowonly', 'detection/videomae',
+        *(f'recognition/{name}' for name in (
+            'c3d', 'csn', 'i3d', 'mvit', 'r2plus1d', 'slowfast', 'slowonly', 'swin', 'timesformer', 'tpn',
+            'uniformer', 'uniformerv2', 'videomae', 'videomaev2', 'x3d')))],
+                    (_CLIPS, 'cannot be run to see what it gives')),
+    'mmaction/recognition/omnisource': (_CLIPS, 'must match the size of tensor'),
+    'mmaction/recognition/tanet': ('the backbone moves its weights, which the trial leaves out',
+                                   'Cannot copy out of meta tensor'),
+    **dict.fromkeys(['mmaction/recognition_audio/audioonly', 'mmaction/recognition_audio/resnet'],
+                    ('the backbone hears', 'cannot be run to see what it gives')),
+    **dict.fromkeys([f'mmaction/skeleton/{name}' for name in ('2s-agcn', 'posec3d', 'stgcn', 'stgcnpp')],
+                    ('the backbone sees skeletons', 'cannot be run to see what it gives')),
+    'mmocr/kie/sdmgr': ('five maps, up to stride 1', 'gives 5 maps'),
+    **dict.fromkeys(['mmocr/textdet/drrg', 'mmocr/textdet/textsnake'], (_NUMPY, 'Scalar value for argument')),
+    **dict.fromkeys([f'mmocr/textrecog/{name}' for name in ('abinet', 'aster', 'robust_scanner')],
+                    ('a recognizer of text that takes a bare map', 'tuple')),
+    **dict.fromkeys([f'mmocr/textrecog/{name}' for name in ('crnn', 'nrtr')],
+                    (_STRIDES, 'cannot be run to see what it gives')),
+    **dict.fromkeys([f'mmocr/textrecog/{name}' for name in ('master', 'sar', 'satrn')],
+                    (_WIDTHS, 'its head is a part of it')),
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
-EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10)
+EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10, mmaction=2, mmocr=4)
 SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
 
 
