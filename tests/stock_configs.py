@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData, PixelData
 
 import dwnet  # noqa: F401  before the toolboxes
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmyolo')
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
 
@@ -54,6 +54,8 @@ def train_and_predict(cfg: Config) -> None:
     for part in [preprocessor, *(preprocessor.get('batch_augments') or [])]:
         if part.get('size'):  # images are padded to it
             part['size'] = (side, side)
+        if part.get('random_size_range'):
+            part['random_size_range'] = (side, side)
     if preprocessor:
         model_cfg.data_preprocessor = preprocessor
     settings = copy.deepcopy(cfg.optim_wrapper)
@@ -84,7 +86,7 @@ def train_and_predict(cfg: Config) -> None:
                 inputs = model.data_preprocessor(data, False)['inputs']
                 predictions = model.extract_feat(inputs[0])[-1].flatten(1)
             else:
-                predictions = model.test_step(data)
+                predictions = model.test_step(TO_PREDICT.get(toolbox, lambda *_: data)(cfg, side))
     CHECKS[toolbox](predictions, side)
 
 
@@ -126,8 +128,12 @@ def _leave_out_downloads(part) -> None:
 
 
 def _side(cfg: Config) -> int:
-    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side."""
-    return 256 if cfg.model.get('as_two_stage') else 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 64
+    """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side, and
+    mmyolo's ATSS wants nine cells of stride 32.
+    """
+    if cfg.model.get('as_two_stage'):
+        return 256
+    return 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 96 if 'BatchATSS' in str(cfg.model.get('train_cfg')) else 64
 
 
 def _images(side: int) -> list[torch.Tensor]:
@@ -158,6 +164,17 @@ def _detection(cfg: Config, side: int) -> dict:
             sample.proposals = InstanceData(bboxes=proposals, scores=torch.rand(30))
         samples.append(sample)
     return dict(inputs=_images(side), data_samples=samples)
+
+
+def _collated(cfg: Config, side: int) -> dict:
+    """The batch of :func:`_detection` as mmyolo's ``yolov5_collate`` makes it."""
+    batch = _detection(cfg, side)
+    rows = [torch.cat([torch.full((2, 1), float(i)), sample.gt_instances.labels[:, None].float(),
+                       sample.gt_instances.bboxes], 1) for i, sample in enumerate(batch['data_samples'])]
+    masks = [sample.gt_instances.masks.to_tensor(torch.float32, 'cpu') for sample in batch['data_samples']]
+    several_sizes = cfg.train_dataloader.collate_fn.get('use_ms_training', False)
+    return dict(inputs=batch['inputs'] if several_sizes else torch.stack(batch['inputs']),
+                data_samples=dict(bboxes_labels=torch.cat(rows), masks=torch.cat(masks)))
 
 
 def _segmentation(cfg: Config, side: int) -> dict:
@@ -198,5 +215,6 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
         assert scores.numel() > 1 and scores.isfinite().all()
 
 
-SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification)
-CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes)
+SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification, mmyolo=_collated)
+TO_PREDICT = dict(mmyolo=_detection)  # where a batch to predict is another than one to train
+CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes, mmyolo=_check_detections)

@@ -5,6 +5,7 @@
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
+``mmyolo``             object detection by the YOLO family
 ``own_data``           a user's own data in a config of any toolbox
 ``pixels``             images of other channels and bits in a config of any toolbox
 ``checked``            data sets and image readers that report damage
@@ -28,8 +29,9 @@ from .base import SAY_WHICH, Toolbox, as_list
 from .mmdet import MMDet
 from .mmpretrain import MMPretrain
 from .mmseg import MMSeg
+from .mmyolo import MMYOLO
 
-TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg())}
+TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (MMPretrain(), MMDet(), MMSeg(), MMYOLO())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

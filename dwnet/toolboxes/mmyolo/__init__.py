@@ -1,0 +1,73 @@
+"""What mmyolo answers: detection by the YOLO family. mmyolo stands on mmdet, and so does its answer.
+
+========  ==============================================================
+``coco``  mmyolo's COCO data set with the checks of mmdet's
+========  ==============================================================
+"""
+import math
+from typing import TYPE_CHECKING, Any
+
+from mmengine.registry import MODELS
+from torch import nn
+
+from dwnet.errors import UserError
+from dwnet.registry import lineage
+
+from ..mmdet import MMDet
+
+if TYPE_CHECKING:  # importing it loads the readers of all forms of data
+    from dwnet.data.own import OwnData
+
+
+class MMYOLO(MMDet):
+    """mmyolo."""
+    name = 'mmyolo'
+    distribution = 'mmyolo'
+    extra = 'yolo'
+    image_shape = (640, 640)
+    checked_datasets = {'mmyolo.YOLOv5CocoDataset': 'dwnet.CheckedYOLOv5CocoDataset'}
+    flip = 'mmdet.RandomFlip'
+
+    # --- Configs -----------------------------------------------------------------------------------------
+
+    def channels_taken(self, part: dict, stated: float) -> int:
+        if 'widen_factor' not in part:
+            return stated
+        width = stated * part['widen_factor']
+        return math.ceil(width / 8) * 8 if _rounds_up(part) else int(width)
+
+    def channels_to_state(self, part: dict, taken: int) -> float:
+        if 'widen_factor' not in part:
+            return taken
+        stated = taken / part['widen_factor']
+        if stated.is_integer() or _rounds_up(part):
+            return int(stated)
+        return math.ceil(10 * stated) / 10  # between two integers: 384 = int(307.2 × 1.25), and int(308 × 1.25) = 385
+
+    # --- A user's own data ---------------------------------------------------------------------------------
+
+    def own_dataset(self, data: 'OwnData', part: str) -> dict:
+        return {**super().own_dataset(data, part), 'type': 'mmyolo.YOLOv5CocoDataset'}
+
+    # --- Inference -----------------------------------------------------------------------------------------
+
+    def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
+        """Each image has 8 boxes, of 80 classes; collated for ``YOLOv5DetDataPreprocessor``."""
+        from mmdet.testing import demo_mm_inputs
+        from mmyolo.datasets import yolov5_collate
+        packed = demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=80, use_box_type=True)
+        return yolov5_collate([dict(inputs=image, data_samples=sample)
+                               for image, sample in zip(packed['inputs'], packed['data_samples'])])
+
+    def graph(self, model: nn.Module) -> nn.Module:
+        raise UserError(f'{type(model).__name__} of mmyolo cannot be written as ONNX; its backbone alone can, by '
+                        '--backbone')
+
+
+def _rounds_up(part: Any) -> bool:
+    """Whether a part takes ``widen_factor`` × stated channels rounded up to a multiple of 8; others cut fractions off.
+
+    Of the necks, that of YOLOv5 and those that inherit from it round up.
+    """
+    kinds = lineage(part, MODELS)
+    return 'mmyolo.BaseYOLONeck' not in kinds or 'mmyolo.YOLOv5PAFPN' in kinds
