@@ -133,7 +133,9 @@ def _side(cfg: Config) -> int:
     """
     if cfg.model.get('as_two_stage'):
         return 256
-    return 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 96 if 'BatchATSS' in str(cfg.model.get('train_cfg')) else 64
+    if 'SSDNeck' in str(cfg.model.get('neck')):
+        return 320
+    return 96 if 'BatchATSS' in str(cfg.model.get('train_cfg')) else 64
 
 
 def _images(side: int) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""YOLOv8 with DWNet-nano on scenes of digits; needs mmyolo.
+"""YOLOv8 with DWNet-nano on scenes of digits; needs mmyolo. There is no published figure.
 
     python tools/train.py configs/detection/yolov8_dwnet-nano_digits.py
 """

@@ -139,6 +139,15 @@ class Toolbox:
 
     # --- Trainings and tests -------------------------------------------------------------------------------
 
+    def stretch_schedule(self, cfg: Config, factor: float, steps: int) -> None:
+        """Fits the schedules that hooks of the toolbox keep to a training of another length.
+
+        Args:
+            cfg: The config, which is changed.
+            factor: The new length over the old length.
+            steps: Iterations of the new training.
+        """
+
     def prepare_model(self, model: nn.Module, cfg: Config) -> None:
         """Changes a model that a Runner has just built."""
 

@@ -181,7 +181,8 @@ def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tu
     strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
     if toolbox.task != 'detection':  # the heads take maps of any size
         if len(old) > len(_STAGES):
-            raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
+            raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, '
+                            '16, 32')
         return tuple(range(len(_STAGES)))[-len(old):], 0
     own = [stride for stride in strides if stride in _STAGES]
     extra = [64 << i for i in range(len(strides) - len(own))] if own[-1:] == [32] else []

@@ -2,25 +2,22 @@
 import copy
 import functools
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import read_config, run_python, run_tool
-from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from PIL import Image
 from stock_configs import SMALL, train_and_predict
 
 from dwnet.apis import swap_backbone
-from dwnet.engine import Runner
+from dwnet.commands.options.fine_tuning import set_epochs
 from dwnet.errors import UserError
 from dwnet.toolboxes import TOOLBOXES, toolbox_of
 from dwnet.toolboxes.checked import with_checks
-from dwnet.toolboxes.own_data import use_own_data
 
 NANO = 'configs/detection/yolov8_dwnet-nano_digits.py'
 read = functools.cache(read_config)
@@ -149,8 +146,9 @@ def test_a_mosaic_of_photographs_that_exif_turns(tmp_path):
         annotations=[dict(id=i + 1, image_id=i, category_id=1, bbox=[0, 0, 40, 40], area=1600, iscrowd=0)
                      for i in range(2)])))
     reading = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
-    dataset = dataset_of(tmp_path, ann_file='all.json', data_prefix=dict(img='images'), metainfo=dict(classes=['white']),
-                         pipeline=[*reading, dict(type='Mosaic', img_scale=(80, 80), pre_transform=reading)])
+    dataset = dataset_of(tmp_path, ann_file='all.json', data_prefix=dict(img='images'),
+                         metainfo=dict(classes=['white']), pipeline=[
+                             *reading, dict(type='Mosaic', img_scale=(80, 80), pre_transform=reading)])
     for _ in range(5):
         mosaic = dataset.prepare_data(0)
         assert len(mosaic['gt_bboxes']) == 4
@@ -197,20 +195,23 @@ def test_a_short_training_is_scored_and_predicts(small_digits, tmp_path):
     assert run_tool('tools/test.py', NANO, checkpoint, '--work-dir', tmp_path / 'test', *own).returncode == 0
     scores = json.loads((tmp_path / 'test/scores.json').read_text())
     assert scores['coco/bbox_mAP'] == json.loads(scalars[-1])['coco/bbox_mAP']
-    done = run_tool('tools/infer.py', small_digits / 'scenes/test/00000.jpg', '--config', NANO, '--checkpoint', checkpoint,
-                    '--out', tmp_path / 'out')
+    done = run_tool('tools/infer.py', small_digits / 'scenes/test/00000.jpg', '--config', NANO,
+                    '--checkpoint', checkpoint, '--out', tmp_path / 'out')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'out').is_dir() and any((tmp_path / 'out').rglob('*'))
     done = run_tool('tools/test.py', NANO, checkpoint, '--tta', '--work-dir', tmp_path / 'tta', *own)
     assert done.returncode == 0 and json.loads((tmp_path / 'tta/scores.json').read_text())
 
 
-@pytest.mark.long
-def test_the_nano_config_learns_the_digits(tmp_path):
-    done = run_tool('tools/train.py', NANO, '--work-dir', tmp_path)
-    assert done.returncode == 0
-    scores = json.loads(next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()[-1])
-    assert scores['coco/bbox_mAP'] > BAR
+@pytest.mark.parametrize('name, length, warmup', [
+    ('yolov8/yolov8_s_syncbn_fast_8xb16-500e_coco.py', 'max_epochs', 'warmup_mim_iter'),
+    ('ppyoloe/ppyoloe_plus_s_fast_8xb8-80e_coco.py', 'total_epochs', 'warmup_min_iter')])
+def test_the_schedule_of_a_hook_is_stretched(name, length, warmup):
+    cfg = get_config(f'mmyolo::{name}')
+    whole = cfg.default_hooks.param_scheduler[length]
+    set_epochs(cfg, cfg.train_cfg.max_epochs // 4, 8 * cfg.train_dataloader.batch_size)
+    assert cfg.default_hooks.param_scheduler[length] == whole / 4
+    assert cfg.default_hooks.param_scheduler[warmup] == cfg.train_cfg.max_epochs * 8 // 10
 
 
 def test_an_export_is_refused(tmp_path):

@@ -71,7 +71,8 @@ CANNOT = {
     'mmpretrain/inception_v3': ('the backbone classifies', 'does not give feature maps alone'),
     'mmpretrain/lenet': ('takes images of one channel', 'channel'),
     'mmpretrain/levit': ('mmpretrain does not train it', "doesn't support training in distillation mode"),
-    'mmyolo/rtmdet': ('the first is RTMDet-Ins, which mmyolo does not train; RTMDet works', 'RTMDetInsSepBNHead.loss_by_feat'),
+    'mmyolo/rtmdet': ('the first is RTMDet-Ins, which mmyolo does not train; RTMDet works',
+                      'RTMDetInsSepBNHead.loss_by_feat'),
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
 EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmyolo=3)

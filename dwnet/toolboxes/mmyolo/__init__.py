@@ -7,16 +7,22 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from mmengine.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import HOOKS, MODELS
 from torch import nn
 
 from dwnet.errors import UserError
-from dwnet.registry import lineage
+from dwnet.registry import is_a, lineage
 
 from ..mmdet import MMDet
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
     from dwnet.data.own import OwnData
+
+
+# Hooks that keep a schedule, by package and class; their settings of the epochs and of the least steps of the warm-up
+_SCHEDULES = (('mmyolo.YOLOv5ParamSchedulerHook', 'max_epochs', 'warmup_mim_iter'),
+              ('mmyolo.PPYOLOEParamSchedulerHook', 'total_epochs', 'warmup_min_iter'))
 
 
 class MMYOLO(MMDet):
@@ -48,6 +54,17 @@ class MMYOLO(MMDet):
 
     def own_dataset(self, data: 'OwnData', part: str) -> dict:
         return {**super().own_dataset(data, part), 'type': 'mmyolo.YOLOv5CocoDataset'}
+
+    # --- Trainings and tests -------------------------------------------------------------------------------
+
+    def stretch_schedule(self, cfg: Config, factor: float, steps: int) -> None:
+        """Stretches the schedules of mmyolo's hooks; their warm-up lasts at most a tenth of the training."""
+        hook = cfg.default_hooks.get('param_scheduler') or {}
+        for kind, length, warmup in _SCHEDULES:
+            if is_a(hook, kind, HOOKS, cfg.get('default_scope')):
+                if length in hook:
+                    hook[length] = max(1, round(factor * hook[length]))
+                hook[warmup] = min(hook.get(warmup, 1000), max(1, steps // 10))
 
     # --- Inference -----------------------------------------------------------------------------------------
 
