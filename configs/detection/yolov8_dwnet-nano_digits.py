@@ -32,7 +32,7 @@ model = dict(
     train_cfg=dict(assigner=dict(
         type='BatchTaskAlignedAssigner', num_classes=10, use_ciou=True, topk=10, alpha=.5, beta=6., eps=1e-9)),
     test_cfg=dict(
-        multi_label=True, nms_pre=300, score_thr=.01, nms=dict(type='nms', iou_threshold=.6), max_per_img=30))
+        multi_label=True, nms_pre=300, score_thr=.001, nms=dict(type='nms', iou_threshold=.6), max_per_img=30))
 del _channels, _strides, _norms
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=5)

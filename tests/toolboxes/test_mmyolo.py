@@ -29,9 +29,9 @@ def test_a_stock_config_in_a_fresh_process():
 import dwnet, torch
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
-cfg = get_config('mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py')
+cfg = get_config('mmyolo::yolox/yolox_s_fast_8xb8-300e_coco.py')
 cfg.model.backbone = dict(type='dwnet.DWNet', arch='tiny', out_indices=(1, 2, 3))
-cfg.model.neck.in_channels = [4 * channels for channels in (192, 384, 768)]  # widen_factor is 1/4
+cfg.model.neck.in_channels = [2 * channels for channels in (192, 384, 768)]  # widen_factor is 1/2
 init_default_scope('mmyolo')
 model = MODELS.build(cfg.model).train()
 boxes = torch.tensor([[0., 5., 8., 8., 40., 40.], [1., 7., 20., 4., 60., 60.]])
@@ -182,7 +182,8 @@ def options(data: Path, **more) -> list[str]:
     settings |= {f'{part}_evaluator.ann_file': data / 'annotations/test.json' for part in ('val', 'test')}
     settings |= {f'{part}_dataloader.{key}': value for part in ('train', 'val', 'test')
                  for key, value in dict(num_workers=0, persistent_workers=False).items()}
-    settings |= {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'default_hooks.logger.interval': 1, **more}
+    settings |= {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'default_hooks.logger.interval': 1,
+                 'model.test_cfg.score_thr': 0, **more}
     return ['--cfg-options', *(f'{key}={value}' for key, value in settings.items())]
 
 

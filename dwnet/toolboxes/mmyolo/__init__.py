@@ -36,7 +36,7 @@ class MMYOLO(MMDet):
 
     # --- Configs -----------------------------------------------------------------------------------------
 
-    def channels_taken(self, part: dict, stated: float) -> int:
+    def channels_taken(self, part: dict, stated: float) -> float:
         if 'widen_factor' not in part:
             return stated
         width = stated * part['widen_factor']
