@@ -10,7 +10,7 @@ EXTRAS = {
     'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
     # mmseg imports ftfy and regex without declaring them
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
-    # mmyolo's stock pipelines need albumentations, which brings a second OpenCV
+    # without albumentations, which stock pipelines of YOLOv5 and v8 take: it brings a second OpenCV
     'yolo': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmyolo>=0.6.0,<0.7'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],

@@ -34,7 +34,7 @@ class ExtraMaps(BaseModule):
             for _ in range(number)])
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        maps = [*maps]
+        pyramid = [*maps]
         for stage in self.stages:
-            maps.append(stage(maps[-1]))
-        return tuple(maps)
+            pyramid.append(stage(pyramid[-1]))
+        return tuple(pyramid)

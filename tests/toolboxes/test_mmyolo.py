@@ -11,6 +11,7 @@ from conftest import read_config, run_python, run_tool
 from mmengine.hub import get_config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from PIL import Image
+from scenes import NAMES, Scene, box_of, make_scenes, table_of_coco, write_picture
 from stock_configs import SMALL, train_and_predict
 
 from dwnet.apis import swap_backbone
@@ -202,6 +203,45 @@ def test_a_short_training_is_scored_and_predicts(small_digits, tmp_path):
     assert (tmp_path / 'out').is_dir() and any((tmp_path / 'out').rglob('*'))
     done = run_tool('tools/test.py', NANO, checkpoint, '--tta', '--work-dir', tmp_path / 'tta', *own)
     assert done.returncode == 0 and json.loads((tmp_path / 'tta/scores.json').read_text())
+
+
+def write_yolo(root: Path, scenes: list[Scene]) -> None:
+    """The scenes as a YOLO folder."""
+    for i, scene in enumerate(scenes):
+        part = 'val' if i % 4 == 3 else 'train'
+        write_picture(root / f'images/{part}/{scene.stem}', scene.size)
+        lines = []
+        for name, polygon in scene.objects:
+            x, y, w, h = box_of(polygon)
+            values = (x + w / 2) / scene.size[0], (y + h / 2) / scene.size[1], w / scene.size[0], h / scene.size[1]
+            lines.append(' '.join(map(str, [NAMES.index(name), *values])))
+        label = root / f'labels/{part}/{scene.stem}.txt'
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text('\n'.join(lines))
+    (root / 'data.yaml').write_text('train: images/train\nval: images/val\nnames: [cat, dog, owl]\n')
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('write', [write_yolo, table_of_coco], ids=['YOLO', 'COCO'])
+def test_a_stock_yolov8_on_ones_own_data(write, tmp_path):
+    """With mosaics, EMA and the hook's schedule; images of 128 pixels in the place of 640."""
+    pytest.importorskip('albumentations', reason='a step of the stock pipeline')
+    (tmp_path / 'data').mkdir()
+    write(tmp_path / 'data', make_scenes(16))
+    stock = swap_backbone(get_config('mmyolo::yolov8/yolov8_n_syncbn_fast_8xb16-500e_coco.py'), arch=SMALL)
+    config = tmp_path / 'yolov8.py'
+    config.write_text(stock.pretty_text.replace('640', '128').replace('-320', '-64'))
+    loaders = [f'{part}_dataloader.{key}={value}' for part in ('train', 'val', 'test')
+               for key, value in dict(num_workers=0, persistent_workers=False).items()]
+    done = run_tool('tools/train.py', config, '--data-root', tmp_path / 'data', '--epochs', 2, '--work-dir',
+                    tmp_path / 'work', '--cfg-options', 'model.test_cfg.score_thr=0', *loaders)
+    assert done.returncode == 0, done.stderr
+    assert '3 classes (cat, dog, owl)' in done.stdout
+    log = next((tmp_path / 'work').glob('*/vis_data/scalars.json')).read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert all(np.isfinite(line['loss']) for line in lines if 'loss' in line)
+    scores = lines[-1]
+    assert 0 <= scores['coco/bbox_mAP'] <= 1 and np.isfinite(scores['val/loss'])
 
 
 @pytest.mark.parametrize('name, length, warmup', [
