@@ -18,6 +18,8 @@ EXTRAS = {
     # pip install --no-deps mmaction2==1.2.0
     'action': ['mmcv-lite>=2.1.0,<2.2.0', 'decord2', 'einops', 'importlib-metadata', 'matplotlib', 'scipy'],
     'ocr': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmocr>=1.0.1,<2'],
+    # without albumentations, which stock pipelines of YOLOv5 and v8 take: it brings a second OpenCV
+    'yolo': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmyolo>=0.6.0,<0.7'],
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
     'demo': ['scikit-learn'],  # the embedded digits

@@ -18,7 +18,7 @@ import dwnet  # noqa: F401  before the toolboxes
 from dwnet.toolboxes.base import innermost
 from dwnet.toolboxes.mmpose import one_by_one
 
-TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmpose', 'mmrotate', 'mmaction', 'mmocr')
+TOOLBOXES = ('mmdet', 'mmseg', 'mmpretrain', 'mmyolo', 'mmrotate', 'mmpose', 'mmaction', 'mmocr')
 DEPTH = dict(mmpose=3, mmaction=2, mmocr=2)  # their folders are those of a body or task, a method and data
 SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))  # the channels of tiny
 
@@ -64,6 +64,8 @@ def train_and_predict(cfg: Config) -> None:
     for part in [preprocessor, *(preprocessor.get('batch_augments') or [])]:
         if part.get('size'):  # images are padded to it
             part['size'] = (side, side)
+        if part.get('random_size_range'):
+            part['random_size_range'] = (side, side)
     if 'crop_size' in model_cfg:  # H2RBox's views
         model_cfg.crop_size = (side, side)
     if preprocessor:
@@ -98,7 +100,7 @@ def train_and_predict(cfg: Config) -> None:
             elif toolbox == 'mmpose':
                 predictions = one_by_one(model, data)
             else:
-                predictions = model.test_step(data)
+                predictions = model.test_step(TO_PREDICT.get(toolbox, lambda *_: data)(cfg, side))
     CHECKS[toolbox](predictions, side)
 
 
@@ -141,11 +143,15 @@ def _leave_out_downloads(part) -> None:
 
 def _side(cfg: Config) -> int:
     """Side of the images: two-stage DETRs choose up to 900 of their cells, SSD's last maps have 1/300 of the side, and
-    SASM chooses 9 cells of each map, the last of stride 128.
+    SASM and mmyolo's ATSS choose 9 cells of each map, the last of stride 128 and 32.
     """
     if 'SASAssigner' in str(cfg.model.get('train_cfg')):
         return 384
-    return 256 if cfg.model.get('as_two_stage') else 320 if 'SSDNeck' in str(cfg.model.get('neck')) else 64
+    if cfg.model.get('as_two_stage'):
+        return 256
+    if 'SSDNeck' in str(cfg.model.get('neck')):
+        return 320
+    return 96 if 'BatchATSS' in str(cfg.model.get('train_cfg')) else 64
 
 
 def _images(side: int) -> list[torch.Tensor]:
@@ -197,6 +203,17 @@ def _rotated(cfg: Config, side: int) -> dict:
     return dict(inputs=_images(side), data_samples=samples)
 
 
+def _collated(cfg: Config, side: int) -> dict:
+    """The batch of :func:`_detection` as mmyolo's ``yolov5_collate`` makes it."""
+    batch = _detection(cfg, side)
+    rows = [torch.cat([torch.full((2, 1), float(i)), sample.gt_instances.labels[:, None].float(),
+                       sample.gt_instances.bboxes], 1) for i, sample in enumerate(batch['data_samples'])]
+    masks = [sample.gt_instances.masks.to_tensor(torch.float32, 'cpu') for sample in batch['data_samples']]
+    several_sizes = cfg.train_dataloader.collate_fn.get('use_ms_training', False)
+    return dict(inputs=batch['inputs'] if several_sizes else torch.stack(batch['inputs']),
+                data_samples=dict(bboxes_labels=torch.cat(rows), masks=torch.cat(masks)))
+
+
 def _segmentation(cfg: Config, side: int) -> dict:
     from mmseg.structures import SegDataSample
     samples = []
@@ -235,8 +252,9 @@ def _check_classes(predictions: list | torch.Tensor, side: int) -> None:
         assert scores.numel() > 1 and scores.isfinite().all()
 
 
-SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification,
-               mmpose=lambda cfg, side: stock_pose.batch(cfg), mmrotate=_rotated, mmaction=clips, mmocr=text)
-CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes,
-              mmpose=lambda predictions, side: stock_pose.check(predictions), mmrotate=_check_detections,
+SAMPLES = dict(mmdet=_detection, mmseg=_segmentation, mmpretrain=_classification, mmyolo=_collated, mmrotate=_rotated,
+               mmpose=lambda cfg, side: stock_pose.batch(cfg), mmaction=clips, mmocr=text)
+TO_PREDICT = dict(mmyolo=_detection)  # where a batch to predict is another than one to train
+CHECKS = dict(mmdet=_check_detections, mmseg=_check_segmentations, mmpretrain=_check_classes, mmyolo=_check_detections,
+              mmrotate=_check_detections, mmpose=lambda predictions, side: stock_pose.check(predictions),
               mmaction=check_clips, mmocr=check_text)

@@ -1,4 +1,5 @@
 from .dwnet import DWNet
 from .mixers import TokenMixer
+from .necks import ExtraMaps
 
-__all__ = ['DWNet', 'TokenMixer']
+__all__ = ['DWNet', 'ExtraMaps', 'TokenMixer']

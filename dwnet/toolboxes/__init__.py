@@ -5,8 +5,9 @@
 ``mmpretrain``         image classification
 ``mmdet``              object detection
 ``mmseg``              semantic segmentation
-``mmpose``             keypoints
+``mmyolo``             object detection by the YOLO family
 ``mmrotate``           detection of rotated boxes
+``mmpose``             keypoints
 ``mmaction``           recognition of actions in videos
 ``mmocr``              detection of text
 ``own_data``           a user's own data in a config of any toolbox
@@ -36,9 +37,10 @@ from .mmpose import MMPose
 from .mmpretrain import MMPretrain
 from .mmrotate import MMRotate
 from .mmseg import MMSeg
+from .mmyolo import MMYOLO
 
 TOOLBOXES: dict[str, Toolbox] = {toolbox.name: toolbox for toolbox in (
-    MMPretrain(), MMDet(), MMSeg(), MMPose(), MMRotate(), MMAction(), MMOCR())}
+    MMPretrain(), MMDet(), MMSeg(), MMYOLO(), MMRotate(), MMPose(), MMAction(), MMOCR())}
 # Score → its name in papers
 SCORE_NAMES = {score: name for toolbox in TOOLBOXES.values() for score, name in toolbox.scores.items()}
 

@@ -57,6 +57,7 @@ class Toolbox:
         layer_decay: The constructor of optimizers with learning rates by the kind or depth of a layer, by package and
             class, if the constructor refuses DWNet.
         tta_model: The config of the model that averages over an image and its mirror image.
+        flip: The transform that mirrors an image, by package and class; by default the toolbox's own RandomFlip.
         only_ascii: The visualizer writes names of classes by OpenCV, which has no other letters.
     """
     name: str | None = None
@@ -79,6 +80,7 @@ class Toolbox:
     dump_type = 'DumpResults'
     layer_decay = ''
     tta_model: dict[str, Any] | None = None
+    flip = ''
     only_ascii = False
 
     def __init__(self, name: str | None = None) -> None:
@@ -132,6 +134,14 @@ class Toolbox:
             UserError: If the heads need maps of another size.
         """
 
+    def channels_taken(self, part: dict, stated: float) -> float:
+        """The channels of the map that a part of a model takes if its config states ``stated`` channels."""
+        return stated
+
+    def channels_to_state(self, part: dict, taken: int) -> float:
+        """The channels that the config of a part has to state, so that the part takes a map of ``taken`` channels."""
+        return taken
+
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         """Changes the settings of a visualizer that draws into arrays."""
 
@@ -156,6 +166,15 @@ class Toolbox:
         """
 
     # --- Trainings and tests -------------------------------------------------------------------------------
+
+    def stretch_schedule(self, cfg: Config, factor: float, steps: int) -> None:
+        """Fits the schedules that hooks of the toolbox keep to a training of another length.
+
+        Args:
+            cfg: The config, which is changed.
+            factor: The new length over the old length.
+            steps: Iterations of the new training.
+        """
 
     def prepare_model(self, model: nn.Module, cfg: Config) -> None:
         """Changes a model that a Runner has just built."""
@@ -216,13 +235,13 @@ class Toolbox:
         cfg.tta_model = copy.deepcopy(self.tta_model)
         # Loading the ground truth and padding come after the flip: predictions are flipped back before they meet the
         # truth, and padding has to lie at the right and the bottom of a mirror image, too.
-        behind = {'mmcv.LoadAnnotations', 'mmcv.Pad'}
+        behind = {'mmcv.LoadAnnotations', 'mmcv.Pad', 'mmyolo.LetterResize'}
         here = next((i for i, step in enumerate(pipeline[:-1])
                      if behind.intersection(lineage(step, TRANSFORMS, cfg.get('default_scope')))), len(pipeline) - 1)
         packing = copy.deepcopy(pipeline[-1])
         if 'meta_keys' in packing:
             packing.meta_keys = [*dict.fromkeys([*packing.meta_keys, 'flip', 'flip_direction'])]
-        views = [dict(type=f'{self.name}.RandomFlip', prob=prob) for prob in (0., 1.)]
+        views = [dict(type=self.flip or f'{self.name}.RandomFlip', prob=prob) for prob in (0., 1.)]
         cfg.tta_pipeline = [*pipeline[:here], dict(type='TestTimeAug', transforms=[
             views, *([step] for step in pipeline[here:-1]), [packing]])]
 

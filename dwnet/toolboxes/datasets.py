@@ -2,6 +2,6 @@
 import importlib
 from importlib.util import find_spec
 
-for _toolbox, _module in dict(mmdet='mmdet.coco', mmseg='mmseg.pairs').items():
+for _toolbox, _module in dict(mmdet='mmdet.coco', mmseg='mmseg.pairs', mmyolo='mmyolo.coco').items():
     if find_spec(_toolbox) is not None:
         importlib.import_module(f'{__package__}.{_module}')

@@ -1,24 +1,28 @@
 """DWNet in the place of another backbone of a config.
 
 The old backbone and each neck are run to see the shapes of their outputs. Each ``in_channels`` behind them that equals
-the old channels is set to DWNet's channels, so no list of models is needed.
+the old channels is set to DWNet's channels, so no list of models is needed. The toolbox says how many channels a part
+takes if that is another number, as in mmyolo, whose parts multiply ``in_channels`` by their ``widen_factor``.
 """
 import copy
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from dwnet.errors import UserError, one_line
-from dwnet.models import DWNet
+from dwnet.models import DWNet, ExtraMaps
 from dwnet.registry import lineage, type_name
 
 from . import TOOLBOXES, known_toolbox_of
 from .base import Toolbox, as_list
 
 _STAGES = {4: 0, 8: 1, 16: 2, 32: 3}  # stride → stage
+_POOLING = ['mmpretrain.GlobalAveragePooling']
 _NOT_BEHIND = ('backbone', 'neck', 'data_preprocessor', 'train_cfg', 'test_cfg')
 
 
@@ -26,10 +30,13 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
     """A copy of a config with DWNet as the backbone, and with ``in_channels`` that fit behind the backbone.
 
     The old backbone's pretrained weights are left out, and so are mmdet's and mmseg's layer-wise learning-rate decay
-    and the learning rates of mmaction's TSM, which refuse DWNet. A detector keeps the strides of its feature maps. A
-    classifier or segmentor with n maps gets the last n maps of DWNet, since its heads take maps of any size. So does a
-    pose estimator, whose head gets deconvolutions if the old maps were larger. The neck that makes a pyramid of the
-    maps of a plain vision transformer is left out. If the old backbone gives a vector, DWNet's map is pooled.
+    and the learning rates of mmaction's TSM, which refuse DWNet. A detector keeps the strides of its feature maps; the
+    neck :class:`~dwnet.models.ExtraMaps` adds those above 32. If the head is the last stage of a ResNet (C4), a 1×1
+    convolution brings DWNet's map to the channels of that stage. A classifier or segmentor with n maps gets the last n
+    maps of DWNet, since its heads take maps of any size. So does a pose estimator, whose head gets deconvolutions if
+    the old maps were larger. The neck that makes a pyramid of the maps of a plain vision transformer is left out. If
+    the old backbone gives a vector, DWNet's map is pooled; if that vector is the scores of the classes, as VGG's, a
+    linear head follows.
 
     Args:
         cfg: A config of a toolbox of :data:`dwnet.toolboxes.TOOLBOXES` whose model has a ``backbone``. It stays as it
@@ -40,8 +47,8 @@ def swap_backbone(cfg: Config, **arguments) -> Config:
         The new config.
 
     Raises:
-        UserError: If DWNet does not fit: the model has no ``backbone``; the backbone gives no feature maps, other
-            strides than DWNet, or more than four maps; or no part behind the backbone names its channels.
+        UserError: If DWNet does not fit: the model has no ``backbone``; the backbone gives no feature maps, strides
+            below 4, or, in a segmentor, more than four maps; or no part behind the backbone names its channels.
 
     Example:
         >>> from mmengine.hub import get_config
@@ -74,6 +81,11 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     if all(x.ndim == 2 for x in old) and not necks and toolbox.task == 'classification':  # pooled in the backbone
         necks = model.neck = [ConfigDict(type='GlobalAveragePooling')]
         old = [x[:, :, None, None] for x in old]
+        if lineage(model.head, MODELS)[:1] == ['mmpretrain.ClsHead']:  # has no weights: the backbone scored the classes
+            model.head.update(type='LinearClsHead', num_classes=old[-1].shape[1], in_channels=old[-1].shape[1])
+    if all(x.ndim == 3 for x in old) and [lineage(neck, MODELS)[:1] for neck in necks] == [_POOLING]:
+        necks[0].dim = 2  # pools maps in the place of sequences, (B, C, N), of MLP-Mixer
+        old = [x[..., None] for x in old]
     if any(x.ndim != 4 for x in old):
         raise UserError(f"the {name} gives {', '.join(str(tuple(x.shape)) for x in old)} and no feature maps, which "
                         'are all that DWNet has')
@@ -81,16 +93,25 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
         old = _run(necks, tuple(old), f'neck {type_name(necks[0])}')
         necks, model.neck = [], None
 
-    arguments.setdefault('out_indices', _stages(old, image, name, toolbox))
+    stages, extra = _stages(old, image, name, toolbox)
+    arguments.setdefault('out_indices', stages)
     model.backbone = ConfigDict(type=f'dwnet.{DWNet.__name__}', **arguments)
     model.pop('pretrained', None)
     new = _run(model.backbone, image, 'DWNet')
+    if 'shared_head' in (model.get('roi_head') or {}):
+        model.neck = ConfigDict(type='ChannelMapper', in_channels=_channels(new), out_channels=_channels(old)[-1],
+                                kernel_size=1, act_cfg=None, num_outs=len(new))
+        new = _run(model.neck, tuple(new), 'neck ChannelMapper')
+    if extra:
+        added = ConfigDict(type=f'dwnet.{ExtraMaps.__name__}', channels=new[-1].shape[1], number=extra)
+        new = _run(added, tuple(new), type_name(added))
+        model.neck = [added, *necks]
     if len(old) != len(new):
         raise UserError(f'out_indices must name {len(old)} stages, as the {name} gives so many maps; got {len(new)}')
     wanted, taken = [_channels(maps) for maps in (old, new)], 0
     for neck in necks:
         old_neck = copy.deepcopy(neck)
-        taken += _replace_channels(neck, _channels(old), _channels(new))
+        taken += _replace_channels(neck, _channels(old), _channels(new), toolbox)
         try:
             old = _run(old_neck, tuple(old), '')
         except UserError:  # SwAV's neck takes several images, a few have operators without a meta form: no more changes
@@ -100,7 +121,7 @@ def _swap(model: ConfigDict, toolbox: Toolbox, arguments: dict) -> None:
     if old and new and old[-1].ndim == new[-1].ndim == 4:  # else pooled, or unknown
         toolbox.fit_resolution(model, old[-1].shape[-1] / new[-1].shape[-1])
     heads = [model[key] for key in model if key not in _NOT_BEHIND]
-    taken += _replace_channels(heads, _channels(old), _channels(new))
+    taken += _replace_channels(heads, _channels(old), _channels(new), toolbox)
     if wanted[0] != wanted[1] and not taken:
         raise UserError(f'nothing behind the {name} says that it takes its channels, {wanted[0]}, in whose place DWNet '
                         f'has {wanted[1]}: its head is a part of it')
@@ -133,11 +154,16 @@ class _WeightsOnMeta(TorchFunctionMode):
 def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str) -> list[Tensor]:
     """The shapes of a part's outputs in training mode, on the meta device; some parts have others in eval mode."""
     try:
-        with _WeightsOnMeta():
-            module = MODELS.build(copy.deepcopy(part)).to('meta')
-        module.train()
-        with torch.device('meta'):
-            outputs = module(inputs)
+        try:
+            with _WeightsOnMeta():
+                module = MODELS.build(copy.deepcopy(part)).to('meta')
+            module.train()
+            with torch.device('meta'):
+                outputs = module(inputs)
+        except RuntimeError as error:
+            if 'meta tensors' not in str(error):
+                raise
+            outputs = _computed(part, inputs)  # PP-YOLOE's blocks ask for the value of a weight
     except Exception as error:  # a third party's part may raise anything
         raise UserError(f'the {name} cannot be run to see what it gives: {one_line(error)}') from error
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
@@ -146,48 +172,61 @@ def _run(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...], name: str
     return list(outputs)
 
 
-def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tuple[int, ...]:
-    """The stages of DWNet that replace the old maps."""
+def _computed(part: ConfigDict | list, inputs: Tensor | tuple[Tensor, ...]) -> Any:
+    """The outputs of a part for zeros of the shapes of ``inputs``, computed in memory and given on the meta device."""
+    module = MODELS.build(copy.deepcopy(part))
+    module.train()
+    outputs = module(tree_map_only(Tensor, lambda x: torch.zeros_like(x, device='cpu'), inputs))
+    return tree_map_only(Tensor, lambda x: x.to('meta'), outputs)
+
+
+def _stages(old: list[Tensor], image: Tensor, name: str, toolbox: Toolbox) -> tuple[tuple[int, ...], int]:
+    """The stages of DWNet that replace the old maps, and how many maps of larger strides have to be added."""
     strides = [round(image.shape[-1] / x.shape[-1]) for x in old]
-    if len(old) > len(_STAGES):
-        raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, 16, 32')
     if not toolbox.keeps_strides:
-        return tuple(range(len(_STAGES)))[-len(old):]
-    if sorted(set(strides)) != strides or not _STAGES.keys() >= set(strides):
-        raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32, each once')
-    return tuple(_STAGES[stride] for stride in strides)
+        if len(old) > len(_STAGES):
+            raise UserError(f'the {name} gives {len(old)} maps (strides {strides}), DWNet four, of strides 4, 8, '
+                            '16, 32')
+        return tuple(range(len(_STAGES)))[-len(old):], 0
+    own = [stride for stride in strides if stride in _STAGES]
+    extra = [64 << i for i in range(len(strides) - len(own))] if own[-1:] == [32] else []
+    if strides != [*sorted(set(own)), *extra]:
+        raise UserError(f'the {name} gives maps of strides {strides}, DWNet of 4, 8, 16, 32 and, by a neck behind it, '
+                        'of 64 and more, each once')
+    return tuple(_STAGES[stride] for stride in own), len(extra)
 
 
-def _replace_channels(part, old: list[int], new: list[int]) -> int:
+def _replace_channels(part, old: list[int], new: list[int], toolbox: Toolbox) -> int:
     """Sets each ``in_channels`` in a part of a config that takes these maps; returns the number of changes."""
     if old == new:
         return 0
     if isinstance(part, (list, tuple)):
-        return sum(_replace_channels(item, old, new) for item in part)
+        return sum(_replace_channels(item, old, new, toolbox) for item in part)
     if not isinstance(part, dict):
         return 0
-    replaced = sum(_replace_channels(value, old, new) for value in part.values())
+    replaced = sum(_replace_channels(value, old, new, toolbox) for value in part.values())
     for key, value in part.items():
-        levels = _levels(key, part, old)
+        levels = _levels(key, part, old, toolbox)
         if levels is not None:
-            channels = [new[i] for i in levels]
+            channels = [toolbox.channels_to_state(part, new[i]) for i in levels]
             part[key] = type(value)(channels) if isinstance(value, (list, tuple)) else channels[0]  # JPU wants tuples
             replaced += 1
             if part.get('num_convs') == 0 and part.get('channels') == value:  # FCNHead without convolutions
                 part.channels = channels[0]
             passed_on = part.get('out_channels')
-            if isinstance(passed_on, (list, tuple)) and list(passed_on[:len(levels)]) == list(value):  # SSDNeck
+            # SSDNeck and YOLOv8PAFPN give maps of the channels that they take
+            if isinstance(passed_on, (list, tuple)) and list(passed_on[:len(levels)]) == as_list(value):
                 part.out_channels = type(passed_on)([*channels, *passed_on[len(levels):]])
     return replaced
 
 
-def _levels(key: str, part: ConfigDict, old: list[int]) -> list[int] | None:
+def _levels(key: str, part: ConfigDict, old: list[int], toolbox: Toolbox) -> list[int] | None:
     """The indices of the maps whose channels the setting ``key`` states; None if ``key`` states no map's channels."""
     # a RoI extractor's out_channels equal the channels of the maps
     if not key.endswith('in_channels') and not (key == 'out_channels' and 'roi_layer' in part):
         return None
     is_list = isinstance(part[key], (list, tuple))
-    values = as_list(part[key])
+    values = [toolbox.channels_taken(part, stated) for stated in as_list(part[key])]
     levels = as_list(part.get('in_index', list(range(len(old))) if is_list else -1))
     if all(-len(old) <= i < len(old) for i in levels) and [old[i] for i in levels] == values:
         return levels

@@ -37,7 +37,7 @@ def make_batch(cfg: Config, size: tuple[int, int]) -> dict:
         if cfg.default_scope == 'mmpretrain':
             from mmpretrain.structures import DataSample
             samples.append(DataSample(metainfo=meta).set_gt_label(i))
-        elif cfg.default_scope == 'mmdet':
+        elif cfg.default_scope in ('mmdet', 'mmyolo'):
             from mmdet.structures import DetDataSample
             from mmdet.structures.mask import BitmapMasks
             masks = np.zeros((2, height, width), np.uint8)
@@ -61,7 +61,22 @@ def make_batch(cfg: Config, size: tuple[int, int]) -> dict:
     return dict(inputs=inputs, data_samples=samples)
 
 
-SIZES = dict(mmpretrain=(64, 64), mmdet=(96, 160), mmseg=(64, 64), mmrotate=(96, 160))
+def training_batch(cfg: Config, batch: dict) -> dict:
+    """The batch as the config's collate function makes it."""
+    if cfg.default_scope != 'mmyolo':
+        return batch
+    from mmdet.structures.bbox import HorizontalBoxes
+    from mmyolo.datasets import yolov5_collate
+    packed = []
+    for inputs, sample in zip(batch['inputs'], batch['data_samples']):
+        sample = sample.clone()
+        sample.gt_instances = InstanceData(
+            bboxes=HorizontalBoxes(sample.gt_instances.bboxes), labels=sample.gt_instances.labels)
+        packed.append(dict(inputs=inputs, data_samples=sample))
+    return yolov5_collate(packed)
+
+
+SIZES = dict(mmpretrain=(64, 64), mmdet=(96, 160), mmseg=(64, 64), mmyolo=(96, 160), mmrotate=(96, 160))
 
 
 @pytest.mark.parametrize('config', [
@@ -77,7 +92,7 @@ def test_builds_trains_and_predicts(config, device):
     model.train()
     assert isinstance(model.backbone, DWNet)
     batch = make_batch(cfg, SIZES[cfg.default_scope])
-    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    data = model.data_preprocessor(training_batch(cfg, copy.deepcopy(batch)), training=True)
     before = [p.detach().clone() for p in model.parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=.1)
     loss, _ = model.parse_losses(model(**data, mode='loss'))
@@ -102,6 +117,10 @@ def test_builds_trains_and_predicts(config, device):
     elif cfg.default_scope == 'mmrotate':
         predicted = result[0].pred_instances
         assert predicted.bboxes.shape == (len(predicted.scores), 5)
+    elif cfg.default_scope == 'mmyolo':
+        predicted = result[0].pred_instances
+        assert len(predicted.bboxes) == len(predicted.scores) == len(predicted.labels)
+        assert predicted.bboxes.isfinite().all()
     else:
         assert result[0].pred_sem_seg.data.shape[1:] == odd
 

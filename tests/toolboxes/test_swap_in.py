@@ -22,7 +22,7 @@ from dwnet.errors import UserError
 ELSEWHERE = {
     *(f'mmdet/{name}' for name in (
         'common', 'deepsort', 'masktrack_rcnn', 'misc', 'ocsort', 'qdtrack', 'soft_teacher')),
-    'mmseg/san', 'mmrotate/convnext',
+    'mmseg/san', 'mmyolo/deploy', 'mmyolo/razor', 'mmrotate/convnext',
     *(f'mmpretrain/{name}' for name in (
         'arcface', 'blip', 'blip2', 'chinese_clip', 'flamingo', 'llava', 'minigpt4', 'ofa', 'otter')),
     *(f'mmaction/{name}' for name in ('localization/bmn', 'localization/bsn', 'localization/drn',
@@ -42,18 +42,17 @@ _NUMPY = 'mmocr fills a map with a number that NumPy 2 makes float32, and OpenCV
 CANNOT = {
     'mmdet/centripetalnet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
     'mmdet/cornernet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
-    'mmdet/detectors': ('the neck has backbones of its own', r'gives 5 maps \(strides \[1, 4, 8, 16, 32\]\)'),
+    'mmdet/detectors': ('the neck has backbones of its own', r'maps of strides \[1, 4, 8, 16, 32\]'),
     'mmdet/glip': (_BERT, 'transformers is not installed'),
     'mmdet/grounding_dino': (_BERT, 'fairscale|transformers is not installed'),
     'mmdet/mm_grounding_dino': (_BERT, 'fairscale|transformers is not installed'),
     'mmdet/mask2former_vis': ('takes videos', 'Only support the 4 dims'),
     'mmdet/nas_fcos': ('BatchNorm with eps=0, which PyTorch refuses now; by hand it works', 'eps must be positive'),
-    'mmdet/pascal_voc': ('C4: the head is the last stage of a ResNet', 'to have 1024 channels, but got 384'),
     'mmdet/queryinst': ('trains, but mmdet cannot paste the masks of an untrained model, whose boxes leave the image',
                         'inconsistent with step sign'),
     'mmdet/reid': ('pools images of 256×128 alone; by hand it works', 'nothing behind the backbone'),
     'mmdet/ssd': ('trains, but mmdet 3.3.0 cannot predict by SSD, whatever the backbone', "no attribute 'loss_cls'"),
-    'mmdet/tridentnet': ('C4: the head is the last stage of a ResNet', "no attribute 'num_branch'"),
+    'mmdet/tridentnet': ('the head takes the three branches of its ResNet', "no attribute 'num_branch'"),
     'mmseg/bisenetv2': ('five maps', 'gives 5 maps'),
     'mmseg/ddrnet': ('the head takes two maps in training and a bare one in prediction', 'must be Tensor, not tuple'),
     'mmseg/dpt': (_TOKENS, 'does not give feature maps alone'),
@@ -73,15 +72,15 @@ CANNOT = {
                     (_TOKENS, 'does not give feature maps alone')),
     'mmpretrain/efficientformer': (
         'tokens instead of a map; mmpretrain does not train its head', 'and no feature maps'),
-    'mmpretrain/mlp_mixer': ('tokens instead of a map; by hand it works', 'and no feature maps'),
     **dict.fromkeys([f'mmpretrain/{name}' for name in ('dinov2', 'eva02', 'glip', 'sam')],
                     (_HEADLESS, 'needs a config of mmpretrain, mmdet, mmseg')),
     'mmpretrain/inception_v3': ('the backbone classifies', 'does not give feature maps alone'),
     'mmpretrain/lenet': ('takes images of one channel', 'channel'),
     'mmpretrain/levit': ('mmpretrain does not train it', "doesn't support training in distillation mode"),
+    'mmyolo/rtmdet': ('the first is RTMDet-Ins, which mmyolo does not train; RTMDet works',
+                      'RTMDetInsSepBNHead.loss_by_feat'),
     'mmrotate/redet': ('needs e2cnn, and its neck takes the maps of its own backbone alone', 'e2cnn'),
     'mmrotate/sasm_reppoints': ('its loss is computed on a GPU alone, whatever the backbone', 'CUDA|NVIDIA|device'),
-    'mmpretrain/vgg': ('the backbone classifies', 'its head is a part of it'),
     **dict.fromkeys([f'mmaction/{name}' for name in (
         'detection/acrn', 'detection/lfb', 'detection/slowfast', 'detection/slowonly', 'detection/videomae',
         *(f'recognition/{name}' for name in (
@@ -105,7 +104,7 @@ CANNOT = {
                     (_WIDTHS, 'its head is a part of it')),
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
-EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10, mmaction=2, mmocr=4)
+EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10, mmyolo=3, mmaction=2, mmocr=4)
 SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
 
 
@@ -133,7 +132,6 @@ def test_first_config_of_the_family(toolbox, name, monkeypatch):
 BY_HAND = {  # those of CANNOT of which it says so
     'mmdet/nas_fcos': dict(neck=dict(in_channels=[96, 192, 384, 768])),
     'mmdet/reid': dict(backbone=dict(out_indices=3), head=dict(in_channels=768), neck=dict(kernel_size=2)),
-    'mmpretrain/mlp_mixer': dict(backbone=dict(out_indices=3), neck=dict(dim=2), head=dict(in_channels=768)),
 }
 
 

@@ -24,7 +24,7 @@ from dwnet.engine.checkpoints import checkpoints_in, pointed_at
 from dwnet.engine.distributed.process_group import is_first, world_size
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, is_a, type_name
-from dwnet.toolboxes import enter_scope, main_score
+from dwnet.toolboxes import enter_scope, main_score, toolbox_of
 from dwnet.toolboxes.base import as_list
 from dwnet.toolboxes.checked import with_checks
 from dwnet.toolboxes.own_data import use_own_data
@@ -138,6 +138,7 @@ def set_epochs(cfg: Config, epochs: int, samples: int) -> None:
         for name in ('val_begin', f'switch{key}', f'begin{key}'):
             if part.get(name):
                 part[name] = round(factor * part[name])
+    toolbox_of(cfg).stretch_schedule(cfg, factor, epochs * steps)
     for scheduler in as_list(cfg.get('param_scheduler') or []):
         share = factor
         if by_epoch and not scheduler.get('by_epoch', True) and is_a(

@@ -21,7 +21,7 @@ from torch import nn
 
 from dwnet.data.checks import leaves
 from dwnet.errors import UserError
-from dwnet.registry import class_of, is_a, lineage, type_name
+from dwnet.registry import is_a, lineage, type_name
 
 from ..base import Toolbox, as_list, inferencer_around, innermost, palette, with_metric
 
@@ -98,11 +98,11 @@ class MMDet(Toolbox):
     # --- Trainings and tests -------------------------------------------------------------------------------
 
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
-        from .coco import CheckedCocoMetric, CocoDataset, CocoMetric
+        from .coco import CheckedCocoMetric, CocoMetric
         datasets = [dataset for part in ('val', 'test')
                     for dataset in _nested((cfg.get(f'{part}_dataloader') or {}).get('dataset'))]
         # other data sets, such as Cityscapes and Objects365, leave no annotation out
-        if any(class_of(dataset, DATASETS) is CocoDataset for dataset in datasets):
+        if any(kind in self.checked_datasets for dataset in datasets for kind in lineage(dataset, DATASETS)[:1]):
             return with_metric(evaluator, CocoMetric, CheckedCocoMetric)
         return evaluator
 

@@ -75,10 +75,10 @@ class CheckedCocoDataset(CocoDataset):
         return kept
 
     def prepare_data(self, idx: int) -> dict | None:
-        return self.pipeline(_upright(self.get_data_info(idx)))
+        return self.pipeline(upright(self.get_data_info(idx)))
 
 
-def _upright(info: dict) -> dict:
+def upright(info: dict) -> dict:
     """A data set's entry as annotations of the image as it is read."""
     turn, annotated = orientation.compare(info['img_path'], info['width'], info['height'])
     if annotated is not Annotated.UNTURNED:

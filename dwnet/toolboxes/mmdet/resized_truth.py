@@ -45,6 +45,9 @@ def _resize_instances(instances: InstanceData, sample: DetDataSample, shape: tup
         boxes = given.clone() if isinstance(given, BaseBoxes) else HorizontalBoxes(given)  # copies
         boxes.rescale_(sample.get('scale_factor', (1., 1.)))
         boxes.clip_(shape)
+        if 'pad_param' in sample:  # mmyolo's LetterResize also pads above and to the left
+            top, _, left, _ = sample.pad_param
+            boxes.translate_((left, top))
         instances.bboxes = boxes if isinstance(given, BaseBoxes) else boxes.tensor
     if 'masks' in instances:
         instances.masks = instances.masks.resize(shape).pad(sample.img_shape[:2])
