@@ -6,14 +6,16 @@
 ``pkg_resources``   a stand-in for setuptools' module of this name
 ``after_import``    calls a function after a module is imported: our models in timm
 ``timm_loading``    timm's reader of checkpoints, for our models
+``multimodal``      mmpretrain beside a current transformers
 ``version_checks``  lets toolboxes start beside newer releases than they assert
 ``private_names``   the private names of other packages that this package uses
 ==================  ==============================================================
 """
-from . import stand_ins, version_checks
+from . import multimodal, stand_ins, version_checks
 
 
 def install() -> None:
     """Called by ``import dwnet``; calling it again changes nothing."""
     stand_ins.install()
     version_checks.install()
+    multimodal.install()
