@@ -37,6 +37,7 @@ class Toolbox:
         distribution: The package's name on PyPI.
         extra: The extra of ``dwnet`` that installs the toolbox.
         task: ``'classification'``, ``'detection'`` or ``'segmentation'``; empty without a module.
+        pipeline_tag: The task by its name on the Hugging Face Hub.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
         scores: Score → its name in papers, in the order in which scores are shown.
@@ -56,6 +57,7 @@ class Toolbox:
     distribution = ''
     extra = 'all'
     task = ''
+    pipeline_tag = ''
     image_shape = (224, 224)
     trial_size = 512
     scores: dict[str, str] = {}
