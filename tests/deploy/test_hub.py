@@ -1,4 +1,6 @@
 """Folders as on the Hugging Face Hub: whole models without code, and what a hostile folder may not do."""
+import importlib
+import itertools
 import json
 import os
 import shutil
@@ -11,11 +13,14 @@ import pytest
 import torch
 from conftest import ROOT, run_tool
 from mmengine.config import Config
+from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, VISUALIZERS
 
+from dwnet import TOKEN_MIXERS
 from dwnet.apis import inferencer, init_model
 from dwnet.deploy.hub import save_pretrained
 from dwnet.errors import UserError
 from dwnet.toolboxes.hub_config import TUPLE, as_data, check, with_tuples
+from dwnet.toolboxes.hub_types import TYPES
 
 NANO = {'classification': 'configs/classification/dwnet-nano_digits.py',
         'detection': 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
@@ -99,6 +104,19 @@ def test_the_folder_holds_no_code(folder):
     assert card.startswith('---\nlibrary_name: dwnet\npipeline_tag: image-classification\n')
     assert '| digits | top-1 | 97.5 | measured with these weights, trained anew |' in card
     assert '| ImageNet-1K | Top 1 Accuracy | 81.2 | reported by the authors of the paper |' in card
+
+
+def test_the_list_names_what_the_toolboxes_have():
+    """A misspelt type would never be built. Three are names in mmcv.ops."""
+    for scope, part in itertools.product(('mmpretrain', 'mmdet', 'mmseg'), ('models', 'datasets', 'visualization')):
+        importlib.import_module(f'{scope}.{part}')
+    from mmpretrain.registry import BATCH_AUGMENTS
+    importlib.import_module('dwnet.data.loading')
+    names = {'nms', 'soft_nms', 'RoIAlign', *TOKEN_MIXERS.module_dict, *BATCH_AUGMENTS.module_dict}
+    for root in (MODELS, TASK_UTILS, TRANSFORMS, VISUALIZERS):
+        for registry in (root, *root.children.values()):
+            names |= set(registry.module_dict)
+    assert sorted(TYPES - names) == []
 
 
 @pytest.mark.parametrize('config', SHARED)
