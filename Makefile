@@ -8,6 +8,7 @@
 # make linkcheck  the addresses in the documentation; needs a network
 # make data       set up, then make the embedded data
 # make doctor     set up, then say what is installed and what is missing
+# make libraries  set up, then install what docs/libraries.md needs, and run its tests and its page
 # make matrix     the tests on other Pythons and other versions of the packages, in environments of their own;
 #                 ROWS='3.13 3.14' chooses, python3 tests/matrix.py --help tells the rest
 # make chaos      set up, then kill, preempt, starve and poison trainings
@@ -29,7 +30,7 @@ NO_DEPS := mmpose
 # Two processes of one thread each: most tests have little to compute and much to set up.
 IN_TWO := -n 2 --dist worksteal
 
-.PHONY: help setup demo data test test-all docs linkcheck matrix chaos cluster oracle lint audit doctor clean
+.PHONY: help setup demo data test test-all docs linkcheck libraries matrix chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -67,6 +68,13 @@ docs: $(VENV)/.docs-installed
 # The addresses, too; it takes a network.
 linkcheck: $(VENV)/.docs-installed
 	$(RUN) -W ignore -m sphinx -q -b linkcheck docs build/linkcheck
+
+$(VENV)/.libraries-installed: $(VENV)/.installed
+	$(ISOLATED) $(RUN) -m pip install -e '.[libraries]' -c constraints.txt
+	@touch $@
+
+libraries: $(VENV)/.libraries-installed
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/libraries 'tests/clone/test_docs.py::test_page[docs/libraries.md]'
 
 matrix:
 	$(PYTHON) tests/matrix.py $(ROWS)

@@ -28,6 +28,8 @@ EXTRAS = {
     'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
+# what docs/libraries.md shows; not in `all`, because each is large and has many packages of its own
+EXTRAS['libraries'] = [*EXTRAS['timm'], 'segmentation-models-pytorch>=0.5', 'transformers>=5', 'fastai', 'lightning']
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
 EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build',

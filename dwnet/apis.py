@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from torch import nn
 
 from dwnet.config_names import config_path
+from dwnet.errors import UserError, one_line
 from dwnet.models.deploy import switch_to_deploy
 from dwnet.registry import class_of
-from dwnet.toolboxes import enter_scope, known_toolbox_of
+from dwnet.toolboxes import enter_scope, hub_config, known_toolbox_of
 from dwnet.toolboxes.swap import swap_backbone
 from dwnet.weights.loading import load_weights, read_checkpoint
 from dwnet.weights.stem import rgb_weights_fit
@@ -30,7 +32,8 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
     """Builds the model of a config, in eval mode, ready for ``test_step`` and the toolboxes' inferencers.
 
     Args:
-        config: A config file, the name of one (``'dwnet::classification/dwnet-tiny_in1k.py'``), or a config.
+        config: A config file, the name of one (``'dwnet::classification/dwnet-tiny_in1k.py'``), a config, or a folder
+            that :func:`dwnet.deploy.hub.save_pretrained` wrote, which has weights, too.
         checkpoint: A ``.pth`` or ``.safetensors`` file or an address, of this project or official; None leaves
             the initialisation, which is random unless the config's ``init_cfg`` says otherwise. With
             ``new_heads=True`` in the config, heads whose shapes differ keep their initialisation.
@@ -41,7 +44,8 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         has the names (``classes``) and colours (``palette``) of the classes, if they are known.
 
     Raises:
-        UserError: If the weights cannot be read or do not fit the model.
+        UserError: If the weights cannot be read or do not fit the model, or a folder's config names anything that no
+            shared config may name (:mod:`dwnet.toolboxes.hub_config`); nothing is imported or built then.
 
     Example:
         >>> from dwnet.apis import init_model
@@ -69,6 +73,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike | None, device: str) -> nn.Module:
+    if not isinstance(config, Config) and os.path.isdir(config):
+        cfg, weights, classes = hub_config.read(Path(config))
+        try:
+            model: Any = _init_model(cfg, checkpoint or weights, device)
+        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
+            raise UserError(f'{config} builds no model: {one_line(error)}') from error
+        model.dataset_meta = model._dataset_meta = _names_and_colours(classes)
+        return model
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config_path(config))
     enter_scope(cfg)
     if cfg.get('data_preprocessor') is not None:  # as in stock configs of mmpretrain; the Runner does the same

@@ -3,5 +3,6 @@
 =============  =======================================================
 ``inference``  images and videos in, predictions and pictures out
 ``export``     writes models as ONNX files and compares them with PyTorch
+``hub``        writes models as folders for the Hugging Face Hub
 =============  =======================================================
 """

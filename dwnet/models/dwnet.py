@@ -66,15 +66,24 @@ class SwinBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution and width; every stage but the first starts with a patch merging."""
+    """Blocks of one resolution and width; every stage but the first starts with a patch merging.
 
-    def __init__(self, dim: int, downsample: bool, drop_paths: Sequence[float], with_cp: bool,
+    With a ``dilation`` above 1 the merging keeps the resolution, and the kernels' taps are ``dilation`` positions
+    apart: they meet the positions that they would meet after a halving.
+    """
+
+    def __init__(self, dim: int, downsample: bool, dilation: int, drop_paths: Sequence[float], with_cp: bool,
                  token_mixer: str | dict, kernel_size: int, norm_cfg: dict, pad_to_window: bool,
                  mlp_ratio: float) -> None:
         super().__init__()
         self.with_cp = with_cp
-        self.downsample = PatchMerging(dim // 2) if downsample else None
+        self.downsample = PatchMerging(dim // 2, dilation // 2) if downsample else None
         mixer_class, settings = find_mixer(token_mixer)
+        if dilation > 1:
+            if not mixer_class.takes_dilation or pad_to_window:
+                raise ValueError('an output_stride below 32 needs kernels that can be dilated (token_mixer static or '
+                                 f'dynamic) and pad_to_window=False, got {token_mixer!r} and {pad_to_window}')
+            settings['dilation'] = dilation
         mixer = partial(mixer_class, dim, norm_cfg=norm_cfg, kernel_size=kernel_size, **settings)
         blocks: Iterator[nn.Module]
         if mixer_class.in_swin_block:  # every second block's windows are shifted
@@ -95,7 +104,7 @@ class DWNet(BaseModule):
     """The backbone, for classification, detection and segmentation.
 
     Maps (B, 3, H, W) of any H and W to a tuple of feature maps, one for each of ``out_indices``:
-    stage i gives (B, 2ⁱ·C, ⌈H/2ⁱ⁺²⌉, ⌈W/2ⁱ⁺²⌉), strides 4, 8, 16, 32.
+    stage i gives (B, 2ⁱ·C, ⌈H/2ⁱ⁺²⌉, ⌈W/2ⁱ⁺²⌉), strides 4, 8, 16, 32, or up to ``output_stride``.
 
     Args:
         arch: ``'tiny'``, ``'base'``, or a dict with ``embed_dims`` (width of the first stage) and
@@ -121,13 +130,15 @@ class DWNet(BaseModule):
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         deploy: Build the network as :meth:`switch_to_deploy` leaves it, for weights saved after that call.
         kernel_size: Height and width of the mixer's kernels, or of the windows of 'local_mlp'; odd.
+        output_stride: 32, or 16 or 8 for maps of at least H/16 × W/16 or H/8 × W/8, as DeepLab's heads want them:
+            the late stages keep their resolution, and their kernels are dilated. The weights are the same as for 32.
         init_cfg: As in all mmengine modules; by default the initialisation of the official code.
             ``dict(type='Pretrained', checkpoint=FILE_OR_URL)`` loads the backbone's weights from a classifier,
             detector or segmentor, official or ours, and fails if the weights do not fit.
 
     Raises:
-        ValueError: If ``arch``, ``token_mixer``, ``out_indices`` or ``frozen_stages`` names nothing
-            that exists, or ``kernel_size`` is even.
+        ValueError: If ``arch``, ``token_mixer``, ``out_indices``, ``frozen_stages`` or ``output_stride`` names
+            nothing that exists, ``kernel_size`` is even, or the mixer cannot be dilated.
 
     Example:
         >>> import torch
@@ -155,6 +166,7 @@ class DWNet(BaseModule):
                  with_cp: bool = False,
                  deploy: bool = False,
                  kernel_size: int = 7,
+                 output_stride: int = 32,
                  init_cfg: dict | Sequence[dict] | None = (
                      dict(type='TruncNormal', layer='Linear', std=.02, bias=0.),
                      dict(type='Constant', layer='LayerNorm', val=1., bias=0.),
@@ -163,6 +175,8 @@ class DWNet(BaseModule):
         embed_dims, depths = self._parse_arch(arch)
         if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd, got {kernel_size!r}')
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f'output_stride must be 8, 16 or 32, got {output_stride!r}')
         self.out_indices = self._parse_out_indices(out_indices)
         if frozen_stages not in range(-1, 5):
             raise ValueError(f'frozen_stages must be -1 (none) to 4 (all), got {frozen_stages!r}')
@@ -176,6 +190,7 @@ class DWNet(BaseModule):
             Stage(
                 self.channels[i],
                 downsample=i > 0,
+                dilation=max(1, 2**(i + 2) // output_stride),
                 drop_paths=[next(drop_paths) for _ in range(depths[i])],
                 with_cp=with_cp,
                 token_mixer=token_mixer,

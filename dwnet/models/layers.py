@@ -45,6 +45,22 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, pad_w, 0, pad_h)) if recorded or pad_h or pad_w else x
 
 
+def take_apart(x: Tensor, step: int) -> Tensor:
+    """Every ``step``-th row and column: (B, C, H, W) → (B·step², C, ⌈H/step⌉, ⌈W/step⌉), zero-padded at the end.
+
+    A convolution of these maps is a convolution of ``x`` whose taps are ``step`` positions apart, by any operator.
+    """
+    x = pad_to_multiple(x, step).unflatten(3, (-1, step)).unflatten(2, (-1, step))  # (B, C, H/step, step, W/step, step)
+    return x.permute(0, 3, 5, 1, 2, 4).flatten(0, 2).contiguous(memory_format=torch.channels_last)
+
+
+def put_together(x: Tensor, step: int, height: int, width: int) -> Tensor:
+    """Undoes :func:`take_apart`: (B·step², C, ⌈H/step⌉, ⌈W/step⌉) → (B, C, H, W)."""
+    x = x.unflatten(0, (-1, step, step)).permute(0, 3, 4, 1, 5, 2)  # (B, C, H/step, step, W/step, step)
+    x = x.flatten(4, 5).flatten(2, 3)[:, :, :height, :width]
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 def apply_norm(norm: nn.Module, x: Tensor) -> Tensor:
     """Normalises the channels of (B, C, H, W) with LayerNorm or a norm for images."""
     if isinstance(norm, nn.LayerNorm):
@@ -83,17 +99,29 @@ class PatchMerging(nn.Module):
 
     The four neighbours are concatenated in the order of Swin's own code; mmpretrain's and mmdet's
     PatchMerging interleave the channels instead, so their weights are not interchangeable.
+
+    Args:
+        dim: Channels C.
+        dilation: 0 halves the resolution. A larger number keeps the resolution, (B, C, H, W) → (B, 2C, H, W), and
+            merges every position with its neighbours this far apart, as a stage of ``output_stride`` needs it.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, dilation: int = 0) -> None:
         super().__init__()
+        self.dilation = dilation
         self.norm = nn.LayerNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)  # (B, H, W, C)
-        x = torch.cat([x[:, row::2, col::2] for row, col in ((0, 0), (1, 0), (0, 1), (1, 1))], dim=-1)
-        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
+        neighbours = ((0, 0), (1, 0), (0, 1), (1, 1))
+        if far := self.dilation:
+            height, width = x.shape[-2:]
+            x = F.pad(x, (0, far, 0, far)).permute(0, 2, 3, 1)  # (B, H + far, W + far, C)
+            parts = [x[:, row * far:row * far + height, col * far:col * far + width] for row, col in neighbours]
+        else:
+            x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)  # (B, H, W, C)
+            parts = [x[:, row::2, col::2] for row, col in neighbours]
+        return self.reduction(self.norm(torch.cat(parts, dim=-1))).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
 
 
 class Mlp(nn.Module):

@@ -21,7 +21,7 @@ from dwnet.ops import (
 from dwnet.registry import TOKEN_MIXERS
 
 from .fold import Affine, fold_into_conv, norm_as_affine
-from .layers import missing_to, only_computes, pad_to_multiple
+from .layers import missing_to, only_computes, pad_to_multiple, put_together, take_apart
 
 # The official dense models pad every map to whole 7×7 windows, as Swin's attention needs it.
 WINDOW_SIZE = 7
@@ -39,9 +39,12 @@ class TokenMixer(nn.Module):
         in_swin_block: False: the block is 1×1 convolution → BN → ReLU → mixer → BN → ReLU → 1×1 convolution → BN. True:
             the block is Swin's, with a LayerNorm in front of the mixer and no norm behind it. DWNet then also passes
             ``shifted``, which is True in every second block.
+        takes_dilation: The class has an argument ``dilation``, the distance between the kernel's taps. DWNet passes
+            the argument in stages that keep their resolution for the sake of ``output_stride``.
     """
     takes_relu = False
     in_swin_block = False
+    takes_dilation = False
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Folds the BatchNorm behind the mixer into the mixer's weights, for :meth:`DWNet.switch_to_deploy`.
@@ -92,13 +95,17 @@ def find_mixer(token_mixer: str | dict) -> tuple[type[TokenMixer], dict[str, Any
 @TOKEN_MIXERS.register_module('static')
 class StaticDepthwiseConv(TokenMixer, nn.Conv2d):
     """One learned kernel for each channel, the same for all images: (B, C, H, W) → (B, C, H, W)."""
-    takes_relu = True
+    takes_relu = takes_dilation = True
 
-    def __init__(self, dim: int, norm_cfg: dict | None = None, kernel_size: int = 7) -> None:
-        super().__init__(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+    def __init__(self, dim: int, norm_cfg: dict | None = None, kernel_size: int = 7, dilation: int = 1) -> None:
+        super().__init__(dim, dim, kernel_size, padding=dilation * (kernel_size // 2), dilation=dilation, groups=dim)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        return depthwise_conv2d(x, self.weight, self.bias, relu)
+        step = self.dilation[0]
+        if step == 1:
+            return depthwise_conv2d(x, self.weight, self.bias, relu)
+        y = depthwise_conv2d(take_apart(x, step), self.weight, self.bias, relu)
+        return put_together(y, step, *x.shape[-2:])
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Folds the BatchNorm behind the mixer into the kernel."""
@@ -123,11 +130,12 @@ class DynamicDepthwiseConv(TokenMixer):
     Global average pooling → C/4 → BN → ReLU → k·k·C, one kernel for the whole map (homogeneous).
     The bias is learned, not predicted.
     """
-    takes_relu = True
+    takes_relu = takes_dilation = True
 
-    def __init__(self, dim: int, norm_cfg: dict, kernel_size: int = 7) -> None:
+    def __init__(self, dim: int, norm_cfg: dict, kernel_size: int = 7, dilation: int = 1) -> None:
         super().__init__()
         self.kernel_size = kernel_size
+        self.dilation = dilation
         self.squeeze = PooledConv(dim, dim // 4, 1, bias=False)
         self.bn = build_norm_layer(norm_cfg, dim // 4)[1]
         self.predict = PooledConv(dim // 4, dim * kernel_size**2, 1)
@@ -145,7 +153,12 @@ class DynamicDepthwiseConv(TokenMixer):
         return kernel.view(-1, x.shape[1], self.kernel_size, self.kernel_size)
 
     def forward(self, x: Tensor, relu: bool = False) -> Tensor:
-        return dynamic_depthwise_conv2d(x, self.predict_kernel(x), self.bias, relu)
+        kernel, step = self.predict_kernel(x), self.dilation
+        if step == 1:
+            return dynamic_depthwise_conv2d(x, kernel, self.bias, relu)
+        kernel = kernel.repeat_interleave(step**2, 0)  # the parts of an image have the image's kernel
+        y = dynamic_depthwise_conv2d(take_apart(x, step), kernel, self.bias, relu)
+        return put_together(y, step, *x.shape[-2:])
 
     def fold(self, norm: nn.Module) -> nn.Module:
         """Folds the BatchNorms, inside and behind the mixer, into the layers that predict the kernels."""

@@ -16,6 +16,8 @@
 ``resized_truth``      ground truth of a validation in the pixels of the network's input
 ``graphs``             what an exported file computes
 ``swap``               DWNet in the place of another backbone
+``hub_config``         a model's config as data, for a folder that is shared
+``hub_types``          the types that such a config may name
 ``timm``               the same backbone with timm's head and interfaces
 ``timm_registration``  registers DWNet in timm when timm is imported
 =====================  =======================================================

@@ -41,6 +41,7 @@ class Toolbox:
         task: ``'classification'``, ``'detection'``, ``'segmentation'``, ``'pose'``, ``'rotated'``, ``'video'`` or
             ``'text'``; empty without a module.
         keeps_strides: The heads need maps of the old backbone's strides; other heads take maps of any size.
+        pipeline_tag: The task by its name on the Hugging Face Hub.
         image_shape: Height and width at which papers count multiply-adds.
         trial_size: Height and width of the image on which ``swap`` runs the old backbone; large enough for all.
         trial_number: How many such images make the batch.
@@ -67,6 +68,7 @@ class Toolbox:
     no_deps = ''
     task = ''
     keeps_strides = False
+    pipeline_tag = ''
     image_shape = (224, 224)
     trial_size = 512
     trial_number = 2

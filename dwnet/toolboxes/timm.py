@@ -37,15 +37,16 @@ class DWNetClassifier(DWNet):
         in_chans: Channels of the image.
         global_pool: Kind of pooling, by timm's names.
         drop_rate: Dropout in front of the classifier.
+        output_stride: As for :class:`dwnet.DWNet`.
         backbone_args: As for :class:`dwnet.DWNet`.
     """
 
     def __init__(self, num_classes: int = 1000, in_chans: int = 3, global_pool: str = 'avg', drop_rate: float = 0.,
-                 **backbone_args) -> None:
-        super().__init__(in_channels=in_chans, out_indices=3, **backbone_args)
+                 output_stride: int = 32, **backbone_args) -> None:
+        super().__init__(in_channels=in_chans, out_indices=3, output_stride=output_stride, **backbone_args)
         self.num_classes = num_classes
         self.num_features = self.head_hidden_size = self.channels[-1]
-        self.feature_info = [dict(num_chs=channels, reduction=2**(i + 2), module=f'stages.{i}')
+        self.feature_info = [dict(num_chs=channels, reduction=min(2**(i + 2), output_stride), module=f'stages.{i}')
                              for i, channels in enumerate(self.channels)]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         for module in self.modules():  # torch.fx cannot trace modules that read sizes

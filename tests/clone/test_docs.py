@@ -11,6 +11,7 @@ comments may say::
 ``pages.NOT_RUN`` lists the commands that are never run. What these and skipped blocks name is checked to exist in
 ``test_readme.py``.
 """
+import importlib.util
 import re
 
 import pytest
@@ -21,6 +22,8 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README
          *sorted(ROOT.glob('configs/*/README.md'))]
 # Its blocks take seconds; those of all others are run in the long suite.
 QUICK = ['docs/operators.md']
+# Page → what it needs beyond `make setup`; `make libraries` installs it and runs the page
+NEEDS = {'docs/libraries.md': ['segmentation_models_pytorch', 'transformers', 'fastai', 'lightning']}
 
 
 def runs(page) -> bool:
@@ -32,6 +35,9 @@ def runs(page) -> bool:
                  marks=[] if str(page.relative_to(ROOT)) in QUICK else pytest.mark.long)
     for page in PAGES if runs(page)])
 def test_page(page, tmp_path, small_digits):
+    for module in NEEDS.get(str(page.relative_to(ROOT)), []):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f'{module} waits for what `make libraries` installs')
     make_scratch(tmp_path, small_digits)
     run_page(page.read_text(), tmp_path)
 

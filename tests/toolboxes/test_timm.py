@@ -138,6 +138,20 @@ def test_features_only(name, out_indices, channels):
         (1, width * c, -(-96 // (4 * c)), -(-75 // (4 * c))) for c in channels]
 
 
+@pytest.mark.parametrize('stride', [16, 8])
+@pytest.mark.parametrize('name', ['dwnet_tiny', 'dynamic_dwnet_tiny'])
+def test_output_stride(name, stride):
+    """As timm's ResNets have it: finer late maps from the same weights."""
+    maps = timm.create_model(name, arch=NANO, features_only=True, output_stride=stride).eval()
+    maps.load_state_dict(timm.create_model(name, arch=NANO).state_dict())
+    reduction = [min(2**(i + 2), stride) for i in range(4)]
+    assert maps.feature_info.reduction() == reduction
+    shapes = [tuple(m.shape[2:]) for m in maps(torch.rand(1, 3, 64, 90))]
+    assert shapes == [(-(-64 // r), -(-90 // r)) for r in reduction]
+    with pytest.raises(ValueError, match='static or dynamic'):
+        timm.create_model('local_mlp_dwnet_tiny', arch=NANO, output_stride=stride)
+
+
 @EACH_MIXER
 def test_intermediates(name):
     model, x = nano(name), torch.randn(1, 3, 64, 50)

@@ -36,6 +36,7 @@ class MMDet(Toolbox):
     extra = 'det'
     task = 'detection'
     keeps_strides = True
+    pipeline_tag = 'object-detection'
     image_shape = (800, 1280)
     scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP',
               'lvis/bbox_AP': 'box AP of LVIS', 'lvis/segm_AP': 'mask AP of LVIS'}

@@ -25,6 +25,7 @@ class MMPretrain(Toolbox):
     distribution = 'mmpretrain'
     extra = 'cls'
     task = 'classification'
+    pipeline_tag = 'image-classification'
     trial_size = 224
     scores = {'accuracy/top1': 'top-1', 'accuracy/top5': 'top-5', 'multi-label/mAP': 'mAP'}
     main_scores = {'mmpretrain.Accuracy': ('', {'top-1': 'accuracy/top1'}),

@@ -28,6 +28,7 @@ class MMSeg(Toolbox):
     distribution = 'mmsegmentation'
     extra = 'seg'
     task = 'segmentation'
+    pipeline_tag = 'image-segmentation'
     image_shape = (512, 2048)
     scores = {'mIoU': 'mIoU'}
     main_scores = {'mmseg.IoUMetric': ('iou_metrics', {'mIoU': 'mIoU', 'mDice': 'mDice', 'mFscore': 'mFscore'})}
