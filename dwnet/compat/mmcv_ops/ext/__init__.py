@@ -7,6 +7,10 @@ The functions keep the conventions of the compiled operators (the order of ties,
 ===================  ====================================================================
 ``boxes``            NMS and its variants, overlaps
 ``rois``             RoI align and pool, deformable RoI pool
+``polygons``         overlaps of point sets and polygons, the smallest rectangle, points in polygons
+``rotated``          overlaps and NMS of rotated boxes and quadrilaterals
+``sorted_vertices``  the order of corners, for differentiable overlaps of rotated boxes
+``rotated_rois``     RoI align of rotated regions
 ``deform``           deformable convolution (1 and 2), multi-scale deformable attention
 ``focal_loss``       sigmoid and softmax focal loss
 ``resampling``       masked convolution, CARAFE, PSA's masks
@@ -20,12 +24,32 @@ The functions keep the conventions of the compiled operators (the order of ties,
 """
 from collections.abc import Callable
 
-from . import boxes, curves, deform, focal_loss, points, resampling, rois, shuffles, sync_bn, text
+from . import (
+    boxes,
+    curves,
+    deform,
+    focal_loss,
+    points,
+    polygons,
+    resampling,
+    rois,
+    rotated,
+    rotated_rois,
+    shuffles,
+    sorted_vertices,
+    sync_bn,
+    text,
+)
 
 COVERED: dict[str, Callable] = {function.__name__: function for function in (
     boxes.nms, boxes.softnms, boxes.nms_match, boxes.bbox_overlaps,
     rois.roi_align_forward, rois.roi_align_backward, rois.roi_pool_forward, rois.roi_pool_backward,
     rois.deform_roi_pool_forward, rois.deform_roi_pool_backward,
+    rotated.box_iou_rotated, rotated.box_iou_quadri, rotated.nms_rotated, rotated.nms_quadri,
+    sorted_vertices.diff_iou_rotated_sort_vertices_forward,
+    rotated_rois.roi_align_rotated_forward, rotated_rois.roi_align_rotated_backward,
+    rotated_rois.riroi_align_rotated_forward, rotated_rois.riroi_align_rotated_backward,
+    polygons.convex_iou, polygons.convex_giou, polygons.min_area_polygons, polygons.points_in_polygons_forward,
     deform.deform_conv_forward, deform.deform_conv_backward_input, deform.deform_conv_backward_parameters,
     deform.modulated_deform_conv_forward, deform.modulated_deform_conv_backward,
     deform.ms_deform_attn_forward, deform.ms_deform_attn_backward,
