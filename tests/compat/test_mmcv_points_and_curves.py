@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv
 # Every function of mmcv 2.1.0 that runs on tensors of a CPU: csrc/pytorch/cpu registers it, or it asks for no device
 ON_CPUS = """
 active_rotated_filter_backward active_rotated_filter_forward bbox_overlaps bezier_align_backward bezier_align_forward
+box_iou_quadri box_iou_rotated nms_quadri nms_rotated roi_align_rotated_backward roi_align_rotated_forward
 contour_expand deform_conv_backward_input deform_conv_backward_parameters deform_conv_forward dynamic_voxelize_forward
 hard_voxelize_forward modulated_deform_conv_backward modulated_deform_conv_forward nms nms_match pixel_group
 points_in_boxes_cpu_forward psamask_backward psamask_forward roi_align_backward roi_align_forward
