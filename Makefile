@@ -23,6 +23,9 @@ RUN := $(VENV)/bin/python
 ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_ROOT -u PIP_USER \
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
+# Toolboxes that declare needs without wheels; what is truly needed is in their extras.
+NO_DEPS := mmaction2
+
 # Two processes of one thread each: most tests have little to compute and much to set up.
 IN_TWO := -n 2 --dist worksteal
 
@@ -37,6 +40,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	  || { echo 'error: $(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.13'; exit 2; }
 	$(ISOLATED) $(PYTHON) -m venv $(VENV)
 	$(ISOLATED) $(RUN) -m pip install -e '.[dev]' -c constraints.txt
+	$(ISOLATED) $(RUN) -m pip install --no-deps $(NO_DEPS) -c constraints.txt
 	$(ISOLATED) $(RUN) -m pip install --force-reinstall --no-deps opencv-python-headless -c constraints.txt
 	@touch $@
 

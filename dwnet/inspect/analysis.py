@@ -61,11 +61,14 @@ def analyze(cfg: Config, out: Path, number: int = 12, threshold: float = .3) -> 
     """
     if number < 1:
         raise UserError(f'number {number}: it has to be 1 or more')
-    task = known_toolbox_of(cfg, 'analyze').task
+    toolbox = known_toolbox_of(cfg, 'analyze')
+    pictures_of = dict(classification=_Classes, detection=_Objects, segmentation=_Segments)
+    if toolbox.task not in pictures_of:
+        raise UserError(f'analyze has no pictures of the errors of {toolbox.name}: see its predictions by '
+                        'test --show-dir')
     cfg = copy.deepcopy(cfg)
     out.mkdir(parents=True, exist_ok=True)
-    pictures_of = dict(classification=_Classes, detection=_Objects, segmentation=_Segments)[task]
-    task = pictures_of(cfg, out, number, threshold)
+    task = pictures_of[toolbox.task](cfg, out, number, threshold)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(CollectHook(task.begin, task.collect))
     task.begin(runner.test_dataloader.dataset)  # now, too: a mistake ends the test before it begins
