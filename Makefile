@@ -25,7 +25,7 @@ ISOLATED := env -u PYTHONPATH -u PYTHONHOME -u PIP_TARGET -u PIP_PREFIX -u PIP_R
 	PIP_REQUIRE_VIRTUALENV=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONNOUSERSITE=1
 
 # Toolboxes that declare needs without wheels; what is truly needed is in their extras.
-NO_DEPS := mmpose
+NO_DEPS := mmpose mmaction2
 
 # Two processes of one thread each: most tests have little to compute and much to set up.
 IN_TWO := -n 2 --dist worksteal

@@ -11,7 +11,7 @@ model = dict(
     backbone=dict(arch=dict(embed_dims=32, depths=(1, 1, 2, 1))),
     cls_head=dict(num_classes=10, in_channels=256))
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -8,7 +8,8 @@ from mmengine.dataset import Compose
 class VideoInferencer(ActionRecogInferencer):
     """mmaction's inferencer of video files, which reads them by OpenCV.
 
-    mmaction reads them by decord, which may be missing, and which cannot read motion JPEG (decord2 3.4.0).
+    mmaction reads them by decord, which may be missing, and which fails for narrow videos, such as 96 pixels wide
+    (decord2 3.4.0).
     """
 
     def _init_pipeline(self, cfg: Config) -> Compose:
