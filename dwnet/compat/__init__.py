@@ -3,6 +3,7 @@
 ==================  ==============================================================
 ``stand_ins``       finds the stand-ins for modules and functions that are missing
 ``mmcv_ops``        a stand-in for mmcv's compiled operators, where there are none
+``panopticapi``     a stand-in for COCO's package of this name
 ``pkg_resources``   a stand-in for setuptools' module of this name
 ``after_import``    calls a function after a module is imported: our models in timm
 ``timm_loading``    timm's reader of checkpoints, for our models

@@ -5,6 +5,7 @@ all others.
 
 =========================  ==================================================================================
 ``mmcv._ext``              mmcv's compiled operators; see :mod:`dwnet.compat.mmcv_ops`
+``panopticapi``            not on PyPI; mmdet's panoptic data and metric ask it for colours and counts
 ``pkg_resources``          gone since setuptools 82; mmengine asks it for folders (open-mmlab/mmengine#1676)
 ``pkgutil.find_loader``    gone since Python 3.14 (python/cpython#97850); mmengine and mmcv ask it for mmcv._ext
 =========================  ==================================================================================
@@ -18,7 +19,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-MODULES = {'mmcv._ext': 'mmcv_ops/ext/__init__.py', 'pkg_resources': 'pkg_resources.py'}  # below this folder
+MODULES = {'mmcv._ext': 'mmcv_ops/ext/__init__.py', 'panopticapi': 'panopticapi/__init__.py',
+           'pkg_resources': 'pkg_resources.py'}  # below this folder
 
 
 class _Finder(MetaPathFinder):
