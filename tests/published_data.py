@@ -1,4 +1,4 @@
-"""ImageNet-1K, COCO and ADE20K in miniature: the folders, names, formats and label ranges of the real ones."""
+"""ImageNet-1K, COCO, ADE20K and Cityscapes in miniature: folders, names, formats and label ranges of the real ones."""
 import json
 from pathlib import Path
 
@@ -8,6 +8,9 @@ from PIL import Image
 Size = tuple[int, int]  # width, height
 # The ids that COCO leaves out of 1…90; its 80 categories have the others.
 _NO_COCO_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+# The ids of COCO's 53 categories of stuff.
+_STUFF_IDS = [92, 93, 95, 100, 107, 109, 112, 118, 119, 122, 125, 128, 130, 133, 138, 141, 144, 145, 147, 148, 149, 151,
+              154, 155, 156, 159, 161, 166, 168, 171, 175, 176, 177, 178, 180, 181, *range(184, 201)]
 
 
 def _picture(rng: np.random.RandomState, size: Size, mode: str = 'RGB') -> Image.Image:
@@ -84,6 +87,62 @@ def _crowd(size: Size) -> dict:
     counts = [left * height, (width - left) * height]
     return dict(segmentation=dict(counts=counts, size=[height, width]), area=counts[1],
                 bbox=[left, 0, width - left, height], iscrowd=1)
+
+
+def make_coco_panoptic(root: Path) -> None:
+    """What :func:`make_coco` makes, and for each image a PNG of segments: four things (one a crowd) over two of stuff.
+
+    The fifth training image has stuff alone.
+    """
+    from mmdet.datasets import CocoPanopticDataset
+    make_coco(root)
+    rng = np.random.RandomState(3)
+    things = [i for i in range(1, 91) if i not in _NO_COCO_IDS]
+    names = zip([*things, *_STUFF_IDS], CocoPanopticDataset.METAINFO['classes'], strict=True)
+    categories = [dict(id=i, name=name, isthing=int(i in things), supercategory='') for i, name in names]
+    for part in ('train2017', 'val2017'):
+        folder = root / f'annotations/panoptic_{part}'
+        folder.mkdir()
+        images = json.loads((root / f'annotations/instances_{part}.json').read_text())['images']
+        annotations = []
+        for i, image in enumerate(images):
+            height, width = image['height'], image['width']
+            segments = np.full((height, width), 2**16 + 1)  # an id beyond a byte: its colour has red and blue
+            segments[height // 2:] = 300
+            segments[:3] = 0  # pixels without a segment
+            of_segment = {2**16 + 1: _STUFF_IDS[0], 300: _STUFF_IDS[-1]}
+            for k in range(4 if i < 4 else 0):
+                top, left = rng.randint(height // 4 * 3), rng.randint(width // 4 * 3)
+                segments[top:top + height // 4, left:left + width // 4] = 1000 + 7 * k
+                of_segment[1000 + 7 * k] = things[rng.choice([0, 11, 40, 79])]
+            infos = []
+            for segment, category in of_segment.items():
+                rows, columns = np.nonzero(segments == segment)
+                if len(rows):
+                    box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+                    infos.append(dict(id=segment, category_id=category, area=len(rows), bbox=[int(x) for x in box],
+                                      iscrowd=int(segment == 1021)))
+            name = image['file_name'].replace('.jpg', '.png')
+            colours = np.stack([segments % 256, segments // 256 % 256, segments // 256**2], 2).astype(np.uint8)
+            Image.fromarray(colours).save(folder / name)
+            annotations.append(dict(image_id=image['id'], file_name=name, segments_info=infos))
+        (root / f'annotations/panoptic_{part}.json').write_text(json.dumps(dict(
+            images=images, annotations=annotations, categories=categories)))
+
+
+def make_cityscapes(root: Path) -> None:
+    """Three images for training, two for validation, in folders of towns, with labels 0…18 and 255 for none."""
+    rng = np.random.RandomState(4)
+    for part, town, number in (('train', 'aachen', 2), ('train', 'ulm', 1), ('val', 'munster', 2)):
+        for i in range(number):
+            name = f'{town}_{i:06d}_000019'
+            for kind in ('leftImg8bit', 'gtFine'):
+                (root / kind / part / town).mkdir(parents=True, exist_ok=True)
+            _picture(rng, (2048, 1024)).save(root / f'leftImg8bit/{part}/{town}/{name}_leftImg8bit.png')
+            labels = rng.randint(0, 19, (8, 16)).astype(np.uint8)
+            labels[0, :2] = 255, 18
+            Image.fromarray(labels).resize((2048, 1024), Image.Resampling.NEAREST).save(
+                root / f'gtFine/{part}/{town}/{name}_gtFine_labelTrainIds.png')
 
 
 def make_ade20k(root: Path) -> None:

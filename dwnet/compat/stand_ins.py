@@ -6,6 +6,7 @@ all others.
 ===================================  ==================================================================================
 ``mmcv._ext``                        mmcv's compiled operators; see :mod:`dwnet.compat.mmcv_ops`
 ``mmaction.models.localizers.drn``   left out of mmaction2's wheel, and imported (open-mmlab/mmaction2#2714)
+``panopticapi``                      not on PyPI; mmdet's panoptic data and metric ask it for colours and counts
 ``pkg_resources``                    gone since setuptools 82; mmengine asks it for folders (open-mmlab/mmengine#1676)
 ``xtcocotools``                      no wheel for Python 3.12 and newer; see :mod:`dwnet.compat.xtcocotools`
 ``pkgutil.find_loader``              gone since Python 3.14 (python/cpython#97850); mmengine and mmcv ask it for
@@ -21,8 +22,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-MODULES = {'mmcv._ext': 'mmcv_ops/ext/__init__.py', 'pkg_resources': 'pkg_resources.py',  # below this folder
-           'xtcocotools': 'xtcocotools/__init__.py',
+MODULES = {'mmcv._ext': 'mmcv_ops/ext/__init__.py', 'panopticapi': 'panopticapi/__init__.py',  # below this folder
+           'pkg_resources': 'pkg_resources.py', 'xtcocotools': 'xtcocotools/__init__.py',
            'mmaction.models.localizers.drn': 'mmaction_drn.py', 'mmaction.models.localizers.drn.drn': 'mmaction_drn.py'}
 
 
