@@ -89,7 +89,7 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
     if checkpoint is not None and trained.get('backbone'):
         trained.backbone.init_cfg = None  # the checkpoint brings all weights
     new_heads = cfg.get('new_heads', False)
-    model = MODELS.build(cfg.model)
+    model = MODELS.build(copy.deepcopy(cfg.model))  # DINO and others write into their config
     if checkpoint is None or new_heads:
         with rgb_weights_fit(model):
             model.init_weights()

@@ -13,10 +13,11 @@ import pytest
 import torch
 from conftest import ROOT, run_tool
 from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, VISUALIZERS
 
 from dwnet import TOKEN_MIXERS
-from dwnet.apis import inferencer, init_model
+from dwnet.apis import inferencer, init_model, swap_backbone
 from dwnet.deploy.hub import save_pretrained
 from dwnet.errors import UserError
 from dwnet.toolboxes.hub_config import TUPLE, as_data, check, with_tuples
@@ -94,6 +95,19 @@ def _numbers(predicted: Any) -> list[float]:
     if isinstance(predicted, (np.ndarray, torch.Tensor)):
         return np.asarray(predicted, float).ravel().tolist()
     return [float(predicted)] if isinstance(predicted, (int, float)) else []
+
+
+@pytest.mark.parametrize('stock', [
+    'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',  # writes into its own config
+    *(pytest.param(name, marks=pytest.mark.long) for name in (
+        'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', 'mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py',
+        'mmdet::solov2/solov2_r50_fpn_1x_coco.py', 'mmdet::yolox/yolox_tiny_8xb8-300e_coco.py',
+        'mmseg::knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512.py',
+        'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'))])
+def test_a_stock_head(stock, tmp_path):
+    """Read back, it has the weights that were written; save_pretrained compares them."""
+    model = init_model(swap_backbone(get_config(stock), arch=dict(embed_dims=16, depths=(1, 1, 1, 1))))
+    assert type(init_model(save_pretrained(model, tmp_path))) is type(model)
 
 
 def test_the_folder_holds_no_code(folder):
