@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from dwnet import DWNet
+from dwnet.toolboxes import TOOLBOXES
 
 README = (ROOT / 'README.md').read_text()
 DOCUMENTS = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
@@ -71,7 +72,7 @@ def test_commands_name_tools_configs_and_options_that_exist(document):
     for tool, arguments in commands:
         assert (ROOT / tool).is_file()
         for config in re.findall(r'configs/\S+\.py', arguments):
-            assert Config.fromfile(config).default_scope in ('mmpretrain', 'mmdet', 'mmseg')
+            assert Config.fromfile(config).default_scope in TOOLBOXES
         usage = {'.sh': 'tools/train.py', '.py': tool}[Path(tool).suffix]
         for option in re.findall(r'--[\w-]+', arguments):
             assert option in usage_of(usage), f'{tool} has no {option}'
