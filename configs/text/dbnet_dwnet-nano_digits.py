@@ -1,4 +1,4 @@
-"""DBNet with DWNet-nano on lines of digits.
+"""DBNet with DWNet-nano on lines of digits; there is no published figure.
 
     python tools/train.py configs/text/dbnet_dwnet-nano_digits.py
 """
