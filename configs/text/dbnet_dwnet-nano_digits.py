@@ -1,4 +1,4 @@
-"""DBNet with DWNet-nano on lines of digits.
+"""DBNet with DWNet-nano on lines of digits; there is no published figure.
 
     python tools/train.py configs/text/dbnet_dwnet-nano_digits.py
 """
@@ -18,7 +18,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=.01),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=.01),
     clip_grad=dict(max_norm=5.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=.01, by_epoch=False, end=50),

@@ -1,4 +1,4 @@
-"""TSN with DWNet-nano on clips of moving digits.
+"""TSN with DWNet-nano on clips of moving digits; there is no published figure.
 
     python tools/train.py configs/video/tsn_dwnet-nano_digits.py
 """
@@ -11,7 +11,7 @@ model = dict(
     backbone=dict(arch=dict(embed_dims=32, depths=(1, 1, 2, 1))),
     cls_head=dict(num_classes=10, in_channels=256))
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=10)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=8)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

