@@ -2,8 +2,8 @@
 
 mmcv 2.1.0 is built from its source release, without CUDA, into a folder of its own; the environment is left alone. It
 takes a C++ compiler, a network and 10 minutes on two cores, once. Then mmcv's operators run on the cases of
-``mmcv_cases.py`` and ``mmcv_rotated_cases.py``, and the results go to ``tests/data/``, with which ``test_mmcv_ops.py`` and
-``test_mmcv_rotated.py`` compare the stand-in.
+``mmcv_cases.py`` and ``mmcv_rotated_cases.py``, and the results go to ``tests/data/``. With these,
+``test_mmcv_ops.py`` and ``test_mmcv_rotated.py`` compare the stand-in.
 
     python tests/mmcv_oracle.py                  # builds, and writes the results
     python tests/mmcv_oracle.py --compare 500    # and compares 500 cases of each operator, without keeping them

@@ -1,7 +1,7 @@
 """Cases of mmcv's operators for rotated boxes, as in ``mmcv_cases.py``.
 
-Edges of different boxes coincide in upright boxes of whole numbers only. With other angles, rounding makes compiled mmcv
-miss corners of such intersections, and ``test_mmcv_rotated.py`` compares with geometry.
+Edges of different boxes coincide only in upright boxes of whole numbers. At other angles, rounding makes compiled mmcv
+miss corners of such intersections, so ``test_mmcv_rotated.py`` compares those with geometry.
 """
 from collections.abc import Callable
 

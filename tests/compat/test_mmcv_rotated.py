@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dwnet.compat import mmcv_ops
-from dwnet.compat.mmcv_ops.ext import polygons, rotated
 
 pytestmark = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv without compiled operators')
 
@@ -92,7 +91,7 @@ def some_boxes(number: int, device: str = 'cpu') -> Tensor:
 
 
 def test_overlaps_of_rotated_boxes(device, monkeypatch):
-    monkeypatch.setattr(rotated, 'PAIRS', 7)
+    monkeypatch.setattr('mmcv._ext.rotated.PAIRS', 7)
     first, second = some_boxes(15, device), some_boxes(12, device)
     expected = torch.tensor([[overlap(p, q) for q in corners_of(second)] for p in corners_of(first)], device=device)
     assert (expected > 0).sum() > 20
@@ -144,7 +143,7 @@ def test_overlaps_of_quadrilaterals(device):
 
 @pytest.mark.parametrize('threshold', [.05, .2, .4])
 def test_nms_over_blocks(threshold, device, monkeypatch):
-    monkeypatch.setattr(rotated, 'BLOCK', 16)
+    monkeypatch.setattr('mmcv._ext.rotated.BLOCK', 16)
     boxes, scores = some_boxes(150, device), torch.rand(150, device=device)
     overlaps, kept = ops.box_iou_rotated(boxes, boxes), []
     for i in scores.argsort(descending=True).tolist():
@@ -158,7 +157,8 @@ def test_nms_over_blocks(threshold, device, monkeypatch):
 
 def pointsets(device: str) -> tuple[Tensor, Tensor]:
     """Sets of nine points, and quadrilaterals near them; some points equal, in a line, or on the quadrilateral."""
-    points, quads = torch.randn(8, 9, 2) * 10, torch.tensor([[-8., -7], [9, -6], [7, 8], [-6, 9]]) + torch.randn(8, 1, 2)
+    points, quads = torch.randn(8, 9, 2) * 10, torch.tensor([[-8., -7], [9, -6], [7, 8], [-6, 9]])
+    quads = quads + torch.randn(8, 1, 2)
     points[0, 3:6] = points[0, 2]
     points[1] = torch.tensor([[i // 3 * 5., i % 3 * 6] for i in range(9)])
     points[2] = points[2] * 30
@@ -169,7 +169,7 @@ def pointsets(device: str) -> tuple[Tensor, Tensor]:
 
 
 def test_overlaps_of_hulls(device, monkeypatch):
-    monkeypatch.setattr(polygons, 'PAIRS', 7)
+    monkeypatch.setattr('mmcv._ext.polygons.PAIRS', 7)
     points, quads = pointsets(device)
     hulls = [convex_hull(p) for p in as_polygons(points)]
     expected = torch.tensor([[overlap(p, q) for q in as_polygons(quads)] for p in hulls], device=device)
@@ -329,8 +329,10 @@ def test_half_precision(dtype, device):
         assert found.dtype == dtype
         assert ((found - exact).abs() <= torch.finfo(dtype).eps * exact.abs().clamp(min=1)).all()
     assert ops.nms_rotated(boxes, boxes[:, 0], .3)[1].equal(ops.nms_rotated(boxes.float(), boxes[:, 0].float(), .3)[1])
-    y = ops.RoIAlignRotated(3, 1.)(x.requires_grad_(), rois.clone())
     exact = x.detach().float().requires_grad_()
+    with torch.autocast(device, dtype):
+        y, in_autocast = (ops.RoIAlignRotated(3, 1.)(t, rois.to(t)) for t in (x.requires_grad_(), exact))
+    assert in_autocast.equal(ops.RoIAlignRotated(3, 1.)(exact, rois.float()))
     slope, expected = torch.autograd.grad(y.sum(), x)[0], torch.autograd.grad(
         ops.RoIAlignRotated(3, 1.)(exact, rois.float()).sum(), exact)[0]
     assert slope.dtype == dtype and (slope - expected).abs().max() <= torch.finfo(dtype).eps * expected.max()

@@ -99,7 +99,7 @@ def _align(x: Tensor, rois: Tensor, size: tuple[int, int], scale: float, samplin
     pixels = x.permute(0, 2, 3, 1).flatten(0, 2)  # (B * H * W, C)
     total = x.new_zeros(len(rois) * size[0] * size[1], x.shape[1])
     for matrix in _matrices(rois, x.shape, size, scale, sampling_ratio, aligned, clockwise):
-        total += matrix @ pixels
+        total.addmm_(matrix, pixels)  # in place, which autocast leaves in 32 bits
     return total.view(len(rois), *size, x.shape[1]).permute(0, 3, 1, 2)
 
 
@@ -110,7 +110,7 @@ def _align_backward(gradient: Tensor, rois: Tensor, shape: torch.Size, scale: fl
     cells = gradient.permute(0, 2, 3, 1).flatten(0, 2)  # (N * h * w, C)
     total = gradient.new_zeros(batch * height * width, channels)
     for matrix in _matrices(rois, shape, gradient.shape[2:], scale, sampling_ratio, aligned, clockwise):
-        total += matrix.t() @ cells
+        total.addmm_(matrix.t(), cells)
     return total.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -127,10 +127,12 @@ def _matrices(rois: Tensor, shape: torch.Size, size: tuple[int, int] | torch.Siz
     cos, sin, (centre_y, centre_x) = angle.cos(), angle.sin(), centre.t()[..., None, None]
     image = rois[:, 0, None, None].long() * height
     cell = torch.arange(len(rois) * size[0] * size[1], device=rois.device)
-    for down, along, used, count in _samples(-extent[..., None, None] / 2, extent, *size, sampling_ratio):
+    rows, columns = size
+    for down, along, used, count in _samples(-extent[..., None, None] / 2, extent, rows, columns, sampling_ratio):
         y, x = down * cos - along * sin + centre_y, down * sin + along * cos + centre_x
         corners = _corners(y, x, height, width)
         pixel = torch.stack([(image + row) * width + column for row, column, _ in corners])
-        weight = torch.stack([w for *_, w in corners]).where(used[:, 0], 0) / count[:, 0]
-        yield torch.sparse_coo_tensor(torch.stack([cell.repeat(4), pixel.flatten()]), weight.flatten(),
-                                      (len(cell), batch * height * width), check_invariants=False)
+        weight = (torch.stack([w for *_, w in corners]).where(used[:, 0], 0) / count[:, 0]).flatten()
+        some = weight.nonzero()[:, 0]  # many regions have fewer samples than the largest one
+        place = torch.stack([cell.repeat(4)[some], pixel.flatten()[some]])
+        yield torch.sparse_coo_tensor(place, weight[some], (len(cell), batch * height * width), check_invariants=False)
