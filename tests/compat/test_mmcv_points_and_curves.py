@@ -17,17 +17,17 @@ from dwnet.compat.mmcv_ops.ext import COVERED
 pytestmark = pytest.mark.skipif(not mmcv_ops.in_use(), reason='waits for an mmcv without compiled operators')
 
 # Every function of mmcv 2.1.0 that runs on tensors of a CPU: csrc/pytorch/cpu registers it, or it asks for no device
-ON_CPUS = '''
+ON_CPUS = """
 active_rotated_filter_backward active_rotated_filter_forward bbox_overlaps bezier_align_backward bezier_align_forward
 contour_expand deform_conv_backward_input deform_conv_backward_parameters deform_conv_forward dynamic_voxelize_forward
 hard_voxelize_forward modulated_deform_conv_backward modulated_deform_conv_forward nms nms_match pixel_group
 points_in_boxes_cpu_forward psamask_backward psamask_forward roi_align_backward roi_align_forward
 rotated_feature_align_backward rotated_feature_align_forward softnms
-'''.split()
+"""
 
 
 def test_what_compiled_mmcv_has_on_cpus_is_covered():
-    assert [name for name in ON_CPUS if name not in COVERED] == []
+    assert [name for name in ON_CPUS.split() if name not in COVERED] == []
 
 
 def bilinear(plane, y, x):
@@ -67,7 +67,8 @@ def test_border_align(steps, device):
     ours, expected = ops.border_align(x, boxes, steps), naive_border_align(exact, boxes.double(), steps)
     assert (ours - expected).abs().max() <= TOLERANCE
     gradient = torch.randn_like(ours)
-    ours, expected = torch.autograd.grad(ours, x, gradient)[0], torch.autograd.grad(expected, exact, gradient.double())[0]
+    ours = torch.autograd.grad(ours, x, gradient)[0]
+    expected = torch.autograd.grad(expected, exact, gradient.double())[0]
     assert expected.abs().max() > 0 and (ours - expected).abs().max() <= TOLERANCE
     assert ops.BorderAlign(steps)(x, boxes[:, :0]).shape == (2, 3, 0, 4)
 
@@ -214,3 +215,38 @@ def test_the_compared_cases_are_not_empty(seed):
     """Cases beyond the degenerate ones have something to compare."""
     for name in ('contour_expand', 'pixel_group', 'rotated_feature_align', 'active_rotated_filter', 'bezier_align'):
         assert any(t.numel() for t in mmcv_cases.CASES[name](seed + 2))
+
+
+class Regions(torch.nn.Module):
+    """RoI align with a fixed number of samples."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.align = ops.RoIAlign((2, 3), .5, sampling_ratio=2, pool_mode=mode)
+
+    def forward(self, x, rois):
+        return self.align(x, rois)
+
+
+def regions():
+    return torch.randn(2, 3, 6, 7), torch.tensor([[0, 1., 2., 9., 10.], [1, 0, 0, 5, 5], [0, 4, 4, 20, 20]])
+
+
+@pytest.mark.parametrize('mode', ['avg', pytest.param('max', marks=pytest.mark.long)])
+def test_regions_are_exported(mode):
+    """For any number of regions."""
+    x, rois = regions()
+    program = torch.export.export(Regions(mode), (x, rois), dynamic_shapes=(None, {0: torch.export.Dim('n', max=99)}))
+    more = torch.cat([rois, rois + 1 - rois[:, :1]])
+    assert (program.module()(x, more) - Regions(mode)(x, more)).abs().max() <= TOLERANCE
+
+
+@pytest.mark.long
+def test_regions_as_onnx(tmp_path):
+    """By the exporter that PyTorch uses if not told otherwise."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    x, rois = regions()
+    torch.onnx.export(Regions('avg'), (x, rois), tmp_path / 'rois.onnx', input_names=['x', 'rois'], dynamo=True)
+    session = onnxruntime.InferenceSession(tmp_path / 'rois.onnx', providers=['CPUExecutionProvider'])
+    y = torch.tensor(session.run(None, dict(x=x.numpy(), rois=rois.numpy()))[0])
+    assert (y - Regions('avg')(x, rois)).abs().max() <= TOLERANCE

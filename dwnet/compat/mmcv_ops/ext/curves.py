@@ -106,8 +106,8 @@ def bezier_align_forward(input: Tensor, rois: Tensor, output: Tensor, aligned_he
 
     Args:
         input: (B, C, H, W).
-        rois: (N, 17), index in the batch, then x, y of the upper curve's four points from left to right and of the lower
-            curve's from right to left. NaN and infinity give NaN.
+        rois: (N, 17), index in the batch, then x, y of the upper curve's four points from left to right, then of the
+            lower curve's from right to left. NaN and infinity give NaN.
         output: (N, C, aligned_height, aligned_width).
         aligned_height: Cells from the upper curve to the lower.
         aligned_width: Cells along the curves.

@@ -26,7 +26,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     """
     x = wide(input)
     finite, lost = _split(rois.to(x.dtype))
-    if aligned and x.device.type == 'cpu' and (finite[:, 3:] < finite[:, 1:3]).any():
+    checked = aligned and x.device.type == 'cpu' and not torch.compiler.is_exporting()  # a program cannot raise
+    if checked and (finite[:, 3:] < finite[:, 1:3]).any():
         raise RuntimeError('ROIs in ROIAlign cannot have negative size')
     if pool_mode == 1:
         output.copy_(torch.ops.torchvision.roi_align(x, finite, spatial_scale, aligned_height, aligned_width,
@@ -189,8 +190,11 @@ def _turns(corner: Tensor, cell: Tensor, sampling_ratio: int) -> Iterator[tuple[
         y and x, (N, h, w); whether the region has this sample, and its number of samples, (N, 1, 1, 1). A region
         without samples is yielded once, unused, with a number of 1.
     """
-    grid = torch.full_like(cell, sampling_ratio) if sampling_ratio > 0 else cell.ceil()
-    most = grid.amax(0).long().clamp(min=1).tolist() if len(grid) else (0, 0)
+    if sampling_ratio > 0:
+        grid, most = torch.full_like(cell, sampling_ratio), [sampling_ratio] * 2
+    else:
+        grid = cell.ceil()
+        most = grid.amax(0).long().clamp(min=1).tolist() if len(grid) else [0, 0]
     count = grid.prod(1).where((grid > 0).all(1), 1).clamp(min=1)[:, None, None, None]
     for i in range(most[0]):
         for j in range(most[1]):

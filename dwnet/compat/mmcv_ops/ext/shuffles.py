@@ -11,8 +11,8 @@ from .precision import wide
 def active_rotated_filter_forward(input: Tensor, indices: Tensor, output: Tensor) -> None:
     """Writes R rotated copies of the filters into ``output``, (O * R, I * D, kh, kw) (arXiv:1701.01833).
 
-    ``input`` is (O, I, D, kh, kw), filters of D orientations. ``indices``, (D, kh, kw, R), has the place, from 1, of each
-    weight in each copy.
+    ``input`` is (O, I, D, kh, kw), filters of D orientations. ``indices``, (D, kh, kw, R), has the place, from 1, of
+    each weight in each copy.
     """
     places, filters = _places(indices), input.flatten(2)[:, None]  # (R, 1, entries), (O, 1, I, entries)
     copies = output.view(len(input), len(places), *filters.shape[2:])

@@ -1,7 +1,7 @@
 """Text instances grown from kernels: PSENet's and PAN's, as in mmcv's ``contour_expand.cpp`` and ``pixel_group.cpp``.
 
-Both operators flood: each labelled pixel gives its label to its free neighbours, first come, first served. NumPy has the
-cheapest calls for the many small steps, so the results are lists, and the work is done on the CPU.
+Each labelled pixel gives its label to its free neighbours, first come, first served. NumPy has the cheapest calls for
+the many small steps; as in mmcv, the work is done on the CPU, and the results are lists.
 """
 from collections.abc import Callable
 
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from .precision import wide
 
-# Neighbours as y, x, in the order in which mmcv's operators ask them; the order decides between two labels
-CONTOUR_STEPS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
-PIXEL_STEPS = CONTOUR_STEPS[:, ::-1]
+# Neighbours as y, x; in any order, since all that one pixel reaches gets one label
+STEPS = np.array([[-1, 0], [1, 0], [0, -1], [0, 1]])
 
 Accepts = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -37,7 +36,7 @@ def contour_expand(kernel_mask: Tensor, internal_kernel_label: Tensor, min_kerne
     large = np.bincount(labels.ravel(), minlength=kernel_num + 1) >= min_kernel_area
     labels = np.where(large[labels], labels, 0)
     if len(kernel_mask) > 1:
-        _flood(labels, np.argwhere(labels), CONTOUR_STEPS, lambda y, x, label: text[y, x])
+        _flood(labels, np.argwhere(labels), lambda y, x, label: text[y, x])
     return labels.tolist()
 
 
@@ -72,7 +71,7 @@ def pixel_group(score: Tensor, mask: Tensor, embedding: Tensor, kernel_label: Te
             far |= distance >= threshold
         return ~far
 
-    _flood(labels, np.argwhere((labels > 0) & rim), PIXEL_STEPS, is_near)
+    _flood(labels, np.argwhere((labels > 0) & rim), is_near)
     with np.errstate(all='ignore'):
         sizes = _sizes(labels, kernel_region_label)
         means = _sums(labels, confidence[..., None], kernel_region_label)[:, 0] / sizes
@@ -84,19 +83,18 @@ def pixel_group(score: Tensor, mask: Tensor, embedding: Tensor, kernel_label: Te
     return groups
 
 
-def _flood(labels: np.ndarray, front: np.ndarray, steps: np.ndarray, accepts: Accepts) -> None:
+def _flood(labels: np.ndarray, front: np.ndarray, accepts: Accepts) -> None:
     """Spreads labels from the pixels of ``front``, (N, 2) as y, x, in its order, as a first-in first-out queue would.
 
     Args:
         labels: (H, W), changed in place; a label that is 0 is free.
         front: The pixels to start from.
-        steps: (4, 2), neighbours as y, x.
         accepts: Tells which of the free pixels y, x, (M,), take the labels, (M,), that are offered to them.
     """
     size = np.array(labels.shape)
     while len(front):
-        near = (front[:, None] + steps).reshape(-1, 2)
-        offered = labels[tuple(front.T)].repeat(len(steps))
+        near = (front[:, None] + STEPS).reshape(-1, 2)
+        offered = labels[tuple(front.T)].repeat(len(STEPS))
         inside = ((near >= 0) & (near < size)).all(1)
         near, offered = near[inside], offered[inside]
         free = labels[tuple(near.T)] <= 0
