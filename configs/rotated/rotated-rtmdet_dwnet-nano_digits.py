@@ -61,7 +61,7 @@ model = dict(
         nms=dict(type='nms_rotated', iou_threshold=.1),
         max_per_img=30))
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
