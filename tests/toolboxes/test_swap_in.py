@@ -22,6 +22,7 @@ from dwnet.errors import UserError
 ELSEWHERE = {
     *(f'mmdet/{name}' for name in (
         'common', 'deepsort', 'masktrack_rcnn', 'misc', 'ocsort', 'qdtrack', 'soft_teacher')),
+    *(f'mmpose/wholebody_2d_keypoint/dwpose/{name}' for name in ('coco-wholebody', 'ubody')),
     'mmseg/san',
     *(f'mmpretrain/{name}' for name in (
         'arcface', 'blip', 'blip2', 'chinese_clip', 'flamingo', 'llava', 'minigpt4', 'ofa', 'otter')),
@@ -31,6 +32,7 @@ _MASKS = 'pre-training that hides patches inside its own transformer'
 _HEADLESS = 'weights of others without a head, and without a toolbox in `default_scope`'
 _HOURGLASS = 'two maps of stride 4, one behind the other'
 _BERT = 'reads text: needs transformers and BERT'
+_LIFTS = 'takes keypoints, no images'
 # family → (why, for people; what the error says)
 CANNOT = {
     'mmdet/boxinst': ('needs scikit-image', 'skimage is not installed'),
@@ -48,6 +50,13 @@ CANNOT = {
     'mmdet/reid': ('pools images of 256×128 alone; by hand it works', 'nothing behind the backbone'),
     'mmdet/ssd': ('trains, but mmdet 3.3.0 cannot predict by SSD, whatever the backbone', "no attribute 'loss_cls'"),
     'mmdet/tridentnet': ('C4: the head is the last stage of a ResNet', "no attribute 'num_branch'"),
+    'mmpose/body_2d_keypoint/associative_embedding/coco': (
+        'mmpose 1.3 does not train it: its training pipeline is empty', "no attribute 'keypoint_indices'"),
+    'mmpose/body_2d_keypoint/topdown_heatmap/jhmdb': ('six maps of stride 8, one behind the other', 'gives 6 maps'),
+    **dict.fromkeys([f'mmpose/body_3d_keypoint/{name}/h36m' for name in (
+        'image_pose_lift', 'motionbert', 'video_pose_lift')], (_LIFTS, 'cannot be run to see what it gives')),
+    'mmpose/hand_3d_keypoint/internet/interhand3d': (
+        'keypoints in space, and those of the test are flat', 'index 2 is out of bounds for axis 2'),
     'mmseg/bisenetv2': ('five maps', 'gives 5 maps'),
     'mmseg/ddrnet': ('the head takes two maps in training and a bare one in prediction', 'must be Tensor, not tuple'),
     'mmseg/dpt': (_TOKENS, 'does not give feature maps alone'),
