@@ -86,7 +86,9 @@ CANNOT = {
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
 EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10)
-SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
+# a matching in Python; 900 queries; 13,000 classes; 1,440 channels of a quarter of 512×512
+SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det',
+        *(f'mmpose/body_2d_keypoint/{name}' for name in ('cid/coco', 'dekr/coco', 'dekr/crowdpose'))}
 
 
 def cases():
