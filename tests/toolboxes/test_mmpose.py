@@ -9,7 +9,9 @@ import torch
 from conftest import ROOT, run_python, run_tool
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
+from mmengine.structures import InstanceData
+from mmpose.structures import PoseDataSample
 from PIL import Image
 
 from dwnet.apis import inferencer, init_model, swap_backbone
@@ -21,6 +23,7 @@ from dwnet.engine import Runner
 from dwnet.engine.preflight import preflight
 from dwnet.errors import UserError
 from dwnet.inspect.analysis import analyze
+from dwnet.inspect.samples import draw, make_visualizer
 from dwnet.toolboxes import enter_scope, main_score, toolbox_of
 from dwnet.toolboxes.own_data import use_own_data
 
@@ -165,6 +168,20 @@ def test_train_test_and_predict(cfg, scenes, tmp_path):
     for entry, (pose, ) in zip(found, own):
         assert [values[:2] for values in entry['objects'][0]['keypoints'].values()] == [
             pytest.approx(point, abs=.01) for point in pose['keypoints']]
+
+
+def test_pictures_of_the_truth(cfg, scenes):
+    """The keypoints of the first digit are drawn in their colours, enlarged with the picture."""
+    dataset = DATASETS.build({**cfg.test_dataloader.dataset, 'pipeline': []})
+    info = dataset.get_data_info(0)
+    sample = PoseDataSample(gt_instances=InstanceData(
+        keypoints=info['keypoints'], keypoints_visible=info['keypoints_visible'], bboxes=info['bbox']))
+    image = np.zeros((128, 128, 3), np.uint8)
+    picture = draw(make_visualizer(cfg, dataset.metainfo, 'test'), image, sample, truth=True)
+    assert picture.shape == (256, 256, 3)
+    for (x, y), colour in zip(info['keypoints'][0][:4] * 2, dataset.metainfo['keypoint_colors']):
+        near = picture[round(y) - 2:round(y) + 3, round(x) - 2:round(x) + 3].reshape(-1, 3).astype(int)
+        assert np.abs(near - colour).sum(-1).min() < 60
 
 
 @pytest.mark.long

@@ -22,6 +22,7 @@ from dwnet.errors import UserError
 ELSEWHERE = {
     *(f'mmdet/{name}' for name in (
         'common', 'deepsort', 'masktrack_rcnn', 'misc', 'ocsort', 'qdtrack', 'soft_teacher')),
+    'mmpose/body_2d_keypoint/edpose/coco',
     *(f'mmpose/wholebody_2d_keypoint/dwpose/{name}' for name in ('coco-wholebody', 'ubody')),
     'mmseg/san',
     *(f'mmpretrain/{name}' for name in (
@@ -53,6 +54,9 @@ CANNOT = {
     'mmpose/body_2d_keypoint/associative_embedding/coco': (
         'mmpose 1.3 does not train it: its training pipeline is empty', "no attribute 'keypoint_indices'"),
     'mmpose/body_2d_keypoint/topdown_heatmap/jhmdb': ('six maps of stride 8, one behind the other', 'gives 6 maps'),
+    **dict.fromkeys([f'mmpose/body_2d_keypoint/rtmo/{name}' for name in ('body7', 'coco', 'crowdpose')],
+                    ('`neck.projector` has the channels of the first map by chance: set its `in_channels` back',
+                     'Invalid channel dimensions')),
     **dict.fromkeys([f'mmpose/body_3d_keypoint/{name}/h36m' for name in (
         'image_pose_lift', 'motionbert', 'video_pose_lift')], (_LIFTS, 'cannot be run to see what it gives')),
     'mmpose/hand_3d_keypoint/internet/interhand3d': (
