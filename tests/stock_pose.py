@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DATASETS
 
 # Steps of a training pipeline that make labels of keypoints in the pixels of the network's input
 LABELLING = ('GenerateTarget', 'BottomupGetHeatmapMask')
@@ -12,8 +13,7 @@ LABELLING = ('GenerateTarget', 'BottomupGetHeatmapMask')
 
 def batch(cfg: Config) -> dict:
     """Two random images: with one instance each for top-down models, otherwise with two."""
-    from mmpose.apis.inference import dataset_meta_from_config
-    meta, rng = dataset_meta_from_config(cfg, 'train'), np.random.default_rng(0)
+    meta, rng = _meta(cfg), np.random.default_rng(0)
     training = _pipeline(cfg)
     steps = [step for step in training if step.type in LABELLING]
     if not training:  # that of associative embedding is empty
@@ -51,6 +51,15 @@ def input_size(steps: list[dict]) -> tuple[int, int]:
         if size:
             return tuple(size)
     return 256, 256
+
+
+def _meta(cfg: Config) -> dict:
+    """The facts of the training data; nothing of a data set is read."""
+    from mmpose.apis.inference import dataset_meta_from_config
+    dataset = cfg.train_dataloader.dataset
+    if 'ann_file' not in dataset:  # joined of others
+        return dataset_meta_from_config(cfg, 'train')
+    return DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
 
 
 def _pipeline(cfg: Config) -> list[dict]:

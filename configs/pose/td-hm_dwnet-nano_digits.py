@@ -23,7 +23,7 @@ model = dict(
         decoder={{_base_.codec}}),
     test_cfg=dict(flip_test=True, flip_mode='heatmap', shift_heatmap=False))
 
-train_cfg = dict(max_epochs=8, val_interval=8)
+train_cfg = dict(max_epochs=3, val_interval=3)
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=.05),
     clip_grad=dict(max_norm=5.))

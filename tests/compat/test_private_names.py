@@ -16,7 +16,7 @@ LISTED = {name for _, names, _ in PRIVATE_NAMES for name in names.split()}
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'mmaction', 'mmocr', 'timm', 'torch', 'torchvision')
 # strings that look like one: the end of a key of a config, and what NumPy's pickles call
 NAMED_TUPLES = {'_replace', '_asdict', '_fields'}  # public in spite of their names
-OTHER_STRINGS = {'_dataloader', '_evaluator', '_reconstruct'}
+OTHER_STRINGS = {'_dataloader', '_evaluator', '_kpts', '_reconstruct'}
 
 
 def is_private(name: str) -> bool:

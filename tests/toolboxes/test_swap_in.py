@@ -23,6 +23,8 @@ ELSEWHERE = {
     *(f'mmdet/{name}' for name in (
         'common', 'deepsort', 'masktrack_rcnn', 'misc', 'ocsort', 'qdtrack', 'soft_teacher')),
     'mmseg/san', 'mmyolo/deploy', 'mmyolo/razor', 'mmrotate/convnext',
+    'mmpose/body_2d_keypoint/edpose/coco',
+    *(f'mmpose/wholebody_2d_keypoint/dwpose/{name}' for name in ('coco-wholebody', 'ubody')),
     *(f'mmpretrain/{name}' for name in (
         'arcface', 'blip', 'blip2', 'chinese_clip', 'flamingo', 'llava', 'minigpt4', 'ofa', 'otter')),
     *(f'mmaction/{name}' for name in ('localization/bmn', 'localization/bsn', 'localization/drn',
@@ -38,6 +40,7 @@ _CLIPS = 'the backbone sees the frames of a clip at once'
 _STRIDES = 'a recognizer of text, whose backbone halves the height alone'
 _WIDTHS = 'a recognizer of text, whose encoder or decoder has the width of the backbone'
 _NUMPY = 'mmocr fills a map with a number that NumPy 2 makes float32, and OpenCV refuses it, whatever the backbone'
+_LIFTS = 'takes keypoints, no images'
 # family → (why, for people; what the error says)
 CANNOT = {
     'mmdet/centripetalnet': (_HOURGLASS, r'maps of strides \[4, 4\]'),
@@ -53,6 +56,16 @@ CANNOT = {
     'mmdet/reid': ('pools images of 256×128 alone; by hand it works', 'nothing behind the backbone'),
     'mmdet/ssd': ('trains, but mmdet 3.3.0 cannot predict by SSD, whatever the backbone', "no attribute 'loss_cls'"),
     'mmdet/tridentnet': ('the head takes the three branches of its ResNet', "no attribute 'num_branch'"),
+    'mmpose/body_2d_keypoint/associative_embedding/coco': (
+        'mmpose 1.3 does not train it: its training pipeline is empty', "no attribute 'keypoint_indices'"),
+    'mmpose/body_2d_keypoint/topdown_heatmap/jhmdb': ('six maps of stride 8, one behind the other', 'gives 6 maps'),
+    **dict.fromkeys([f'mmpose/body_2d_keypoint/rtmo/{name}' for name in ('body7', 'coco', 'crowdpose')],
+                    ('`neck.projector` has the channels of the first map by chance: set its `in_channels` back',
+                     'Invalid channel dimensions')),
+    **dict.fromkeys([f'mmpose/body_3d_keypoint/{name}/h36m' for name in (
+        'image_pose_lift', 'motionbert', 'video_pose_lift')], (_LIFTS, 'cannot be run to see what it gives')),
+    'mmpose/hand_3d_keypoint/internet/interhand3d': (
+        'keypoints in space, and those of the test are flat', 'index 2 is out of bounds for axis 2'),
     'mmseg/bisenetv2': ('five maps', 'gives 5 maps'),
     'mmseg/ddrnet': ('the head takes two maps in training and a bare one in prediction', 'must be Tensor, not tuple'),
     'mmseg/dpt': (_TOKENS, 'does not give feature maps alone'),
@@ -105,7 +118,9 @@ CANNOT = {
 }
 # Every so many of those that can are tried in the everyday suite, all in the long one.
 EVERY = dict(mmdet=4, mmseg=4, mmpretrain=10, mmpose=25, mmrotate=10, mmyolo=3, mmaction=2, mmocr=4)
-SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det'}  # a matching in Python; 900 queries; 13,000 classes
+# a matching in Python; 900 queries; 13,000 classes; 1,440 channels of a quarter of 512×512
+SLOW = {'mmdet/crowddet', 'mmdet/ddq', 'mmdet/dino', 'mmdet/v3det',
+        *(f'mmpose/body_2d_keypoint/{name}' for name in ('cid/coco', 'dekr/coco', 'dekr/crowdpose'))}
 
 
 def cases():

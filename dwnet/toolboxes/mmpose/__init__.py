@@ -51,6 +51,7 @@ class MMPose(Toolbox):
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         visualizer.set_dataset_meta(visualizer.dataset_meta)  # also the skeleton and its colours
+        visualizer.backend = 'matplotlib'  # mmpose's circles by OpenCV fail on NumPy 2.4
 
     def fit_resolution(self, model: ConfigDict, factor: float) -> None:
         """Makes up for smaller maps by deconvolutions of stride 2 in front of those that a head has."""
@@ -70,7 +71,8 @@ class MMPose(Toolbox):
     # --- Trainings and tests -------------------------------------------------------------------------------
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
-        cfg.default_hooks.visualization.update(enable=True, out_dir=folder, interval=1)
+        # mmpose's hook draws no ground truth, and its circles fail on NumPy 2.4
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='ShowHook', folder=folder)]
 
     def add_mirrored_view(self, cfg: Config) -> None:
         raise UserError("--tta: mmpose's models themselves average over an image and its mirror image: "
