@@ -111,7 +111,7 @@ class _Uncomputed(TorchDispatchMode):
     """Operators that count run on the meta device, which gives the counter its shapes, and their results are zeros."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._overloadpacket not in flop_registry:
+        if func.overloadpacket not in flop_registry:
             return func(*args, **(kwargs or {}))
         args, kwargs = tree_map_only(Tensor, lambda x: x.to('meta'), (args, kwargs or {}))
         return tree_map_only(Tensor, lambda x: torch.zeros(x.shape, dtype=x.dtype), func(*args, **kwargs))

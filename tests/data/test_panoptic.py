@@ -120,6 +120,8 @@ def test_the_config_of_a_panoptic_model(tmp_path):
 def test_a_step_of_training_and_a_validation(tmp_path):
     options = ['model.backbone.init_cfg=None', 'model.backbone.arch=dict(embed_dims=32,depths=(1,1,1,1))',
                'model.panoptic_head.in_channels=[32,64,128,256]', 'model.data_preprocessor.batch_augments=None',
+               'train_dataloader.dataset.pipeline.3.scale=(64,64)', 'val_dataloader.dataset.pipeline.1.scale=(64,64)',
+               'train_dataloader.dataset.pipeline.4.crop_size=(64,64)',
                *(f'{part}_dataloader.{key}' for part in ('train', 'val', 'test') for key in (
                    'num_workers=0', 'persistent_workers=False'))]
     done = run_tool('tools/train.py', CONFIG, '--data-root', panoptic_root(tmp_path / 'my', train=3, val=1),
