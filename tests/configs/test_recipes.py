@@ -27,6 +27,7 @@ HEADS = ('rtmdet', 'dino-4scale', 'mask2former', 'segformer', 'knet')
 MODELS_OF_HEADS = [f'{mixer}-{arch}' for mixer in ('dwnet', 'dynamic-dwnet') for arch in ('tiny', 'base')]
 # One of each head of a toolbox, and panoptic segmentation: in the everyday suite
 EVERYDAY = [c for c in RECIPE_CONFIGS if re.search(r'_dwnet-tiny_.*(coco|coco-panoptic|ade20k-512x512)\.py$', c)]
+ALL = [pytest.param(c, id=Path(c).stem, marks=[] if c in EVERYDAY else pytest.mark.long) for c in RECIPE_CONFIGS]
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -78,7 +79,7 @@ def test_dino_is_trained_as_dino_with_swin():
     assert ours.model.backbone.drop_path_rate == swin.model.backbone.drop_path_rate
 
 
-@pytest.mark.parametrize('config', RECIPE_CONFIGS)
+@pytest.mark.parametrize('config', ALL)
 def test_all_but_the_backbone_is_the_toolboxs(config):
     assert SOURCES[config] in Path(config).read_text()
     ours, theirs = read_config(config), get_config(SOURCES[config])
@@ -122,7 +123,7 @@ def wanted_rate_and_decay(head: str, name: str, module: nn.Module) -> tuple[floa
     return 1., float(not (backbone and norm or 'norm' in name))
 
 
-@pytest.mark.parametrize('config', RECIPE_CONFIGS)
+@pytest.mark.parametrize('config', ALL)
 def test_learning_rate_and_weight_decay_of_every_parameter(config):
     cfg = read_config(config)
     with torch.device('meta'):

@@ -13,7 +13,7 @@ SMALL = dict(embed_dims=96, depths=(1, 1, 1, 1))
 
 @pytest.mark.parametrize('config', [
     'detection/dino-4scale_dwnet-tiny_12e_coco', 'detection/mask2former_dwnet-tiny_lsj-50e_coco',
-    'segmentation/mask2former_dwnet-tiny_160k_ade20k-512x512'])
+    pytest.param('segmentation/mask2former_dwnet-tiny_160k_ade20k-512x512', marks=pytest.mark.long)])
 def test_a_transformer_counts_as_when_it_is_computed(config):
     shape = (192, 320)  # DINO chooses 900 of the cells
     cfg = read_config(f'configs/{config}.py')
