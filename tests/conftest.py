@@ -58,6 +58,11 @@ def read_config(path: str) -> Config:
     return cfg
 
 
+def is_recipe(config: str) -> bool:
+    """Whether a config is a recipe of a toolbox around DWNet, and not of the paper or of the embedded digits."""
+    return 'a recipe, not trained' in Path(config).read_text()
+
+
 def run_tool(tool: str, *arguments) -> subprocess.CompletedProcess:
     """Runs a command line of ``tools/`` in this process, which saves the imports of a fresh one."""
     out, err, code = io.StringIO(), io.StringIO(), 0

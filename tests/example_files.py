@@ -20,7 +20,7 @@ DENSE = {
 }
 DATA = {
     'data/imagenet': published_data.make_imagenet,
-    'data/coco': published_data.make_coco,
+    'data/coco': published_data.make_coco_panoptic,
     'data/ade/ADEChallengeData2016': published_data.make_ade20k,
 }
 

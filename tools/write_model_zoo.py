@@ -16,6 +16,8 @@ PROVENANCE = {
     'converted': ' (converted)',  # measured here with the authors' weights
     'retrained': ' (ours)',  # trained and measured by this project
 }
+RECIPE = 'recipe, not trained'  # of an entry that names the config whose schedule it has
+
 
 def read_index(root: Path) -> dict[Path, list[dict]]:
     """Each metafile that ``model-index.yml`` imports → its models."""
@@ -38,7 +40,7 @@ def table(models: Iterable[dict]) -> str:
             f"{meta['Parameters'] / 1e6:.1f} M",
             f"{meta['FLOPs'] / 1e9:.3g}" if meta['FLOPs'] < 1e12 else f"{meta['FLOPs'] / 1e9:.0f}",
             *(scores.get(metric, '–') for metric in metrics),
-            f"[{weights.rpartition('/')[2]}]({weights})" if weights else '–',
+            f"[{weights.rpartition('/')[2]}]({weights})" if weights else RECIPE if 'Recipe' in model else '–',
         ])
     return '\n'.join(f"| {' | '.join(line)} |" for line in lines)
 

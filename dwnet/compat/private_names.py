@@ -58,5 +58,6 @@ PRIVATE_NAMES: tuple[tuple[str, str, str], ...] = (
      'what oneDNN can do on this CPU; without these, nothing'),
     ('torch.ops.torchvision', '_deform_conv2d_backward _roi_align_backward _roi_pool_backward',
      "the gradients of mmcv's operators on a CPU"),
+    ('torch.utils', '_python_dispatch', 'its TorchDispatchMode skips the products that are counted and not computed'),
     ('torch.utils', '_pytree', 'tree_map_only finds the tensors of a nested state or output'),
 )

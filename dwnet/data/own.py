@@ -33,12 +33,14 @@ class OwnData:
         sizes: Images of 'train' and 'val', and of 'test' if there is such a part.
         parts: 'train', 'val' and 'test' → ``ann_file``. Classification: lines of an image's name and its label, or,
             for several labels an image, mmengine's JSON of ``img_path`` and ``gt_label``. Detection: a COCO file.
-            Segmentation: a JSON list of pairs, an image and its label image.
+            Segmentation: a JSON list of pairs, an image and its label image. Panoptic: a COCO file, with the folders of
+            the images, ``images``, and of their segments, ``segments``.
         form: What was recognised, such as ``'YOLO (data.yaml)'``.
         notes: What the user should know, such as what was left out.
         with_masks: Detection: whether each object has a mask.
         several_labels: Classification: whether an image may have several labels.
         pixels: What the pixels of the training images are, unless they are 8-bit colour.
+        things: Panoptic: how many of the classes, the first, are things; the others are stuff.
     """
     root: Path
     classes: list[str]
@@ -49,6 +51,7 @@ class OwnData:
     with_masks: bool = False
     several_labels: bool = False
     pixels: Pixels | None = None
+    things: int = 0
 
 
 def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: Path) -> OwnData:
@@ -56,7 +59,7 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
 
     Args:
         roots: The data roots.
-        task: ``'classification'``, ``'detection'`` or ``'segmentation'``.
+        task: ``'classification'``, ``'detection'``, ``'segmentation'`` or ``'panoptic'``.
         forms: The forms that the data may have.
         out: The folder for what is written.
 
@@ -70,6 +73,8 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
     if (known := _known(record, state)) is not None:
         return known
     outs = [out / str(i) for i in range(len(roots))] if len(roots) > 1 else [out]  # their images may have equal names
+    if task == 'panoptic' and len(roots) > 1:
+        raise UserError('panoptic data are read from one data root: put the images and PNGs of all into its folders')
     tables = [_read(each, task, forms, where) for each, where in zip(files, outs)]
     root = Path(os.path.commonpath(roots))
     together = list(dict.fromkeys(name for table in tables for name in table.classes))
@@ -80,7 +85,8 @@ def read_own_data(roots: Sequence[Path], task: str, forms: Iterable[Form], out: 
     pixels = pixels_of(images['train'], [image for part in images if part != 'train' for image in images[part]])
     data = OwnData(root, table.classes, {part: len(names) for part, names in images.items()}, {}, table.form,
                    table.notes, pixels=pixels)
-    dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs)[task](table, data, out)
+    dict(classification=_write_labels, detection=_write_coco, segmentation=_write_pairs,
+         panoptic=_write_panoptic)[task](table, data, out)
     write_whole(record, json.dumps(dict(state=state, data={**asdict(data), 'root': str(root)})))
     return data
 
@@ -197,3 +203,32 @@ def _write_pairs(table: Table, data: OwnData, out: Path) -> None:
     for part, entries in table.parts.items():
         pairs = [(entry.image, entry.mask) for entry in entries]
         data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', json.dumps(pairs)))
+
+
+def _write_panoptic(table: Table, data: OwnData, out: Path) -> None:
+    """mmdet finds the PNG of an image by the image's name, in one folder of a part; COCO has them so."""
+    data.things, data.with_masks = table.things, True
+    categories = [dict(id=number, name=name, isthing=int(number <= table.things))
+                  for number, name in enumerate(table.classes, start=1)]
+    for part, entries in table.parts.items():
+        folders = [{str(Path(name).parent) for name in names}
+                   for names in ([entry.image for entry in entries], [str(entry.mask) for entry in entries])]
+        named = [entry.image for entry in entries
+                 if Path(entry.image).name.replace('.jpg', '.png') != Path(str(entry.mask)).name]
+        if named or any(len(its) > 1 for its in folders):
+            raise UserError(
+                f'the {part} data of {data.root} are not as COCO has them: ' +
+                (f'{named[0]} is a JPEG or PNG whose PNG of segments has another name' if named else
+                 f'they are in the folders {some(sorted(folders[0] | folders[1]))}') +
+                '; put the images (.jpg or .png) of a part into one folder and their PNGs, of the same names, into '
+                'another')
+        images, annotations = [], []
+        for number, entry in enumerate(entries):
+            width, height = entry.size or (0, 0)
+            images.append(dict(id=number, file_name=Path(entry.image).name, width=width, height=height))
+            segments = [{**{key: value for key, value in each.items() if key != 'label'},
+                         'category_id': each['label'] + 1} for each in entry.objects]
+            annotations.append(dict(image_id=number, file_name=Path(str(entry.mask)).name, segments_info=segments))
+        content = json.dumps(dict(images=images, annotations=annotations, categories=categories))
+        data.parts[part] = dict(ann_file=write_whole(out / f'{part}.json', content), images=folders[0].pop(),
+                                segments=folders[1].pop())

@@ -26,6 +26,7 @@ class Entry(NamedTuple):
         objects: Detection: COCO's annotations without ids; ``label`` is the number of the class, ``bbox`` (x, y, width,
             height) in pixels, ``segmentation`` polygons or RLE; ``bbox`` or ``segmentation`` suffices.
         mask: Segmentation: the name of its label image below the data root, or the path of one that was written.
+            Panoptic: the name of its image of segments, with which ``objects`` are COCO's ``segments_info``.
     """
     image: str
     label: int | tuple[int, ...] | None = None
@@ -43,11 +44,13 @@ class Table:
         classes: The names of the classes; label i is the i-th.
         parts: ``'train'``, ``'val'``, ``'test'`` → entries; or ``'all'`` → entries, if the data are not split.
         notes: What the user should know, such as what was left out.
+        things: Panoptic: how many of the classes, the first, are things; the others are stuff.
     """
     form: str
     classes: list[str]
     parts: dict[str, list[Entry]]
     notes: list[str] = field(default_factory=list)
+    things: int = 0
 
 
 class Form(Protocol):

@@ -396,8 +396,13 @@ def test_weights_of_classes_do_not_outlive_the_classes(tmp_path):
     _set_num_classes(model, 3)
     assert model['panoptic_head']['loss_cls']['class_weight'] == [1., 1., 1., .1]
     assert model['panoptic_head']['num_things_classes'] == 3 and model['rpn_head']['num_classes'] == 1
-    with pytest.raises(UserError, match='panoptic'):
-        _set_num_classes(dict(head=dict(num_things_classes=80, num_stuff_classes=53)), 3)
+    model = dict(panoptic_head=dict(num_things_classes=80, num_stuff_classes=53,
+                                    loss_cls=dict(class_weight=[1.] * 133 + [.1])),
+                 semantic_head=dict(num_things_classes=80, num_stuff_classes=53), bbox_head=dict(num_classes=80))
+    _set_num_classes(model, 3, 2)
+    assert model == dict(panoptic_head=dict(num_things_classes=3, num_stuff_classes=2,
+                                            loss_cls=dict(class_weight=[1.] * 5 + [.1])),
+                         semantic_head=dict(num_things_classes=3, num_stuff_classes=2), bbox_head=dict(num_classes=3))
 
 
 def test_classes_that_mmpretrains_own_configs_tell_the_preprocessor(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import read_config
+from conftest import is_recipe, read_config
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
@@ -24,7 +24,8 @@ from dwnet.weights.names import OFFICIAL_RELEASE, official_name
 CONFIGS = sorted(str(p) for p in Path('configs').glob('*/*.py') if not p.parent.name.startswith('_'))
 # those of other toolboxes have tests of their own
 DIGITS = [c for c in CONFIGS if 'digits' in c and c.split('/')[1] in ('classification', 'detection', 'segmentation')]
-PUBLISHED = [c for c in CONFIGS if 'digits' not in c]
+RECIPE_CONFIGS = [c for c in CONFIGS if is_recipe(c)]  # their own tests are in test_recipes.py
+PUBLISHED = [c for c in CONFIGS if 'digits' not in c and c not in RECIPE_CONFIGS]
 
 
 def make_batch(cfg: Config, size: tuple[int, int]) -> dict:
@@ -47,6 +48,8 @@ def make_batch(cfg: Config, size: tuple[int, int]) -> dict:
             sample = DetDataSample(metainfo=meta)
             sample.gt_instances = InstanceData(
                 bboxes=boxes, labels=torch.tensor([i, 5]), masks=BitmapMasks(masks, height, width))
+            if (cfg.model.get('panoptic_head') or {}).get('num_stuff_classes'):
+                sample.gt_sem_seg = PixelData(sem_seg=torch.randint(80, 133, (1, *size)))
             samples.append(sample)
         elif cfg.default_scope == 'mmrotate':
             from mmdet.structures import DetDataSample

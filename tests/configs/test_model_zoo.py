@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, read_config, run_python
+from conftest import ROOT, is_recipe, read_config, run_python
 
 from dwnet.inspect.flops import count
 from dwnet.weights.names import OFFICIAL_RELEASE
@@ -18,7 +18,12 @@ def test_every_config_has_an_entry():
     assert all(m['Name'] == Path(m['Config']).stem for m in MODELS)
 
 
-@pytest.mark.parametrize('model', MODELS, ids=lambda m: m['Name'])
+# counting these takes ten seconds each
+TRANSFORMERS = ('dino', 'mask2former')
+
+
+@pytest.mark.parametrize('model', [
+    pytest.param(m, id=m['Name'], marks=[pytest.mark.long] * m['Name'].startswith(TRANSFORMERS)) for m in MODELS])
 def test_sizes_are_computed(model):
     meta = model['Metadata']
     parts = count(read_config(model['Config']), tuple(meta['Image Size']))
@@ -37,10 +42,19 @@ def test_scores_say_where_they_come_from():
                            for value in result['Metrics'].values())
                 assert model['Weights'].startswith(f'{OFFICIAL_RELEASE}/')
         assert results or 'no published figure' in text
+        if 'Recipe' in model:
+            assert not results and 'Weights' not in model and is_recipe(model['Config']) and model['Recipe'] in text
 
 
 def test_tables_are_current():
     assert run_python('tools/write_model_zoo.py', '--check').stdout.count('is current') == len(INDEX['Import'])
+
+
+def test_tables_say_which_are_recipes():
+    rows = [line for task in ('detection', 'segmentation')
+            for line in (ROOT / f'configs/{task}/README.md').read_text().splitlines() if line.startswith('| [')]
+    recipes = [model['Name'] for model in MODELS if 'Recipe' in model]
+    assert len(recipes) == 31 and [row.split(']')[0][3:] for row in rows if '| recipe, not trained |' in row] == recipes
 
 
 def test_a_stale_table_is_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""Every published recipe through the tools: two steps of training, a validation, a test of its checkpoint.
+"""Every recipe through the tools: two steps of training, a validation, a test of its checkpoint.
 
 The data are laid out as the real ones are, and everything is the recipe's but lengths and sizes.
 """
@@ -6,6 +6,7 @@ import functools
 import gc
 import json
 import math
+import re
 import runpy
 import shutil
 import sys
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import published_data
 import pytest
+from conftest import is_recipe
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 
@@ -23,7 +25,7 @@ from dwnet.checkpoint import read_checkpoint
 CONFIGS = sorted(str(p) for p in Path('configs').glob('*/*.py')
                  if not p.parent.name.startswith('_') and 'digits' not in p.name)
 # Settings of transforms, data preprocessors and sliding windows that are sizes in pixels.
-SIZES = ('scale', 'scales', 'crop_size', 'size', 'stride')
+SIZES = ('scale', 'scales', 'img_scale', 'crop_size', 'size', 'stride', 'max_size')
 REDUCTION = 4
 
 
@@ -53,6 +55,31 @@ TASKS = dict(
             ('bbox_head', 'fc_cls', 81), ('bbox_head', 'fc_reg', 320), ('mask_head', 'conv_logits', 80))}),
     mmseg=Task(published_data.make_ade20k, ('mIoU', ), 150, 2, {
         'decode_head.conv_seg.weight': 150, 'auxiliary_head.conv_seg.weight': 150}))
+_BOXES, _MASKS = ('coco/bbox_mAP', ), ('coco/bbox_mAP', 'coco/segm_mAP')
+_COCO, _CITIES = TASKS['mmdet'].make_data, published_data.make_cityscapes
+# Head and data, as a recipe's name has them → its task
+RECIPES = {
+    ('rtmdet', 'coco'): Task(_COCO, _BOXES, 80, 2, {'bbox_head.rtm_cls.2.weight': 80}),
+    ('dino-4scale', 'coco'): Task(_COCO, _BOXES, 80, 2, {'bbox_head.cls_branches.6.weight': 80}),
+    ('mask2former', 'coco'): Task(_COCO, _MASKS, 80, 2, {'panoptic_head.cls_embed.weight': 81}),
+    ('mask2former', 'coco-panoptic'): Task(
+        published_data.make_coco_panoptic, ('coco_panoptic/PQ', *_MASKS), 133, 2, {
+            'panoptic_head.cls_embed.weight': 134}),
+    ('mask2former', 'ade20k'): TASKS['mmseg']._replace(rows={'decode_head.cls_embed.weight': 151}),
+    ('mask2former', 'cityscapes'): Task(_CITIES, ('mIoU', ), 19, 2, {'decode_head.cls_embed.weight': 20}),
+    ('segformer', 'ade20k'): TASKS['mmseg']._replace(rows={'decode_head.conv_seg.weight': 150}),
+    ('segformer', 'cityscapes'): Task(_CITIES, ('mIoU', ), 19, 2, {'decode_head.conv_seg.weight': 19}),
+    ('knet', 'ade20k'): TASKS['mmseg']._replace(rows={
+        'decode_head.kernel_generate_head.conv_seg.weight': 150, 'auxiliary_head.conv_seg.weight': 150}),
+    ('knet', 'cityscapes'): Task(_CITIES, ('mIoU', ), 19, 2, {
+        'decode_head.kernel_generate_head.conv_seg.weight': 19, 'auxiliary_head.conv_seg.weight': 19}),
+}
+
+
+def task_of(config: str, scope: str) -> Task:
+    """The task of a config, by the names of its head and data or by its toolbox."""
+    head, *_, data = Path(config).stem.split('_')
+    return RECIPES[head, re.sub(r'-\d+x\d+$', '', data)] if is_recipe(config) else TASKS[scope]
 
 
 def find(node: Any, names: tuple[str, ...], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -112,10 +139,12 @@ def make_options(cfg: Config, data: Path) -> dict[str, Any]:
         sized.append((f'{part}_dataloader.dataset', loader.dataset))
         if part != 'train':
             evaluator = f'{part}_evaluator'
-            for key, file in find(cfg[evaluator], ('ann_file', ), evaluator):
+            for key, file in find(cfg[evaluator], ('ann_file', 'seg_prefix'), evaluator):
                 options[key] = data / Path(file).relative_to(loader.dataset.data_root)
     options |= {key: smaller(size) for prefix, node in sized for key, size in find(node, SIZES, prefix)}
-    if cfg.default_scope == 'mmdet':  # few regions; and at .05, its threshold, the net that is new finds nothing
+    if 'num_queries' in cfg.model:  # DINO chooses so many of the cells
+        options['model.num_queries'] = 100
+    if 'roi_head' in cfg.model:  # few regions; and at .05, its threshold, the net that is new finds nothing
         options |= {key: 16 for key, _ in find(cfg.model.train_cfg, ('num', ), 'model.train_cfg')}
         options |= {f'model.test_cfg.{stage}.max_per_img': 20 for stage in ('rpn', 'rcnn')}
         options['model.test_cfg.rcnn.score_thr'] = 0.
@@ -123,13 +152,13 @@ def make_options(cfg: Config, data: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory) -> Callable[[str], Path]:
-    """Toolbox → the folder with its data, made when first asked for."""
+def data(tmp_path_factory) -> Callable[[Callable], Path]:
+    """What makes data → the folder with these, made when first asked for."""
 
     @functools.cache
-    def make(scope: str) -> Path:
-        root = tmp_path_factory.mktemp(scope) / 'data'
-        TASKS[scope].make_data(root)
+    def make(make_data: Callable[[Path], None]) -> Path:
+        root = tmp_path_factory.mktemp('published') / 'data'
+        make_data(root)
         return root
 
     return make
@@ -172,8 +201,8 @@ def evaluated(monkeypatch) -> list:
     'config', [pytest.param(c, marks=[pytest.mark.long] * takes_long(c), id=Path(c).stem) for c in CONFIGS])
 def test_trains_and_tests(config, data, run_tool, evaluated, tmp_path):
     cfg = Config.fromfile(config)
-    task = TASKS[cfg.default_scope]
-    options = make_options(cfg, data(cfg.default_scope))
+    task = task_of(config, cfg.default_scope)
+    options = make_options(cfg, data(task.make_data))
     trained, tested = tmp_path / 'trained', tmp_path / 'tested'
 
     run_tool('tools/train.py', config, trained, options)

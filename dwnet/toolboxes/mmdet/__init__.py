@@ -38,11 +38,12 @@ class MMDet(Toolbox):
     keeps_strides = True
     pipeline_tag = 'object-detection'
     image_shape = (800, 1280)
-    scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP',
+    scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP', 'coco_panoptic/PQ': 'PQ',
               'lvis/bbox_AP': 'box AP of LVIS', 'lvis/segm_AP': 'mask AP of LVIS'}
     # The first that a config measures chooses the best checkpoint; save_best in the config overrules the table.
     main_scores = {
         'mmdet.CocoMetric': ('metric', {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'}),
+        'mmdet.CocoPanopticMetric': ('metric', {'PQ': 'coco_panoptic/PQ'}),
         'mmdet.LVISMetric': ('metric', {'bbox': 'lvis/bbox_AP', 'segm': 'lvis/segm_AP'})}
     layer_decay = 'mmdet.LearningRateDecayOptimizerConstructor'
     checked_datasets = {'mmdet.CocoDataset': 'dwnet.CheckedCocoDataset'}
@@ -54,6 +55,12 @@ class MMDet(Toolbox):
 
     def own_dataset(self, data: 'OwnData', part: str) -> dict:
         found = data.parts[part]
+        if data.things:
+            return dict(type='mmdet.CocoPanopticDataset', data_root=str(data.root), ann_file=found['ann_file'],
+                        data_prefix=dict(img=found['images'], seg=found['segments']),
+                        metainfo=dict(classes=data.classes, thing_classes=data.classes[:data.things],
+                                      stuff_classes=data.classes[data.things:], palette=palette(len(data.classes))),
+                        **(dict(test_mode=True) if part != 'train' else {}))
         written = str(Path(found['ann_file']).parent)  # has images that lay inside of annotation files
         # in training, images without objects teach the background
         return dict(type='mmdet.CocoDataset', data_root=str(data.root), ann_file=found['ann_file'],
@@ -62,6 +69,9 @@ class MMDet(Toolbox):
                     **(dict(test_mode=True) if part != 'train' else {}))
 
     def own_evaluator(self, cfg: Config, data: 'OwnData', part: str) -> dict:
+        if data.things:
+            return dict(type='mmdet.CocoPanopticMetric', ann_file=data.parts[part]['ann_file'],
+                        seg_prefix=str(data.root / data.parts[part]['segments']))
         boxes = cfg.model.get('bbox_head') or not cfg.model.get('mask_head')  # SOLO predicts no boxes
         masks = data.with_masks and _has_mask_head(cfg.model)
         return dict(type='mmdet.CocoMetric', ann_file=data.parts[part]['ann_file'],

@@ -1,0 +1,18 @@
+"""K-Net of three stages over UperNet for ADE20K; all but the backbone from mmseg's config with a Swin Transformer.
+
+The config is knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512.py.
+"""
+_base_ = 'mmseg::knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512.py'
+model = dict(
+    _scope_='mmseg',  # mmengine.hub.get_model would set this package's scope
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type='dwnet.DWNet',
+        out_norm_cfg=dict(type='SyncBN'),
+        norm_cfg=dict(type='SyncBN'),
+        drop_path_rate=.3))
+# no weight decay on DWNet's BatchNorms, as mmseg's config says of norms called 'norm'
+_norms = ('mixer.bn_', 'spatial.bn', *(f'blocks.{block}.bn' for block in range(18)))
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={name: dict(decay_mult=0.) for name in _norms}))
+auto_scale_lr = dict(enable=False, base_batch_size=16)

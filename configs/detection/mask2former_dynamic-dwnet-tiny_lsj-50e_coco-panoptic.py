@@ -1,0 +1,14 @@
+"""Mask2Former with Dynamic DWNet-T on COCO panoptic: a recipe, not trained; no published figure.
+
+Schedule and augmentation of mmdet::mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco-panoptic.py.
+8 GPUs × 2 images, fp32:
+
+    bash tools/dist_train.sh configs/detection/mask2former_dynamic-dwnet-tiny_lsj-50e_coco-panoptic.py 8
+"""
+_base_ = '../_base_/recipes/mask2former_coco-panoptic.py'
+_weights = 'https://github.com/Atten4Vis/DemystifyLocalViT/releases/download/prerelease/dynamic_dwnet_tiny_224.pth'
+model = dict(
+    backbone=dict(
+        arch='tiny',
+        token_mixer='dynamic',
+        init_cfg=dict(type='Pretrained', checkpoint=_weights)))
