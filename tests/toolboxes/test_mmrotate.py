@@ -290,7 +290,7 @@ def test_the_embedded_config_learns(tmp_path):
     assert done.returncode in (0, None), done.stderr[-2000:]
     score = max(json.loads(line)['dota/mAP'] for file in tmp_path.rglob('scalars.json')
                 for line in file.read_text().splitlines() if 'dota/mAP' in line)
-    assert score > .25  # .284 after two of the three epochs
+    assert score > .36  # .401 with one seed
 
 
 # --- Pictures, and what is refused -----------------------------------------------------------------------
