@@ -13,7 +13,7 @@ model = dict(
     # an untrained model finds thousands of specks
     det_head=dict(in_channels=64, postprocessor=dict(max_candidates=100)))
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=8)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
