@@ -57,7 +57,8 @@ ROWS = {
     '3.14': Row('3.14', 'constraints.txt'),
     'newest': Row('3.13', 'the newest PyTorch, torchvision and NumPy', OPENMMLAB),
     'opencv5': Row('3.13', 'OpenCV 5', OPENMMLAB, ('opencv-python>=5', 'opencv-python-headless>=5')),
-    'onedl': Row('3.13', 'the onedl packages in the place of OpenMMLab’s', ('timm>=1.0.26', ), instead=ONEDL),
+    # onedl-mmengine 0.10.12 looks for a distribution `mmsegmentation`, and onedl's is `onedl-mmsegmentation`
+    'onedl': Row('3.13', 'the onedl packages in the place of OpenMMLab’s; no config on an `mmseg::` base is found', ('timm>=1.0.26', ), instead=ONEDL),
 }
 
 
@@ -231,7 +232,11 @@ def outcome(result: dict | None) -> str:
     if 'reason' in result:
         return f"not run: {result['reason']}"
     counts = f"{result['passed']} passed, {result['skipped']} skipped"
-    return counts + (f", **{result['failed']} failed**: {', '.join(result['failures'])}" if result['failed'] else '')
+    if not result['failed']:
+        return counts
+    first = result['failures'][:3]
+    more = f" and {result['failed'] - len(first)} more" * (result['failed'] > len(first))
+    return f"{counts}, **{result['failed']} failed**: {', '.join(first)}{more}"
 
 
 def page(results: dict[str, dict]) -> str:
