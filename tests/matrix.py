@@ -58,7 +58,8 @@ ROWS = {
     'newest': Row('3.13', 'the newest PyTorch, torchvision and NumPy', OPENMMLAB),
     'opencv5': Row('3.13', 'OpenCV 5', OPENMMLAB, ('opencv-python>=5', 'opencv-python-headless>=5')),
     # onedl-mmengine 0.10.12 looks for a distribution `mmsegmentation`, and onedl's is `onedl-mmsegmentation`
-    'onedl': Row('3.13', 'the onedl packages in the place of OpenMMLab’s; no config on an `mmseg::` base is found', ('timm>=1.0.26', ), instead=ONEDL),
+    'onedl': Row('3.13', 'the onedl packages in the place of OpenMMLab’s; no config on an `mmseg::` base is found',
+                 ('timm>=1.0.26', ), instead=ONEDL),
 }
 
 
