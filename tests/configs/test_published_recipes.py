@@ -171,7 +171,8 @@ def run_tool(monkeypatch) -> Callable[..., None]:
     mmengine keeps a visualizer, with the folder it writes into, under its name until the process ends; so each
     run gives it a new one.
     """
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True), raising=False)  # seconds of line breaks
+    # seconds of line breaks; onedl's mmengine has another name for it
+    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, True), raising=False)
 
     def run(tool: str, config: str, work_dir: Path, options: dict[str, Any], *more: Any) -> None:
         options = {**options, 'visualizer.name': work_dir}
