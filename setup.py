@@ -10,6 +10,16 @@ EXTRAS = {
     'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
     # mmseg imports ftfy and regex without declaring them
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
+    # older timm unpickles files without weights_only
+    'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
+    'demo': ['scikit-learn'],  # the embedded digits
+    'export': ['onnx', 'onnxscript', 'onnxruntime', 'scikit-learn'],
+    # grad-cam brings a second OpenCV, whose files lie over those of the first
+    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
+}
+EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
+# more toolboxes; not in `all`, because each brings packages of its own
+TOOLBOXES = {
     # mmpose itself is installed by --no-deps: it declares chumpy and xtcocotools, which have no wheels
     'pose': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'json_tricks', 'munkres', 'scipy', 'matplotlib'],
     # PyPI's mmrotate is an older generation
@@ -20,20 +30,14 @@ EXTRAS = {
     'ocr': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmocr>=1.0.1,<2'],
     # without albumentations, which stock pipelines of YOLOv5 and v8 take: it brings a second OpenCV
     'yolo': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'mmyolo>=0.6.0,<0.7'],
-    # older timm unpickles files without weights_only
-    'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
-    'demo': ['scikit-learn'],  # the embedded digits
-    'export': ['onnx', 'onnxscript', 'onnxruntime', 'scikit-learn'],
-    # grad-cam brings a second OpenCV, whose files lie over those of the first
-    'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
 }
-EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
+EXTRAS |= TOOLBOXES
 # what docs/libraries.md shows; not in `all`, because each is large and has many packages of its own
 EXTRAS['libraries'] = [*EXTRAS['timm'], 'segmentation-models-pytorch>=0.5', 'transformers>=5', 'fastai', 'lightning']
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
-EXTRAS['dev'] = [*EXTRAS['all'], 'pytest', 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build',
-                 'setuptools', 'uv']
+EXTRAS['dev'] = [*EXTRAS['all'], *(package for packages in TOOLBOXES.values() for package in packages), 'pytest',
+                 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build', 'setuptools', 'uv']
 
 setup(
     name='dwnet',

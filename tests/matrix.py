@@ -26,6 +26,7 @@ RESULTS, PAGE, WORK = ROOT / 'docs/versions.json', ROOT / 'docs/versions.md', RO
 CODE = ('dwnet', 'tests', 'tools', 'configs', 'benchmarks', 'setup.py', 'constraints.txt', 'pyproject.toml')
 OPENMMLAB = ('mmengine==0.10.7', 'mmcv-lite==2.1.0', 'mmpretrain==1.2.0', 'mmdet==3.3.0', 'mmsegmentation==1.2.2')
 ONEDL = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation')
+NO_DEPS = ('mmpose', 'mmaction2')  # as in the Makefile
 SHOWN = ('torch', 'torchvision', 'numpy', 'opencv-python', 'mmengine')
 
 
@@ -158,6 +159,7 @@ def install(name: str, row: Row, env: dict[str, str], folder: Path, log: Path) -
         do(*pip, *row.instead, *requirements(python))
     else:
         do(*pip, '-e', '.[dev]')
+        do(*pip, '--no-deps', *NO_DEPS)
     for package in row.last:
         do(*pip, '--force-reinstall', '--no-deps', package)
     (folder / '.installed').touch()
@@ -168,7 +170,7 @@ def requirements(python: str) -> list[str]:
     """What the installed dwnet asks for, with its extra ``dev``, but for OpenMMLab's packages."""
     said = subprocess.run([python, '-c', "import importlib.metadata as m; print(*m.requires('dwnet'), sep='\\n')"],
                           capture_output=True, text=True, check=True)
-    theirs = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation')
+    theirs = ('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation', 'mmrotate', 'mmyolo', 'mmocr')
     asked = [line.partition(';') for line in said.stdout.splitlines() if not line.startswith(theirs)]
     return sorted({name.strip() for name, _, marker in asked if not marker or 'extra == "dev"' in marker})
 
