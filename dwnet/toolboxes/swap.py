@@ -230,7 +230,9 @@ def _levels(key: str, part: ConfigDict, old: list[int], toolbox: Toolbox) -> lis
     levels = as_list(part.get('in_index', list(range(len(old))) if is_list else -1))
     if all(-len(old) <= i < len(old) for i in levels) and [old[i] for i in levels] == values:
         return levels
-    # by value, if each value is unique: YOLOv3 takes the maps last to first; DeepLabV3+ has a c1_in_channels
-    if (is_list or key != 'in_channels') and all(old.count(value) == 1 for value in values):
+    # by value, if each value is unique: YOLOv3 takes the maps last to first; DeepLabV3+ has a c1_in_channels.
+    # What takes two maps of one width, as RTMO's projector, stands behind others and takes their maps.
+    unique = len(set(values)) == len(values) and all(old.count(value) == 1 for value in values)
+    if unique and (is_list or key != 'in_channels'):
         return [old.index(value) for value in values]
     return None
