@@ -77,7 +77,9 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
         cfg, weights, classes = hub_config.read(Path(config))
         try:
             model: Any = _init_model(cfg, checkpoint or weights, device)
-        except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, AssertionError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # a strange config may raise anything
             raise UserError(f'{config} builds no model: {one_line(error)}') from error
         model.dataset_meta = model._dataset_meta = _names_and_colours(classes)
         return model

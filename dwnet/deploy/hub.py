@@ -57,6 +57,7 @@ def save_pretrained(model: nn.Module, folder: str | Path, results: Iterable[Mapp
         >>> type(init_model(folder)).__name__
         'ImageClassifier'
     """
+    model = getattr(model, '_orig_mod', model)  # torch.compile wraps it
     cfg: Any = getattr(model, 'cfg', None)
     if cfg is None:
         raise UserError('save_pretrained needs the config of the model: build the model by dwnet.apis.init_model')
@@ -125,8 +126,13 @@ predict = inferencer('FOLDER')
 
 
 def _checked(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(result, Mapping):
+        raise UserError(f'a result must be a mapping with Dataset, Provenance and Metrics, got {result!r}')
     if missing := {'Dataset', 'Provenance', 'Metrics'} - set(result):
         raise UserError(f'a result lacks {", ".join(sorted(missing))}: {dict(result)}')
-    if result['Provenance'] not in PROVENANCE:
+    if result['Provenance'] not in [*PROVENANCE]:  # also for what has no hash
         raise UserError(not_among('Provenance', result['Provenance'], PROVENANCE))
+    metrics = result['Metrics']
+    if not isinstance(metrics, Mapping) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise UserError(f'Metrics must be names and numbers, got {metrics!r}')
     return result

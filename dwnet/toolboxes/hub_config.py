@@ -24,6 +24,8 @@ CONFIG, WEIGHTS = 'config.json', 'model.safetensors'
 SCOPES = {*TOOLBOXES, 'dwnet', 'mmcv', 'mmengine'}
 # What config.json holds. `library_name` is what the Hub's pages look for.
 KEYS = ('library_name', 'dwnet_version', 'default_scope', 'model', 'test_pipeline', 'visualizer', 'dataset_meta')
+# What a visualizer may have. Others say where it writes.
+VISUALIZER = ('type', '_scope_', 'name')
 # JSON has no tuples, and the toolboxes tell tuples from lists
 TUPLE = '__tuple__'
 # Neither a path nor an address nor a dotted name: some classes load the files that their arguments name. The last words
@@ -31,6 +33,9 @@ TUPLE = '__tuple__'
 WORD = re.compile(r'(?!(?:json|yaml|yml|pkl|pickle|npy|npz)\Z)[A-Za-z0-9_+-]*', re.ASCII)
 # Where weights would come from other files. The folder brings all weights.
 LOADING = ('init_cfg', 'pretrained')
+# How files would be read if not from the disk: by a package that is imported. mmengine's memcached imports `mc`, also
+# from a folder that its argument `sys_path` names.
+READING = ('backend_args', 'file_client_args', 'io_backend')
 LARGEST = 10 * 2**20  # bytes of config.json
 DEEPEST = 50  # dicts and lists inside each other
 
@@ -53,8 +58,7 @@ def as_data(cfg: Config, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
         default_scope=cfg.get('default_scope') or _scope_of_model(cfg),
         model=_plain(cfg.model, 'model'),
         test_pipeline=_plain(list(test_data.get('pipeline') or []), 'test_pipeline'),
-        visualizer=_plain({key: visualizer[key] for key in ('type', '_scope_', 'name') if key in visualizer},
-                          'visualizer'),
+        visualizer=_plain({key: visualizer[key] for key in VISUALIZER if key in visualizer}, 'visualizer'),
         dataset_meta={key: list(dataset_meta[key]) for key in ('classes', 'palette') if key in dataset_meta})
     check(content, 'the config')
     return content
@@ -66,10 +70,10 @@ def _scope_of_model(cfg: Config) -> str | None:
 
 
 def _plain(part: Any, where: str) -> Any:
-    """The JSON of a part of a config, without the keys that load other weights."""
+    """The JSON of a part of a config, without the keys that load other weights or say where files are."""
     if isinstance(part, Mapping):
         return {key: _plain(_name(value) if key == 'type' else value, f'{where}.{key}')
-                for key, value in part.items() if key not in LOADING}
+                for key, value in part.items() if key not in (*LOADING, *READING)}
     if isinstance(part, tuple):
         return {TUPLE: _plain(list(part), where)}
     if isinstance(part, list):
@@ -152,8 +156,10 @@ def check(content: Any, source: str) -> None:
             raise UserError(f'{source}: {key} is {content[key]!r}, and must be text')
     kinds = dict(model=dict, test_pipeline=list, visualizer=dict, dataset_meta=dict)
     for key, kind in kinds.items():
-        if not isinstance(content[key], kind):
+        if not isinstance(content[key], kind) or TUPLE in content[key]:
             raise UserError(f'{source}: {key} must be a {kind.__name__}, and is {content[key]!r:.100}')
+    if unknown := sorted(set(content['visualizer']).difference(VISUALIZER)):
+        raise UserError(f'{source}: visualizer has {some(unknown)}, and may have {", ".join(VISUALIZER)} alone')
     for fault in _faults(content['dataset_meta'], 'dataset_meta', free_text=True):
         raise UserError(f'{source}: {fault}')
     for key in ('model', 'test_pipeline', 'visualizer'):
@@ -177,6 +183,8 @@ def _faults(part: Any, where: str, free_text: bool = False, depth: int = 0) -> I
                     yield f'{here} is {value!r}, and must be one of {", ".join(sorted(SCOPES))}'
             elif key in LOADING:
                 yield f'{here} is {value!r:.200}, and weights come from {WEIGHTS} alone'
+            elif key in READING:
+                yield f'{here} is {value!r:.200}, and files are read from the disk alone'
             elif key.startswith('_') or not key or not WORD.fullmatch(key):
                 yield f'{here} is no name of an argument'
             else:

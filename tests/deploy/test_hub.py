@@ -178,7 +178,15 @@ HOSTILE = {
     'a config of a teacher': (dict(model__teacher_config='teacher.py'), 'teacher.py'),
     'a type that loads': (dict(model=dict(type='mmdet.KnowledgeDistillationSingleStageDetector')), 'KnowledgeDist'),
     'a step of the pipeline': (dict(test_pipeline=[dict(type='os.system')]), r'test_pipeline\[0\]\.type'),
-    'a visualizer': (dict(visualizer=dict(type='DetLocalVisualizer', vis_backends=[CALL])), 'subprocess.call'),
+    'a module that reads images': (
+        dict(test_pipeline=[dict(type='LoadImageFromFile', backend_args=dict(
+            backend='memcached', server_list_cfg='a', client_cfg='a', sys_path='mine'))]),
+        'backend_args is .*from the disk alone'),
+    'a module that reads files': (dict(test_pipeline=[dict(type='LoadAnnotations', file_client_args=dict(
+        backend='petrel'))]), 'file_client_args is .*from the disk alone'),
+    'a visualizer': (dict(visualizer=dict(type='DetLocalVisualizer', vis_backends=[CALL])), 'vis_backends'),
+    'a folder that is written': (dict(visualizer=dict(type='DetLocalVisualizer', save_dir='mine')), 'has save_dir'),
+    'a tuple as a visualizer': (dict(visualizer={TUPLE: []}), 'visualizer must be a dict'),
     'an attribute': (dict(model=dict(type='ImageClassifier', __class__='x')), '__class__'),
     'not a model': (dict(model=[CALL]), 'model must be a dict'),
     'another evaluation': (dict(model__backbone__mixer=dict(type="__import__('os').system('true')")), '__import__'),
@@ -227,6 +235,7 @@ def test_a_folder_from_the_hubs_cache(mine, tmp_path):
     (lambda folder: (folder / 'config.json').write_bytes(b' ' * 11 * 2**20), 'larger than'),
     (lambda folder: change(folder, model__backbone__deep=json.loads('[' * 60 + ']' * 60)), 'deeper than'),
     (lambda folder: change(folder, model__backbone__arch='huge'), 'builds no model.*arch'),
+    (lambda folder: change(folder, model__backbone__drop_path_rate=10**400), 'builds no model: OverflowError'),
     (lambda folder: change(folder, model__backbone__token_mixer='dynamic'), 'does not fit the model'),
     (lambda folder: (folder / 'model.safetensors').write_bytes(
         (folder / 'model.safetensors').read_bytes()[:-4] + b'abcd'), 'SHA-256'),
@@ -246,9 +255,22 @@ def test_what_cannot_be_shared_is_not_written(tmp_path):
         save_pretrained(model_of('classification'), tmp_path / 'mine', [{**RESULTS[0], 'Provenance': 'mine'}])
     with pytest.raises(UserError, match='lacks Dataset'):
         save_pretrained(model_of('classification'), tmp_path / 'mine', [dict(Provenance='reported', Metrics={})])
+    for mistake in (dict(Metrics={'top-1': 'high'}), dict(Metrics=[97.5]), dict(Provenance=['reported'])):
+        with pytest.raises(UserError, match='must be'):
+            save_pretrained(model_of('classification'), tmp_path / 'mine', [{**RESULTS[0], **mistake}])
+    with pytest.raises(UserError, match='a result must be'):
+        save_pretrained(model_of('classification'), tmp_path / 'mine', ['97.5'])
     assert not (tmp_path / 'mine').exists()
     with pytest.raises(UserError, match='init_model'):
         save_pretrained(torch.nn.Linear(1, 1), tmp_path / 'mine')
+
+
+def test_where_the_writers_files_are_stays_with_the_writer(tmp_path):
+    model = model_of('classification')
+    model.cfg.test_dataloader.dataset.pipeline[0].backend_args = dict(backend='petrel', path_mapping={'data': 's3://me'})
+    content = json.loads((save_pretrained(model, tmp_path) / 'config.json').read_text())
+    assert content['test_pipeline'][0] == dict(type='LoadImageFromFile')
+    assert model.cfg.test_dataloader.dataset.pipeline[0].backend_args.backend == 'petrel'
 
 
 def test_a_folded_model_and_a_kept_card(mine):
@@ -260,6 +282,14 @@ def test_a_folded_model_and_a_kept_card(mine):
     assert again.backbone.deploy and (mine / 'README.md').read_text() == 'my words'
     x = torch.rand(1, 3, 32, 32)
     assert torch.equal(again(x, mode='tensor'), model(x, mode='tensor'))
+
+
+def test_a_compiled_model_is_written_as_the_model_that_it_compiles(tmp_path):
+    model = model_of('classification')
+    save_pretrained(torch.compile(model), tmp_path)
+    assert all(torch.equal(tensor, model.state_dict()[name])
+               for name, tensor in init_model(tmp_path).state_dict().items())
+    assert '# ImageClassifier with' in (tmp_path / 'README.md').read_text()
 
 
 def test_other_weights_in_the_place_of_the_folders(folder, tmp_path):
