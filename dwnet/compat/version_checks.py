@@ -1,9 +1,9 @@
 """Lets toolboxes start beside releases of mmcv and mmdet that are newer than their assertions allow.
 
 mmyolo 0.6.0 asserts mmcv < 2.1.0, and mmocr 1.0.1 asserts mmdet < 3.2.0 (open-mmlab/mmocr#1998), each in its
-``__init__``. What the toolboxes take from those packages is still there. So the
-assertion is answered by what is needed: while the ``__init__`` runs, it sees the newest version that it accepts,
-provided that the functions and classes of the table are there. Otherwise it sees the true version, and its error.
+``__init__``. What the toolboxes take from those packages is still there. So the assertion is answered by what is
+needed: while the ``__init__`` runs, it sees the newest version that it accepts, provided that the functions and classes
+of the table are there. Otherwise it sees the true version, and raises its own error.
 
 mmocr imports imgaug 0.4.0, whose import reads a table that NumPy 2 dropped (aleju/imgaug#855). While imgaug is
 imported, NumPy has the table.
