@@ -7,7 +7,7 @@
 ``panopticapi``     a stand-in for COCO's package of this name
 ``xtcocotools``     a stand-in for the evaluation of keypoints, on pycocotools
 ``mmaction_drn``    a stand-in for a module that mmaction2's wheel lacks
-``after_import``    calls a function after a module is imported: our models in timm
+``around_import``   runs a module's code inside a context, or a function after it
 ``multimodal``      mmpretrain and mmaction beside a current transformers
 ``timm_loading``    timm's reader of checkpoints, for our models
 ``version_checks``  lets toolboxes start beside newer releases than they assert

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-from .after_import import after_import
+from .around_import import after_import
 
 MOVED = Version('4.56')
 MODULES = ('mmpretrain.utils.dependency', 'mmaction.utils.dependency')

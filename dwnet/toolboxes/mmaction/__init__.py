@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from dwnet.compat.after_import import after_import
+from dwnet.compat.around_import import after_import
 from dwnet.errors import UserError
 
 from ..base import Toolbox, inferencer_around
