@@ -40,7 +40,7 @@ def init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         device: Where the model goes.
 
     Returns:
-        The toolbox's model: an ``ImageClassifier``, a detector or a segmentor. ``cfg`` is the config; ``dataset_meta``
+        The toolbox's model, such as mmpretrain's ``ImageClassifier``. ``cfg`` is the config; ``dataset_meta``
         has the names (``classes``) and colours (``palette``) of the classes, if they are known.
 
     Raises:
@@ -144,11 +144,12 @@ def inferencer(config: str | os.PathLike | Config, checkpoint: str | os.PathLike
         device: Where the model goes.
 
     Returns:
-        mmpretrain's ``ImageClassificationInferencer``, mmdet's ``DetInferencer`` or mmseg's ``MMSegInferencer``. It is
-        called with the path of an image, an array (H, W, 3; uint8, BGR), or a list of either, and ``batch_size``.
+        mmpretrain's ``ImageClassificationInferencer``, mmdet's ``DetInferencer``, mmseg's ``MMSegInferencer``, or that
+        of another toolbox. It is called with the path of an image, an array (H, W, 3; uint8, BGR), or a list of either,
+        and ``batch_size``; mmaction's with the path of a video.
 
     Raises:
-        UserError: If the weights cannot be read or do not fit, or the config is of another toolbox.
+        UserError: If the weights cannot be read or do not fit, or the config is of a toolbox that is not known here.
 
     Example:
         >>> from dwnet.apis import inferencer

@@ -1,18 +1,20 @@
-"""Lets mmpretrain be imported beside a current transformers, without its multimodal models.
+"""Lets mmpretrain and mmaction be imported beside a current transformers, without their multimodal models.
 
-With transformers 4.28 or newer mmpretrain 1.2.0 imports its multimodal models. BLIP takes functions from
-``transformers.modeling_utils`` that have moved since 4.56 (xinyu1205/recognize-anything#219), and the import of all of
-mmpretrain ends with a TypeError. With this patch mmpretrain has the models that it has without transformers.
+With transformers 4.28 or newer mmpretrain 1.2.0 and mmaction2 1.2.0 import their multimodal models. BLIP and VindLU
+take functions from ``transformers.modeling_utils`` that have moved since 4.56 (xinyu1205/recognize-anything#219), and
+the import of all of the toolbox ends with an error. With this patch the toolboxes have the models that they have
+without transformers; mmaction says of VindLU what is missing.
 """
 import sys
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-from .after_import import after_import
+from .around_import import after_import
 
 MOVED = Version('4.56')
-MODULE = 'mmpretrain.utils.dependency'
+MODULES = ('mmpretrain.utils.dependency', 'mmaction.utils.dependency')
 
 
 def install() -> None:
@@ -21,5 +23,9 @@ def install() -> None:
         too_new = Version(version('transformers')) >= MOVED
     except PackageNotFoundError:
         return
-    if too_new and MODULE not in sys.modules:
-        after_import(MODULE, lambda: setattr(sys.modules[MODULE], 'WITH_MULTIMODAL', False))
+    for module in MODULES if too_new else ():
+        after_import(module, partial(_leave_out, module))
+
+
+def _leave_out(module: str) -> None:
+    sys.modules[module].WITH_MULTIMODAL = False

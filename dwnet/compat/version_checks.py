@@ -1,24 +1,22 @@
 """Lets toolboxes start beside releases of mmcv and mmdet that are newer than their assertions allow.
 
 mmyolo 0.6.0 asserts mmcv < 2.1.0, and mmocr 1.0.1 asserts mmdet < 3.2.0 (open-mmlab/mmocr#1998), each in its
-``__init__``. What the toolboxes take from those packages is still there. So the
-assertion is answered by what is needed: while the ``__init__`` runs, it sees the newest version that it accepts,
-provided that the functions and classes of the table are there. Otherwise it sees the true version, and its error.
+``__init__``. What the toolboxes take from those packages is still there. So the assertion is answered by what is
+needed: while the ``__init__`` runs, it sees the newest version that it accepts, provided that the functions and classes
+of the table are there. Otherwise it sees the true version, and raises its own error.
 
 mmocr imports imgaug 0.4.0, whose import reads a table that NumPy 2 dropped (aleju/imgaug#855). While imgaug is
 imported, NumPy has the table.
 """
 import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+
+from .around_import import around_import
 
 
 class Check(NamedTuple):
@@ -46,27 +44,6 @@ CHECKS = {
         'mmdet.models.utils:multi_apply', 'mmdet.datasets.coco:CocoDataset',
         'mmdet.datasets.api_wrappers:COCO')),
 }
-
-
-class _Finder(MetaPathFinder):
-    """Finds the packages of ``AROUND`` by the other finders, and runs their ``__init__`` inside a context."""
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None,
-                  target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname not in AROUND:
-            return None
-        # old finders, which Python 3.11 and older also take, have no find_spec
-        others = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, 'find_spec'))
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_inside(module: ModuleType) -> None:
-                with AROUND[fullname]():
-                    execute(module)
-
-            spec.loader.exec_module = execute_inside
-        return spec
 
 
 @contextmanager
@@ -105,12 +82,8 @@ def with_sctypes() -> Iterator[None]:
         del np.sctypes
 
 
-# Package → what its ``__init__`` runs in
-AROUND: dict[str, Callable[[], AbstractContextManager]] = {
-    **{name: partial(accepted, check) for name, check in CHECKS.items()}, 'imgaug': with_sctypes}
-
-
 def install() -> None:
-    """Puts the finder first on ``sys.meta_path``; a second call does nothing."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    """Sees to the packages whenever they are imported."""
+    for package, check in CHECKS.items():
+        around_import(package, partial(accepted, check))
+    around_import('imgaug', with_sctypes)

@@ -356,7 +356,8 @@ class _Writer:
             return self._segments(sample.pred_sem_seg.data[0].numpy(), name)
         if 'pred_score' not in sample:
             kinds = ', '.join(name for name, _ in sample.items() if name.startswith('pred_')) or 'none'
-            raise UserError(f'predictions of the kind {kinds} cannot be written: only classes, objects and segments')
+            raise UserError(f'predictions of the kind {kinds} cannot be written: only classes, objects, keypoints, '
+                            'lines of text and segments')
         return _best_classes(sample, self.names)
 
     def _objects(self, instances: Any) -> list[dict]:

@@ -27,8 +27,8 @@ def make_visualizer(cfg: Config, dataset_meta: dict, name: str) -> Visualizer:
     """The config's visualizer, without backends, so that nothing is written.
 
     Args:
-        cfg: A config of mmpretrain, mmdet or mmseg.
-        dataset_meta: ``classes`` and ``palette`` of the data.
+        cfg: A config with a ``visualizer``.
+        dataset_meta: ``classes`` and ``palette`` of the data, and what the toolbox draws by, as mmpose the skeleton.
         name: Name of the visualizer; mmengine keeps one visualizer for each name.
     """
     enter_scope(cfg)

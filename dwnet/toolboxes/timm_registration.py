@@ -4,7 +4,7 @@ import warnings
 
 from packaging.version import Version
 
-from dwnet.compat.after_import import after_import
+from dwnet.compat.around_import import after_import
 from dwnet.errors import one_line
 
 TIMM = '1.0.26'

@@ -300,6 +300,6 @@ def test_makefile_keeps_to_its_venv(tmp_path):
     text = (ROOT / 'Makefile').read_text()
     installs = [line for line in text.splitlines() if 'pip install' in line]
     own = ('$(ISOLATED) $(RUN) -m pip install', '$(ISOLATED) "$$folder/bin/python" -m pip install')
-    assert len(installs) == 4 and all(any(way in line for way in own) for line in installs)
+    assert len(installs) == 6 and all(any(way in line for way in own) for line in installs)
     for variable in ('PIP_TARGET', 'PIP_PREFIX', 'PIP_USER', 'PYTHONPATH', 'PYTHONHOME'):
         assert f'-u {variable}' in text

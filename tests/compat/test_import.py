@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_command, run_python
 
-from dwnet.compat.after_import import after_import
+from dwnet.compat.around_import import after_import
 from dwnet.errors import UserError
 
 NAMES = {f'{kind}dwnet_{size}' for kind in ('', 'dynamic_', 'i_dynamic_', 'local_mlp_') for size in ('tiny', 'base')}

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from dwnet.compat.after_import import after_import
+from dwnet.compat.around_import import after_import
 from dwnet.errors import UserError
 
 from ..base import Toolbox, inferencer_around
@@ -38,9 +38,8 @@ class MMAction(Toolbox):
     checked_datasets = {'mmaction.RawframeDataset': 'dwnet.CheckedRawframeDataset'}
 
     def when_imported(self) -> None:
-        for theirs, ours in (('utils.dependency', 'dwnet.compat.mmaction_vindlu'), ('datasets', f'{__name__}.videos'),
-                             ('models.recognizers.recognizer2d', f'{__name__}.one_map')):
-            after_import(f'mmaction.{theirs}', partial(importlib.import_module, ours))
+        for theirs, ours in (('datasets', 'videos'), ('models.recognizers.recognizer2d', 'one_map')):
+            after_import(f'mmaction.{theirs}', partial(importlib.import_module, f'{__name__}.{ours}'))
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         raise UserError('--show-dir: mmaction draws the clips of 3D recognizers alone; leave it out')
