@@ -159,6 +159,7 @@ def test_pipeline(tmp_path):
     assert row['images_s'] > 0 and 0 <= row['waiting'] < 1
 
 
+@pytest.mark.long
 def test_a_wrong_operator_is_not_measured(monkeypatch):
     monkeypatch.setattr('dwnet.ops.torch_forms.inhomogeneous_forward', lambda x, weight: torch.zeros_like(x))
     done = run_tool('tools/benchmark.py', '--mode', 'layers', '--batch', 1, *SMALL)

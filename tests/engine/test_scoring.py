@@ -153,7 +153,7 @@ def test_the_loss_counts_each_image_once_when_a_validation_begins_again(tmp_path
     assert losses == pytest.approx([3, 19 / 6, 19 / 6])
 
 
-@pytest.mark.parametrize('number', [11, 20])
+@pytest.mark.parametrize('number', [11, pytest.param(20, marks=pytest.mark.long)])
 def test_data_that_are_gone_end_in_one_line(number, tmp_path):
     files = write(tmp_path, 20)
     with pytest.raises(UserError, match='validation samples (in a row )?cannot be read'):
