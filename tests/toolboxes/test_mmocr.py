@@ -163,9 +163,10 @@ def test_what_is_refused(tmp_path):
 
 
 @pytest.mark.long
-def test_lines_of_digits_are_found(tmp_path):
-    """98.6 % were seen with lr=3e-3 in 5 epochs, at which another seed learned nothing."""
-    done = run_tool('tools/train.py', NANO, '--work-dir', tmp_path)
+@pytest.mark.parametrize('seed', [0, 1])
+def test_lines_of_digits_are_found(seed, tmp_path):
+    """98.6 % were seen with both seeds; with PyTorch's start of the head the second learned nothing."""
+    done = run_tool('tools/train.py', NANO, '--work-dir', tmp_path, '--cfg-options', f'randomness.seed={seed}')
     assert done.returncode == 0, done.stderr
     scores = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     assert scores[-1]['icdar/hmean'] > .88
