@@ -255,6 +255,15 @@ def test_the_schedule_of_a_hook_is_stretched(name, length, warmup):
     assert cfg.default_hooks.param_scheduler[warmup] == cfg.train_cfg.max_epochs * 8 // 10
 
 
+@pytest.mark.long
+def test_the_embedded_config_learns(tmp_path):
+    """The AP was 0.700 with the seed of the config."""
+    done = run_tool('tools/train.py', NANO, '--work-dir', tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert scores[-1]['coco/bbox_mAP'] > .6
+
+
 def test_an_export_is_refused(tmp_path):
     with pytest.raises(UserError, match='of mmyolo cannot be written as ONNX; its backbone alone can'):
         TOOLBOXES['mmyolo'].graph(MODELS.build(read(NANO).model))
