@@ -46,14 +46,18 @@ def read(files: Files, out: Path) -> Table | None:
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
+        # ids have a hash, names are text, and the rest are numbers; what is not raises
         for image in content['images']:
-            image['id'], image['file_name'], image['width'] + image['height']
+            hash(image['id']), image['file_name'] + '', image['width'] + image['height'] + 0
         for annotation in content['annotations']:
-            annotation['image_id'], annotation['file_name']
+            hash(annotation['image_id']), annotation['file_name'] + ''
             for segment in annotation['segments_info']:
-                segment['id'], segment['category_id'], segment['bbox'][3] + segment['area']
+                hash(segment['id']), hash(segment['category_id']), segment['bbox'][3] + segment['area'] + 0
         for category in content['categories']:
-            category['id'], category['name'], category['isthing']
+            hash(category['id']), category['name'] + '', category['isthing'] + 0
+        for key in ('images', 'categories'):
+            if len({each['id'] for each in content[key]}) < len(content[key]):
+                raise ValueError(f'two {key} have one id')
     except Exception as error:  # a broken file may raise anything
         reason = f'{error} is missing' if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise UserError(f'{path} is no whole panoptic file of COCO ({reason}); make it again, or copy it again'

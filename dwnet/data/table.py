@@ -150,7 +150,7 @@ def once(entries: Iterable[Entry], part: str, files: Files, notes: list[str]) ->
         first = kept.get(entry.image)
         if first is None:
             kept[entry.image] = entry
-        elif first.objects or entry.objects:
+        elif (first.objects or entry.objects) and first.mask == entry.mask:
             more = [each for each in entry.objects if each not in first.objects]
             kept[entry.image] = first._replace(objects=[*first.objects, *more])
         elif (first.label, first.mask) != (entry.label, entry.mask):

@@ -175,7 +175,7 @@ class DWNet(BaseModule):
         embed_dims, depths = self._parse_arch(arch)
         if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be odd, got {kernel_size!r}')
-        if output_stride not in (8, 16, 32):
+        if not isinstance(output_stride, int) or output_stride not in (8, 16, 32):
             raise ValueError(f'output_stride must be 8, 16 or 32, got {output_stride!r}')
         self.out_indices = self._parse_out_indices(out_indices)
         if frozen_stages not in range(-1, 5):

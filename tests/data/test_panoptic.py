@@ -11,6 +11,7 @@ from PIL import Image
 
 from dwnet.data.files import Files
 from dwnet.data.panoptic import read
+from dwnet.data.table import settled
 from dwnet.errors import UserError
 from dwnet.toolboxes import main_score
 from dwnet.toolboxes.own_data import use_own_data
@@ -67,6 +68,15 @@ def test_no_other_coco_file_is_taken(tmp_path):
     (lambda c: c['categories'][0].pop('isthing'), "no whole panoptic file of COCO ('isthing' is missing)"),
     (lambda c: c['annotations'][0]['segments_info'][0].pop('bbox'), "'bbox' is missing"),
     (lambda c: c['categories'][0].update(isthing=1), 'has sky as stuff, and another file'),
+    (lambda c: c['categories'][0].update(isthing='0'), 'no whole panoptic file'),
+    (lambda c: c['categories'][0].update(name=None), 'no whole panoptic file'),
+    (lambda c: c['categories'][0].update(id=2), 'two categories have one id'),
+    (lambda c: c['images'][0].update(id=41), 'two images have one id'),
+    (lambda c: c['images'][0].update(file_name=5), 'no whole panoptic file'),
+    (lambda c: c['images'][0].update(width='64', height='48'), 'no whole panoptic file'),
+    (lambda c: c['annotations'][0].update(image_id=[40]), 'no whole panoptic file'),
+    (lambda c: c['annotations'][0].update(file_name=None), 'no whole panoptic file'),
+    (lambda c: c['annotations'][0]['segments_info'][0].update(category_id=[7]), 'no whole panoptic file'),
     (lambda c: c['annotations'][0].update(file_name='9.png'), None),
     (lambda c: c['annotations'][0].update(image_id=3), None),
     (lambda c: c['images'][0].update(file_name='9.jpg'), None),
@@ -82,6 +92,15 @@ def test_mistakes_are_named(mistake, message, tmp_path):
         with pytest.raises(UserError) as error:
             read(Files(root), tmp_path / 'out')
         assert message in str(error.value)
+
+
+def test_an_image_with_two_pngs_is_refused(tmp_path):
+    """The segments of one PNG are not those of the other."""
+    root = panoptic_root(tmp_path, train=3, val=2)
+    change(root, lambda content: content['annotations'][1].update(image_id=40))
+    files = Files(root)
+    with pytest.raises(UserError, match='0.jpg is named twice in train'):
+        settled(read(files, tmp_path / 'out'), files)
 
 
 def test_one_kind_of_classes_is_no_panoptic_data(tmp_path):

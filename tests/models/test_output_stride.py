@@ -64,6 +64,7 @@ def test_parts_and_whole():
 
 @pytest.mark.parametrize('arguments, message', [
     (dict(output_stride=4), '8, 16 or 32'),
+    (dict(output_stride=8.), '8, 16 or 32, got 8.0'),
     (dict(output_stride=16, token_mixer='local_mlp'), "dilated.*got 'local_mlp'"),
     (dict(output_stride=8, token_mixer='inhomogeneous'), 'static or dynamic'),
     (dict(output_stride=16, pad_to_window=True), 'pad_to_window=False'),
