@@ -8,6 +8,7 @@
 # make linkcheck  the addresses in the documentation; needs a network
 # make data       set up, then make the embedded data
 # make doctor     set up, then say what is installed and what is missing
+# make toolboxes  set up, then train and score the embedded configs of the other toolboxes (5 minutes)
 # make libraries  set up, then install what docs/libraries.md needs, and run its tests and its page
 # make matrix     the tests on other Pythons and other versions of the packages, in environments of their own;
 #                 ROWS='3.13 3.14' chooses, python3 tests/matrix.py --help tells the rest
@@ -30,7 +31,7 @@ NO_DEPS := mmpose mmaction2
 # Two processes of one thread each: most tests have little to compute and much to set up.
 IN_TWO := -n 2 --dist worksteal
 
-.PHONY: help setup demo data test test-all docs linkcheck libraries matrix chaos cluster oracle lint audit doctor clean
+.PHONY: help setup demo data test test-all docs linkcheck toolboxes libraries matrix chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -72,6 +73,10 @@ linkcheck: $(VENV)/.docs-installed
 $(VENV)/.libraries-installed: $(VENV)/.installed
 	$(ISOLATED) $(RUN) -m pip install -e '.[libraries]' -c constraints.txt
 	@touch $@
+
+# Of mmyolo, mmrotate, mmpose, mmaction2 and mmocr: a training on embedded data, and its score.
+toolboxes: setup
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO) tests/toolboxes -k test_the_embedded_config_learns
 
 libraries: $(VENV)/.libraries-installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/libraries 'tests/clone/test_docs.py::test_page[docs/libraries.md]'

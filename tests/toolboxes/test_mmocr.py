@@ -164,7 +164,7 @@ def test_what_is_refused(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize('seed', [0, 1])
-def test_lines_of_digits_are_found(seed, tmp_path):
+def test_the_embedded_config_learns(seed, tmp_path):
     """98.6 % were seen with both seeds; with PyTorch's start of the head the second learned nothing."""
     done = run_tool('tools/train.py', NANO, '--work-dir', tmp_path, '--cfg-options', f'randomness.seed={seed}')
     assert done.returncode == 0, done.stderr
