@@ -27,6 +27,7 @@ from dwnet.toolboxes.pixels import has_own_range, reader_of
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 BEST = 5  # number of classes that are listed for an image
+STEP = 1000  # from one segment of a class to its next, in the ids of panoptic predictions
 
 ANIMATIONS = ('.gif', '.webp')  # images that may have several frames
 
@@ -350,6 +351,8 @@ class _Writer:
             return dict(objects=self._poses(sample.pred_instances))
         if 'polygons' in sample.get('pred_instances', ()):
             return dict(lines=_lines(sample.pred_instances))
+        if 'pred_panoptic_seg' in sample:  # a model that also finds instances gives the same things twice
+            return self._panoptic(sample.pred_panoptic_seg.sem_seg[0].numpy(), name)
         if 'pred_instances' in sample:
             return dict(objects=self._objects(sample.pred_instances))
         if 'pred_sem_seg' in sample:
@@ -407,6 +410,24 @@ class _Writer:
         return dict(labels=str(path.relative_to(self.out)), shares={
             _class(label, self.names)['class']: round(count / labels.size, 6)
             for label, count in zip(values.tolist(), counts.tolist())})
+
+    def _panoptic(self, ids: np.ndarray, name: Path) -> dict:
+        """Writes a PNG in COCO's panoptic form: a pixel's segment is red + 256 green + 65536 blue, and 0 is none.
+
+        Args:
+            ids: (H, W), ``class + STEP * number`` of each pixel's segment; the class after the last is none.
+            name: The name of the image.
+        """
+        path = self.place('panoptic', Path(self._root, name), '.png')
+        segments, colours = [], np.zeros((*ids.shape, 3), np.uint8)
+        values, counts = np.unique(ids, return_counts=True)
+        for value, count in zip(values.tolist(), counts.tolist()):
+            if (label := value % STEP) < len(self.names):
+                number = len(segments) + 1
+                colours[ids == value] = number % 256, number // 256 % 256, number // 65536
+                segments.append(dict(_class(label, self.names), id=number, share=round(count / ids.size, 6)))
+        Image.fromarray(colours).save(path)
+        return dict(panoptic=str(path.relative_to(self.out)), segments=segments)
 
     def relative(self, file: Path) -> Path:
         return Path(os.path.relpath(os.path.abspath(file), self._root))

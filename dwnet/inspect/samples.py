@@ -80,6 +80,10 @@ def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
             labels = torch.as_tensor(getattr(sample, name).data)
             scaled = torch.nn.functional.interpolate(labels[None].float(), shape)[0].to(labels.dtype)  # nearest
             sample.set_field(PixelData(data=scaled), name, dtype=PixelData)
+    if 'pred_panoptic_seg' in sample:
+        ids = torch.as_tensor(sample.pred_panoptic_seg.sem_seg)
+        scaled = torch.nn.functional.interpolate(ids[None].double(), shape)[0].to(ids.dtype)  # nearest
+        sample.pred_panoptic_seg = PixelData(sem_seg=scaled.numpy())
     for name in ('gt_instances', 'pred_instances'):
         if name not in sample:
             continue

@@ -45,7 +45,8 @@ def test_pythons_and_parts_are_those_that_there_are():
 def test_ci_run_has_these_parts():
     script = (ROOT / '.ci/run').read_text()
     assert re.search(r'^    \*\) .*has lint, docs, test, demo, wheel, toolboxes and libraries', script, re.M)
-    assert re.findall(r'^    ([\w| ]+)\)', script, re.M) == ['lint | docs | test | toolboxes | libraries', 'demo', 'wheel']
+    assert re.findall(r'^    ([\w| ]+)\)', script, re.M) == [
+        'lint | docs | test | toolboxes | libraries', 'demo', 'wheel']
 
 
 def test_hooks_need_no_network():

@@ -266,3 +266,24 @@ def test_the_notebook_runs():
                    for output in cell.outputs if output.get('data', {}).get('text/plain', '').startswith('[('))
     assert sum(truth == answer for truth, answer, _ in answers) >= 5
     assert len(printed) == 1 and [row[0] for row in printed[0]] == [row[0] for row in answers], 'run again, and saved'
+
+
+def test_panoptic_segments(tmp_path):
+    """Segments in COCO's panoptic form, drawn too; pixels of no segment are 0."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import PixelData
+    meta = dict(classes=('cat', 'sky'), palette=[(255, 0, 0), (0, 0, 255)])
+    model = SimpleNamespace(cfg=read_config(CONFIGS['detection']), dataset_meta=meta)
+    writer = _Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=True)
+    ids = np.repeat(np.repeat([[0, 0, 1000], [1, 2, 2]], 20, 0), 20, 1)  # two cats, the sky, and nothing
+    sample = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=torch.from_numpy(ids)[None]))
+    entry = writer.write(tmp_path / 'a.jpg', np.zeros((40, 60, 3), np.uint8), sample)
+    assert [(s['class'], s['id'], s['share']) for s in entry['segments']] == [
+        ('cat', 1, .333333), ('sky', 2, .166667), ('cat', 3, .166667)]
+    with Image.open(tmp_path / 'out' / entry['panoptic']) as image:
+        assert np.asarray(image)[::20, ::20].tolist() == [
+            [[1, 0, 0], [1, 0, 0], [3, 0, 0]], [[2, 0, 0], [0, 0, 0], [0, 0, 0]]]
+    with Image.open(tmp_path / 'out' / entry['picture']) as picture:
+        drawn = np.asarray(picture.convert('RGB'))
+    height, width = drawn.shape[:2]
+    assert drawn[height // 4, width // 4].argmax() == 0 and drawn[3 * height // 4, width // 6].argmax() == 2
