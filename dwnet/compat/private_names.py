@@ -45,6 +45,7 @@ PRIVATE_NAMES: tuple[tuple[str, str, str], ...] = (
     ('torch', '_foreach_copy_', 'copies many buffers in one kernel'),
     ('torch._dynamo.decorators:assume_constant_result', '_dynamo_marked_constant',
      'torch.compiler.assume_constant_result imports the compiler, which takes 1.5 s'),
+    ('torch._dynamo.eval_frame:OptimizedModule', '_orig_mod', 'save_pretrained takes the model out of a compiled one'),
     ('torch.cpu', '_is_amx_tile_supported _is_avx2_supported _is_avx512_supported',
      'no public function tells the units of a CPU; without these they count as absent'),
     ('torch.nn:Module', '_backward_hooks _backward_pre_hooks _forward_hooks _forward_pre_hooks',

@@ -201,9 +201,9 @@ def test_what_cannot_be_written_is_an_error_of_one_line(weights, photos, tmp_pat
     from mmdet.structures import DetDataSample
     from mmengine.structures import PixelData
     classify = inferencer(CONFIGS['classification'], weights / 'classification.pth')
-    panoptic = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=torch.zeros(1, 8, 8)))
-    monkeypatch.setattr('dwnet.deploy.inference.predict', lambda *_: [panoptic])
-    with pytest.raises(UserError, match='of the kind pred_panoptic_seg cannot be written: only classes, objects, k'):
+    depth = DetDataSample(pred_depth_map=PixelData(data=torch.zeros(1, 8, 8)))
+    monkeypatch.setattr('dwnet.deploy.inference.predict', lambda *_: [depth])
+    with pytest.raises(UserError, match='of the kind pred_depth_map cannot be written: only classes, objects, k'):
         infer_files(classify, [photos / '0.jpg'], tmp_path / 'out')
     (tmp_path / 'taken').touch()
     for out in (tmp_path / 'taken', tmp_path / 'taken/below'):
