@@ -17,7 +17,7 @@ from pycocotools import mask as coco_mask
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.model_selection import train_test_split
 
-from dwnet.demo.digits import CLASSES, Glyph, _draw_glyph, _ground, _put, _to_image
+from dwnet.demo.digits import CLASSES, Glyph, background, draw_glyph, put_glyph, to_image
 
 CONFIG = 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
 HEIGHT, WIDTH, SQUARE, SIZE, DIGITS = 2000, 3000, 250, 28, 60
@@ -37,18 +37,18 @@ def draw(rng: np.random.Generator) -> tuple[Image.Image, list[tuple[Glyph, np.nd
     data = load_digits()
     indices = train_test_split(np.arange(len(data.target)), test_size=.25, stratify=data.target, random_state=0)[1]
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    image = np.concatenate([np.concatenate([_ground(photos, SQUARE, rng) for _ in range(WIDTH // SQUARE)], 1)
+    image = np.concatenate([np.concatenate([background(photos, SQUARE, rng) for _ in range(WIDTH // SQUARE)], 1)
                             for _ in range(HEIGHT // SQUARE)])
     placed, taken = [], np.zeros((HEIGHT, WIDTH), bool)
     while len(placed) < DIGITS:
         index = rng.choice(indices)
-        glyph = _draw_glyph(data.images[index], int(data.target[index]), int(index), SIZE, rng.uniform(-15, 15))
+        glyph = draw_glyph(data.images[index], int(data.target[index]), int(index), SIZE, rng.uniform(-15, 15))
         height, width = glyph.opacity.shape
         top, left = int(rng.integers(HEIGHT - height)), int(rng.integers(WIDTH - width))
         if not taken[top:top + height, left:left + width].any():
-            placed.append((glyph, _put(image, glyph, top, left, rng)))
+            placed.append((glyph, put_glyph(image, glyph, top, left, rng)))
             taken[top:top + height, left:left + width] = True
-    return _to_image(image), placed
+    return to_image(image), placed
 
 
 def write(folder: Path, number: int) -> None:

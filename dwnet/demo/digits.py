@@ -43,6 +43,27 @@ class EmbeddedData(Protocol):
 
 
 @dataclass(frozen=True)
+class Scenes:
+    """Settings of data that are scenes alone; equal settings give equal files. A subclass draws the scenes.
+
+    Attributes:
+        seed: Seed of all random choices.
+        train_scenes: Number of training scenes.
+        test_scenes: Number of test scenes.
+        version: Version of the drawing code; to be raised with every change that alters the files.
+    """
+    seed: int = 0
+    train_scenes: int = 1000
+    test_scenes: int = 200
+    version: int = 1
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures are drawn."""
+        return self.train_scenes + self.test_scenes
+
+
+@dataclass(frozen=True)
 class DigitsConfig:
     """Settings of the data; equal settings give equal files.
 
@@ -84,7 +105,7 @@ class Glyph:
     opacity: np.ndarray  # (h, w) float in [0, 1], cropped to the visible part
 
 
-def _draw_glyph(pixels: np.ndarray, label: int, source: int, size: int, degrees: float) -> Glyph:
+def draw_glyph(pixels: np.ndarray, label: int, source: int, size: int, degrees: float) -> Glyph:
     """Enlarges an 8×8 digit, values 0 to 16, to ``size`` pixels and rotates it."""
     image = Image.fromarray(np.pad(pixels, 1).astype(np.float32) / 16)
     image = image.resize((size * 10 // 8, ) * 2, Image.Resampling.BICUBIC)
@@ -94,23 +115,23 @@ def _draw_glyph(pixels: np.ndarray, label: int, source: int, size: int, degrees:
     return Glyph(label, source, opacity[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
 
 
-def _ink(rng: np.random.Generator) -> np.ndarray:
+def random_ink(rng: np.random.Generator) -> np.ndarray:
     """A bright colour, (3,) in [0, 255]."""
     return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0., .6), rng.uniform(.8, 1.))) * 255
 
 
-def _put(image: np.ndarray, glyph: Glyph, top: int, left: int, rng: np.random.Generator) -> np.ndarray:
+def put_glyph(image: np.ndarray, glyph: Glyph, top: int, left: int, rng: np.random.Generator) -> np.ndarray:
     """Draws a glyph onto ``image``, (H, W, 3) float, in place. Returns the covered pixels, (H, W) bool."""
     height, width = glyph.opacity.shape
     window = image[top:top + height, left:left + width]
     opacity = glyph.opacity[..., None]
-    window += opacity * (_ink(rng) - window)
+    window += opacity * (random_ink(rng) - window)
     covered = np.zeros(image.shape[:2], bool)
     covered[top:top + height, left:left + width] = glyph.opacity > .5
     return covered
 
 
-def _ground(photos: list[Image.Image], size: int, rng: np.random.Generator) -> np.ndarray:
+def background(photos: list[Image.Image], size: int, rng: np.random.Generator) -> np.ndarray:
     """A random square of a random photograph, dimmed, (size, size, 3) float in [0, 127]."""
     photo = photos[rng.integers(len(photos))]
     side = int(rng.integers(size, min(photo.size) + 1))
@@ -119,11 +140,11 @@ def _ground(photos: list[Image.Image], size: int, rng: np.random.Generator) -> n
     return np.asarray(crop).astype(np.float32) / 2
 
 
-def _to_image(array: np.ndarray) -> Image.Image:
+def to_image(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array.round().clip(0, 255).astype(np.uint8))
 
 
-class _Artist:
+class Artist:
     """Draws the pictures of one part, train or test, from that part's digits only."""
 
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, indices: np.ndarray,
@@ -132,22 +153,22 @@ class _Artist:
         self.photos, self.rng = photos, rng
 
     def glyph(self, index: int, smallest: int, largest: int) -> Glyph:
-        return _draw_glyph(self.pixels[index], int(self.labels[index]), int(index),
+        return draw_glyph(self.pixels[index], int(self.labels[index]), int(index),
                            int(self.rng.integers(smallest, largest + 1)), self.rng.uniform(-15, 15))
 
     def portrait(self, index: int, size: int = 64) -> Image.Image:
         """One digit near the middle."""
         glyph = self.glyph(index, 28, 52)
-        image = _ground(self.photos, size, self.rng)
+        image = background(self.photos, size, self.rng)
         top, left = (
             int(np.clip((size - length) // 2 + self.rng.integers(-6, 7), 0, size - length))
             for length in glyph.opacity.shape)
-        _put(image, glyph, top, left, self.rng)
-        return _to_image(image)
+        put_glyph(image, glyph, top, left, self.rng)
+        return to_image(image)
 
     def scene(self, size: int = 128) -> tuple[Image.Image, list[tuple[Glyph, np.ndarray]]]:
         """Three to five digits that may overlap, and the visible pixels of each, (size, size) bool."""
-        image = _ground(self.photos, size, self.rng)
+        image = background(self.photos, size, self.rng)
         placed: list[tuple[Glyph, np.ndarray]] = []
         for _ in range(self.rng.integers(3, 6)):
             glyph = self.glyph(self.rng.choice(self.indices), 28, 56)
@@ -157,17 +178,17 @@ class _Artist:
                 footprint[top:top + glyph.opacity.shape[0], left:left + glyph.opacity.shape[1]] = (
                     glyph.opacity > .5)
                 if all((mask & footprint).sum() <= .1 * mask.sum() for _, mask in placed):
-                    covered = _put(image, glyph, top, left, self.rng)
+                    covered = put_glyph(image, glyph, top, left, self.rng)
                     placed = [(other, mask & ~covered) for other, mask in placed]
                     placed.append((glyph, covered))
                     break
-        return _to_image(image), placed
+        return to_image(image), placed
 
 
 # --- Writing -------------------------------------------------------------------------------------
 
 
-def _write_part(root: Path, part: str, artist: _Artist, renderings: int, scenes: int) -> Iterator[None]:
+def _write_part(root: Path, part: str, artist: Artist, renderings: int, scenes: int) -> Iterator[None]:
     """Writes one part; yields after each picture, so that the caller can show progress."""
     from pycocotools import mask as coco_mask
 
@@ -208,7 +229,7 @@ def _write_part(root: Path, part: str, artist: _Artist, renderings: int, scenes:
     (root / f'annotations/{part}.json').write_text(json.dumps(coco))
 
 
-def artists(seed: int) -> dict[str, _Artist]:
+def artists(seed: int) -> dict[str, Artist]:
     """Who draws the parts ``'train'`` and ``'test'``; each has the digits of that part alone."""
     with requires('scikit-learn', 'demo', 'the embedded data set'):
         from sklearn.datasets import load_digits, load_sample_images
@@ -216,7 +237,7 @@ def artists(seed: int) -> dict[str, _Artist]:
     digits = load_digits()
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
     indices = train_test_split(np.arange(len(digits.target)), test_size=.25, stratify=digits.target, random_state=seed)
-    return {part: _Artist(digits.images, digits.target, its, photos, np.random.default_rng([seed, len(its)]))
+    return {part: Artist(digits.images, digits.target, its, photos, np.random.default_rng([seed, len(its)]))
             for part, its in zip(('train', 'test'), indices)}
 
 

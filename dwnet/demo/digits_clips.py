@@ -21,7 +21,7 @@ import numpy as np
 from dwnet.errors import UserError
 
 from . import digits
-from .digits import _Artist, _ground, _ink
+from .digits import Artist, background, random_ink
 
 ROOT = Path('data/digits_clips')  # the configs expect the data here, below the current folder
 SIDE, FRAMES = 48, 8  # pixels; pictures of a clip
@@ -64,13 +64,13 @@ class DigitClips:
             (root / f'{part}.txt').write_text(''.join(lines))
 
 
-def draw_clip(artist: _Artist, index: int) -> np.ndarray:
+def draw_clip(artist: Artist, index: int) -> np.ndarray:
     """A digit that crosses a photograph on a straight line, (FRAMES, SIDE, SIDE, 3), uint8, RGB."""
     rng = artist.rng
     glyph = artist.glyph(index, SMALLEST, LARGEST)
-    ink, opacity = _ink(rng), glyph.opacity[..., None]
+    ink, opacity = random_ink(rng), glyph.opacity[..., None]
     height, width = glyph.opacity.shape
-    ground = np.pad(_ground(artist.photos, SIDE, rng), ((SIDE, SIDE), (SIDE, SIDE), (0, 0)))
+    ground = np.pad(background(artist.photos, SIDE, rng), ((SIDE, SIDE), (SIDE, SIDE), (0, 0)))
     # the digit's middle, from one side of the picture to the other
     ends = np.array([[rng.uniform(0, .4), rng.uniform(.2, .8)], [rng.uniform(.6, 1), rng.uniform(.2, .8)]]) * SIDE
     if rng.random() < .5:

@@ -28,26 +28,15 @@ VISIBLE = 2  # COCO's word for a keypoint that is labelled and not hidden
 
 
 @dataclass(frozen=True)
-class PoseDigits:
-    """Settings of the data; equal settings give equal files.
+class PoseDigits(digits.Scenes):
+    """Settings of scenes of digits with keypoints.
 
     Attributes:
-        seed: Seed of all random choices.
-        train_scenes: Number of training scenes.
-        test_scenes: Number of test scenes.
-        version: Version of the drawing code; to be raised with every change that alters the files.
         folders: The folders below the data's root.
     """
-    seed: int = 0
     train_scenes: int = 500
     test_scenes: int = 100
-    version: int = 1
     folders: ClassVar[tuple[str, ...]] = ('scenes', 'annotations')
-
-    @property
-    def pictures(self) -> int:
-        """How many pictures are drawn."""
-        return self.train_scenes + self.test_scenes
 
     def draw(self, root: Path) -> Iterator[None]:
         """Draws and writes all files below ``root``; yields after each picture."""

@@ -20,33 +20,20 @@ import numpy as np
 from PIL import Image
 
 from . import digits
-from .digits import Glyph, _Artist, _draw_glyph, _ground, _put, _to_image
+from .digits import Artist, Glyph, background, draw_glyph, put_glyph, to_image
 
 ROOT = Path('data/digits_rotated')  # the configs expect the data here, below the current folder
 SIDE, SMALLEST, LARGEST, STEEPEST = 128, 28, 56, 60.  # pixels of a scene, of digits; degrees
 
 
 @dataclass(frozen=True)
-class RotatedDigits:
-    """Settings of the data; equal settings give equal files.
+class RotatedDigits(digits.Scenes):
+    """Settings of scenes of turned digits.
 
     Attributes:
-        seed: Seed of all random choices.
-        train_scenes: Number of training scenes.
-        test_scenes: Number of test scenes.
-        version: Version of the drawing code; to be raised with every change that alters the files.
         folders: The folders below the data's root.
     """
-    seed: int = 0
-    train_scenes: int = 1000
-    test_scenes: int = 200
-    version: int = 1
     folders: ClassVar[tuple[str, ...]] = ('train', 'test')
-
-    @property
-    def pictures(self) -> int:
-        """How many pictures are drawn."""
-        return self.train_scenes + self.test_scenes
 
     def draw(self, root: Path) -> Iterator[None]:
         """Draws and writes all files below ``root``; yields after each picture."""
@@ -64,18 +51,18 @@ class RotatedDigits:
                 yield
 
 
-def draw_scene(artist: _Artist) -> tuple[Image.Image, list[tuple[Glyph, np.ndarray]]]:
+def draw_scene(artist: Artist) -> tuple[Image.Image, list[tuple[Glyph, np.ndarray]]]:
     """A scene, and its digits with their boxes' corners, (4, 2) float: x and y in pixels.
 
     The digits lie wholly in the scene, and their boxes hardly overlap.
     """
     rng = artist.rng
-    image = _ground(artist.photos, SIDE, rng)
+    image = background(artist.photos, SIDE, rng)
     placed: list[tuple[Glyph, np.ndarray]] = []
     taken = np.zeros((SIDE, SIDE), bool)
     for _ in range(rng.integers(3, 6)):
         index = int(rng.choice(artist.indices))
-        upright = _draw_glyph(artist.pixels[index], int(artist.labels[index]), index,
+        upright = draw_glyph(artist.pixels[index], int(artist.labels[index]), index,
                               int(rng.integers(SMALLEST, LARGEST + 1)), 0.)
         glyph, corners = turn(upright, rng.uniform(-STEEPEST, STEEPEST))
         height, width = glyph.opacity.shape
@@ -84,11 +71,11 @@ def draw_scene(artist: _Artist) -> tuple[Image.Image, list[tuple[Glyph, np.ndarr
             window = taken[top:top + height, left:left + width]
             inside = _inside(corners, height, width)
             if (window & inside).sum() <= .05 * inside.sum():
-                _put(image, glyph, top, left, rng)
+                put_glyph(image, glyph, top, left, rng)
                 window |= inside
                 placed.append((glyph, corners + (left, top)))
                 break
-    return _to_image(image), placed
+    return to_image(image), placed
 
 
 def turn(upright: Glyph, degrees: float) -> tuple[Glyph, np.ndarray]:

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from . import digits
-from .digits import Glyph, _Artist, _draw_glyph, _ground, _put, _to_image
+from .digits import Artist, Glyph, background, draw_glyph, put_glyph, to_image
 
 ROOT = Path('data/digits_text')  # the configs expect the data here, below the current folder
 SIDE, SMALLEST, LARGEST, STEEPEST = 128, 20, 28, 15.  # pixels of a scene, of digits; degrees
@@ -29,26 +29,15 @@ MARGIN = 2  # pixels of a line around its digits
 
 
 @dataclass(frozen=True)
-class DigitText:
-    """Settings of the data; equal settings give equal files.
+class DigitText(digits.Scenes):
+    """Settings of lines of digits.
 
     Attributes:
-        seed: Seed of all random choices.
-        train_scenes: Number of training scenes.
-        test_scenes: Number of test scenes.
-        version: Version of the drawing code; to be raised with every change that alters the files.
         folders: The folders and annotation files below the data's root.
     """
-    seed: int = 0
     train_scenes: int = 320
     test_scenes: int = 80
-    version: int = 1
     folders: ClassVar[tuple[str, ...]] = ('train', 'test', 'train.json', 'test.json')
-
-    @property
-    def pictures(self) -> int:
-        """How many pictures are drawn."""
-        return self.train_scenes + self.test_scenes
 
     def draw(self, root: Path) -> Iterator[None]:
         """Draws and writes all files below ``root``; yields after each picture."""
@@ -75,13 +64,13 @@ def _instance(text: str, corners: np.ndarray) -> dict:
                 bbox_label=0, ignore=False, text=text)
 
 
-def draw_scene(artist: _Artist) -> tuple[Image.Image, list[tuple[str, np.ndarray]]]:
+def draw_scene(artist: Artist) -> tuple[Image.Image, list[tuple[str, np.ndarray]]]:
     """A scene, and its lines: text, and corners, (4, 2) float, x and y in pixels.
 
     The lines lie wholly in the scene, and do not meet.
     """
     rng = artist.rng
-    image = _ground(artist.photos, SIDE, rng)
+    image = background(artist.photos, SIDE, rng)
     lines: list[tuple[str, np.ndarray]] = []
     taken = np.zeros((SIDE, SIDE), bool)
     for _ in range(rng.integers(1, 4)):
@@ -94,19 +83,19 @@ def draw_scene(artist: _Artist) -> tuple[Image.Image, list[tuple[str, np.ndarray
             top, left = int(rng.integers(SIDE - height + 1)), int(rng.integers(SIDE - width + 1))
             window = taken[top:top + height, left:left + width]
             if not window.any():
-                _put(image, Glyph(-1, -1, opacity), top, left, rng)  # the line as one glyph, in one ink
+                put_glyph(image, Glyph(-1, -1, opacity), top, left, rng)  # the line as one glyph, in one ink
                 window[:] = True
                 lines.append((text, corners + [left, top]))
                 break
-    return _to_image(image), lines
+    return to_image(image), lines
 
 
-def draw_line(artist: _Artist) -> tuple[str, np.ndarray]:
+def draw_line(artist: Artist) -> tuple[str, np.ndarray]:
     """Two to four digits side by side: text, and opacity, (h, w) float in [0, 1]."""
     rng = artist.rng
     size = int(rng.integers(SMALLEST, LARGEST + 1))
     indices = rng.choice(artist.indices, rng.integers(2, 5))
-    glyphs = [_draw_glyph(artist.pixels[i], int(artist.labels[i]), int(i), size, 0.).opacity for i in indices]
+    glyphs = [draw_glyph(artist.pixels[i], int(artist.labels[i]), int(i), size, 0.).opacity for i in indices]
     height = max(len(opacity) for opacity in glyphs)
     gap = np.zeros((height, max(2, size // 8)))
     parts = [np.pad(opacity, ((height - len(opacity), 0), (0, 0))) for opacity in glyphs]  # on one base line

@@ -170,3 +170,11 @@ def test_the_embedded_config_learns(tmp_path):
     assert done.returncode == 0, done.stderr
     scores = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()]
     assert scores[-1]['acc/top1'] > .62
+
+
+def test_the_model_that_the_wheel_lacks_says_so():
+    from mmaction.models.localizers.drn.drn import DRN
+    from mmaction.registry import MODELS
+    with pytest.raises(UserError, match="mmaction2's wheel lacks the model DRN"):
+        MODELS.build(dict(type='DRN'))
+    assert DRN.__module__.startswith('mmaction.models.localizers.drn')

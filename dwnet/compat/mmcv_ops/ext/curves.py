@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .deform import gradients_of
 from .precision import wide
-from .rois import _corners, _sample, _split, _turns
+from .rois import bilinear, each_sample, finite_only, pixels_around
 
 OUTSIDE = -2.  # pixels, replaces NaN: outside every map
 
@@ -97,7 +97,7 @@ def _sample_each(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
     pixels = maps.flatten(-2)
     y, x = y.where(~y.isnan(), OUTSIDE), x.where(~x.isnan(), OUTSIDE)
     return sum(pixels.take_along_dim(row * maps.shape[-1] + column, -1) * weight
-               for row, column, weight in _corners(y, x, *maps.shape[-2:]))
+               for row, column, weight in pixels_around(y, x, *maps.shape[-2:]))
 
 
 def bezier_align_forward(input: Tensor, rois: Tensor, output: Tensor, aligned_height: int, aligned_width: int,
@@ -115,7 +115,7 @@ def bezier_align_forward(input: Tensor, rois: Tensor, output: Tensor, aligned_he
         sampling_ratio: Samples of a cell along each axis; 0 for one a pixel.
         aligned: Whether the centre of a pixel is half a pixel from its corner.
     """
-    finite, lost = _split(wide(rois))
+    finite, lost = finite_only(wide(rois))
     output.copy_(_pool(wide(input), finite, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned))
     output.masked_fill_(lost, torch.nan)
 
@@ -123,7 +123,7 @@ def bezier_align_forward(input: Tensor, rois: Tensor, output: Tensor, aligned_he
 def bezier_align_backward(grad_output: Tensor, rois: Tensor, grad_input: Tensor, aligned_height: int,
                           aligned_width: int, spatial_scale: float, sampling_ratio: int, aligned: bool) -> None:
     """Writes the gradient of :func:`bezier_align_forward` into ``grad_input``, (B, C, H, W)."""
-    finite, lost = _split(wide(rois))
+    finite, lost = finite_only(wide(rois))
     if len(rois):
         grad_input.copy_(gradients_of(
             lambda input: _pool(input, finite, aligned_height, aligned_width, spatial_scale, sampling_ratio, aligned),
@@ -143,6 +143,6 @@ def _pool(input: Tensor, rois: Tensor, height: int, width: int, scale: float, ra
                     for curve in (upper, lower))  # (N, 2, 1, w)
     centre = below * v[:, None] + above * (1 - v[:, None]) - (.5 if aligned else 0)  # (N, 2, h, w)
     total = input.new_zeros(len(rois), input.shape[1], height, width)
-    for y, x, used, count in _turns(centre - .5 * cell[..., None, None], cell, ratio):
-        total = total + _sample(input, rois[:, 0], y, x)[0].where(used, 0) / count
+    for y, x, used, count in each_sample(centre - .5 * cell[..., None, None], cell, ratio):
+        total = total + bilinear(input, rois[:, 0], y, x)[0].where(used, 0) / count
     return total

@@ -25,7 +25,7 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         RuntimeError: On the CPU, if a region has a negative size with ``aligned``, as in compiled mmcv.
     """
     x = wide(input)
-    finite, lost = _split(rois.to(x.dtype))
+    finite, lost = finite_only(rois.to(x.dtype))
     checked = aligned and x.device.type == 'cpu' and not torch.compiler.is_exporting()  # a program cannot raise
     if checked and (finite[:, 3:] < finite[:, 1:3]).any():
         raise RuntimeError('ROIs in ROIAlign cannot have negative size')
@@ -37,8 +37,8 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
         argmax_y.fill_(-1), argmax_x.fill_(-1)
         start, size = _extent(finite, spatial_scale, .5 if aligned else 0)
         size = size if aligned else size.clamp(min=1)
-        for y, x_, used, _ in _samples(start[..., None, None], size, aligned_height, aligned_width, sampling_ratio):
-            value, _ = _sample(x, finite[:, 0], y, x_)
+        for y, x_, used, _ in cell_samples(start[..., None, None], size, aligned_height, aligned_width, sampling_ratio):
+            value, _ = bilinear(x, finite[:, 0], y, x_)
             better = (value > best) & used
             best = torch.where(better, value, best)
             argmax_y.copy_(torch.where(better, y[:, None].to(argmax_y.dtype), argmax_y))
@@ -53,7 +53,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        aligned: bool) -> None:
     """Writes the gradient of :func:`roi_align_forward` into ``grad_input``, (B, C, H, W)."""
     grad_output = wide(grad_output)
-    finite, _ = _split(rois.to(grad_output.dtype))
+    finite, _ = finite_only(rois.to(grad_output.dtype))
     if pool_mode == 1:
         grad_input.copy_(torch.ops.torchvision._roi_align_backward(
             grad_output, finite, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
@@ -63,7 +63,7 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
         batch = finite[:, 0].long()[:, None, None, None]
         channel = torch.arange(grad_input.shape[1], device=grad_input.device)[:, None, None]
         y, x = wide(argmax_y), wide(argmax_x)
-        for row, column, weight in _corners(y, x, *grad_input.shape[2:]):
+        for row, column, weight in pixels_around(y, x, *grad_input.shape[2:]):
             weight = weight.where(y != -1, 0)  # -1: no sample
             gradient.index_put_((batch, channel, row, column), grad_output * weight, accumulate=True)
         grad_input.copy_(gradient)
@@ -76,7 +76,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
     mmcv does not round the regions to pixels as torchvision does, so torchvision gets each cell as a region.
     """
     x = wide(input)
-    finite, lost = _split(rois.to(x.dtype))
+    finite, lost = finite_only(rois.to(x.dtype))
     rows, some_rows = _pixels(finite[:, 2], finite[:, 4], spatial_scale, pooled_height, x.shape[2])
     columns, some_columns = _pixels(finite[:, 1], finite[:, 3], spatial_scale, pooled_width, x.shape[3])
     shape = (len(finite), pooled_height, pooled_width)
@@ -96,7 +96,7 @@ def roi_pool_backward(grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_in
                       pooled_width: int, spatial_scale: float) -> None:
     """Writes the gradient of :func:`roi_pool_forward` into ``grad_input``, (B, C, H, W)."""
     grad_output = wide(grad_output)
-    finite, _ = _split(rois.to(grad_output.dtype))
+    finite, _ = finite_only(rois.to(grad_output.dtype))
     grad_input.copy_(torch.ops.torchvision._roi_pool_backward(
         grad_output, finite, argmax, spatial_scale, pooled_height, pooled_width, *grad_input.shape))
 
@@ -108,12 +108,12 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
     ``offset`` is (N, 2, h, w), the shifts in x and y in units of the region's size times ``gamma``; or empty.
     """
     x = wide(input)
-    finite, lost = _split(rois.to(x.dtype))
+    finite, lost = finite_only(rois.to(x.dtype))
     start, size = _extent(finite, spatial_scale, .5)
     total = x.new_zeros(output.shape)
-    for y, x_, used, count in _samples(_moved(start, size, wide(offset), gamma), size, pooled_height, pooled_width,
+    for y, x_, used, count in cell_samples(_moved(start, size, wide(offset), gamma), size, pooled_height, pooled_width,
                                        sampling_ratio):
-        total += _sample(x, finite[:, 0], y, x_)[0].where(used, 0) / count
+        total += bilinear(x, finite[:, 0], y, x_)[0].where(used, 0) / count
     output.copy_(total)
     output.masked_fill_(lost, torch.nan)
 
@@ -126,16 +126,16 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
     As in mmcv, the slope at the border continues beyond the map, as if samples were not clamped.
     """
     x = wide(input)
-    finite, lost = _split(rois.to(x.dtype))
+    finite, lost = finite_only(rois.to(x.dtype))
     start, size = _extent(finite, spatial_scale, .5)
     grad_output = wide(grad_output).masked_fill(lost, 0).permute(0, 2, 3, 1)  # (N, h, w, C)
     gradient = x.new_zeros(x.shape).permute(0, 2, 3, 1)
     moved = x.new_zeros(offset.shape)
     batch = finite[:, 0].long()[:, None, None]
-    for y, x_, used, count in _samples(_moved(start, size, wide(offset), gamma), size, pooled_height, pooled_width,
+    for y, x_, used, count in cell_samples(_moved(start, size, wide(offset), gamma), size, pooled_height, pooled_width,
                                        sampling_ratio):
         of_sample = (grad_output / count[:, 0, :, :, None]).where(used[:, 0, :, :, None], 0)
-        _, corners = _sample(x, finite[:, 0], y, x_)
+        _, corners = bilinear(x, finite[:, 0], y, x_)
         for row, column, weight, _ in corners:
             gradient.index_put_((batch, row, column), of_sample * weight[..., None], accumulate=True)
         if len(offset):
@@ -151,7 +151,7 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
         grad_offset.copy_(moved)
 
 
-def _split(rois: Tensor) -> tuple[Tensor, Tensor]:
+def finite_only(rois: Tensor) -> tuple[Tensor, Tensor]:
     """The regions, emptied if they hold NaN or infinity, which crash torchvision; and which regions were emptied."""
     finite = rois.isfinite().all(1)
     return rois.where(finite[:, None], 0), ~finite[:, None, None, None]
@@ -169,16 +169,16 @@ def _moved(start: Tensor, size: Tensor, offset: Tensor, gamma: float) -> Tensor:
     return start + gamma * size[..., None, None] * offset.flip(1) if len(offset) else start
 
 
-def _samples(start: Tensor, size: Tensor, height: int, width: int,
-             sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Yields one sample of every cell at a time, as :func:`_turns`; the cells divide regions of a start and a size."""
+def cell_samples(start: Tensor, size: Tensor, height: int, width: int,
+                 sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Yields samples as :func:`each_sample` of the cells that divide regions of a start and a size."""
     cell = size / size.new_tensor([height, width])
     cells = torch.meshgrid(*(torch.arange(n, dtype=cell.dtype, device=cell.device) for n in (height, width)),
                            indexing='ij')
-    return _turns(start + torch.stack(cells) * cell[..., None, None], cell, sampling_ratio)
+    return each_sample(start + torch.stack(cells) * cell[..., None, None], cell, sampling_ratio)
 
 
-def _turns(corner: Tensor, cell: Tensor, sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def each_sample(corner: Tensor, cell: Tensor, sampling_ratio: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Yields one sample of every cell at a time, in mmcv's order.
 
     Args:
@@ -203,7 +203,7 @@ def _turns(corner: Tensor, cell: Tensor, sampling_ratio: int) -> Iterator[tuple[
             yield y, x, (turn < grid).all(1)[:, None, None, None], count
 
 
-def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+def pixels_around(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Row, column and weight of the four pixels around each point: top left, top right, bottom left, bottom right.
 
     Points up to one pixel outside the map get the value of the border; points beyond get 0.
@@ -217,11 +217,11 @@ def _corners(y: Tensor, x: Tensor, height: int, width: int) -> list[tuple[Tensor
             for column, b in ((left, 1 - along), (right, along))]
 
 
-def _sample(input: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+def bilinear(input: Tensor, batch: Tensor, y: Tensor, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
     """Bilinear samples, (N, C, h, w), at the points y, x, (N, h, w); and the corners with values, (N, h, w, C)."""
     pixels, batch = input.permute(0, 2, 3, 1), batch.long()[:, None, None]
     corners = [(row, column, weight, pixels[batch, row, column])
-               for row, column, weight in _corners(y, x, *input.shape[2:])]
+               for row, column, weight in pixels_around(y, x, *input.shape[2:])]
     (_, _, w1, v1), (_, _, w2, v2), (_, _, w3, v3), (_, _, w4, v4) = corners
     value = w1[..., None] * v1 + w2[..., None] * v2 + w3[..., None] * v3 + w4[..., None] * v4
     return value.permute(0, 3, 1, 2), corners

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .precision import wide
-from .rois import _corners, _samples, _split
+from .rois import cell_samples, finite_only, pixels_around
 
 
 def roi_align_rotated_forward(input: Tensor, rois: Tensor, output: Tensor, pooled_height: int, pooled_width: int,
@@ -35,7 +35,7 @@ def roi_align_rotated_forward(input: Tensor, rois: Tensor, output: Tensor, poole
         RuntimeError: On the CPU, if a region has a negative size with ``aligned``, as in compiled mmcv.
     """
     x = wide(input)
-    finite, lost = _split(rois.to(x.dtype))
+    finite, lost = finite_only(rois.to(x.dtype))
     output.copy_(_align(x, finite, (pooled_height, pooled_width), spatial_scale, sampling_ratio, aligned, clockwise))
     output.masked_fill_(lost, torch.nan)
 
@@ -45,7 +45,7 @@ def roi_align_rotated_backward(grad_output: Tensor, rois: Tensor, grad_input: Te
                                clockwise: bool) -> None:
     """Writes the gradient of :func:`roi_align_rotated_forward` into ``grad_input``, (B, C, H, W)."""
     gradient = wide(grad_output)
-    finite, lost = _split(rois.to(gradient.dtype))
+    finite, lost = finite_only(rois.to(gradient.dtype))
     grad_input.copy_(_align_backward(gradient.masked_fill(lost, 0), finite, grad_input.shape, spatial_scale,
                                      sampling_ratio, aligned, clockwise))
 
@@ -59,7 +59,7 @@ def riroi_align_rotated_forward(features: Tensor, rois: Tensor, output: Tensor, 
     :func:`roi_align_rotated_forward`, without ``aligned``.
     """
     x = wide(features)
-    finite, lost = _split(rois.to(x.dtype))
+    finite, lost = finite_only(rois.to(x.dtype))
     fixed = _align(x, finite, (pooled_height, pooled_width), spatial_scale, num_samples, False, clockwise)
     turns, weight = _orientations(finite[:, 5], num_orientations)
     output.copy_(_turn(fixed, num_orientations, -turns, 1 - weight)
@@ -72,7 +72,7 @@ def riroi_align_rotated_backward(top_grad: Tensor, rois: Tensor, bottom_grad: Te
                                  clockwise: bool) -> None:
     """Writes the gradient of :func:`riroi_align_rotated_forward` into ``bottom_grad``, (B, C, H, W)."""
     gradient = wide(top_grad)
-    finite, lost = _split(rois.to(gradient.dtype))
+    finite, lost = finite_only(rois.to(gradient.dtype))
     gradient = gradient.masked_fill(lost, 0)
     turns, weight = _orientations(finite[:, 5], num_orientations)
     fixed = (_turn(gradient, num_orientations, turns, 1 - weight)
@@ -128,9 +128,9 @@ def _matrices(rois: Tensor, shape: torch.Size, size: tuple[int, int] | torch.Siz
     image = rois[:, 0, None, None].long() * height
     cell = torch.arange(len(rois) * size[0] * size[1], device=rois.device)
     rows, columns = size
-    for down, along, used, count in _samples(-extent[..., None, None] / 2, extent, rows, columns, sampling_ratio):
+    for down, along, used, count in cell_samples(-extent[..., None, None] / 2, extent, rows, columns, sampling_ratio):
         y, x = down * cos - along * sin + centre_y, down * sin + along * cos + centre_x
-        corners = _corners(y, x, height, width)
+        corners = pixels_around(y, x, height, width)
         pixel = torch.stack([(image + row) * width + column for row, column, _ in corners])
         weight = (torch.stack([w for *_, w in corners]).where(used[:, 0], 0) / count[:, 0]).flatten()
         some = weight.nonzero()[:, 0]  # many regions have fewer samples than the largest one
