@@ -13,7 +13,7 @@ EXTRAS = {
     # older timm unpickles files without weights_only
     'timm': ['mmcv-lite>=2.1.0,<2.2.0', 'timm>=1.0.26'],
     'demo': ['scikit-learn'],  # the embedded digits
-    'export': ['onnx', 'onnxscript', 'onnxruntime', 'scikit-learn'],
+    'export': ['onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf', 'scikit-learn'],
     # grad-cam brings a second OpenCV, whose files lie over those of the first
     'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
 }

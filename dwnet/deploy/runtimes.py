@@ -1,0 +1,103 @@
+"""Runs exported files: .onnx in onnxruntime, .xml in OpenVINO. Elsewhere nobody asks which runtime it is."""
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from dwnet.errors import UserError, one_line, requires
+
+from .record import KEY, Record
+
+SUFFIXES = ('.onnx', '.xml')
+
+
+class Exported(ABC):
+    """An exported file that is ready to run.
+
+    Attributes:
+        path: The file.
+        record: What the file says of itself.
+        outputs: The names of the outputs.
+    """
+    path: Path
+    record: Record
+    outputs: list[str]
+
+    @abstractmethod
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Output → array.
+
+        Args:
+            images: (B, C, H, W), float32; usually RGB of 0 to 255.
+        """
+
+
+def is_exported(path: str | os.PathLike | None) -> bool:
+    """Whether the name is that of an exported file, and not of a checkpoint."""
+    return path is not None and Path(path).suffix in SUFFIXES
+
+
+def open_exported(path: str | os.PathLike, threads: int | None = None) -> Exported:
+    """Opens an .onnx or .xml file on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads of the runtime; its own choice by default.
+
+    Raises:
+        UserError: If the file is missing, is no such file, has no record, or its runtime is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'{path} is missing')
+    kind = {'.onnx': _OnnxRuntime, '.xml': _OpenVino}.get(path.suffix)
+    if kind is None:
+        raise UserError(f'{path}: exported files are .onnx and .xml')
+    return kind(path, threads)
+
+
+def _record(text: str | None, path: Path) -> Record:
+    if not text:
+        raise UserError(f'{path} does not say what its outputs are: only files of tools/export.py do')
+    return Record.from_json(text, str(path))
+
+
+class _OnnxRuntime(Exported):
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        with requires('onnxruntime', 'export', f'running {path}'):
+            import onnxruntime
+        options = onnxruntime.SessionOptions()
+        if threads:
+            options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # errors
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+        except Exception as error:  # onnxruntime has many kinds
+            raise UserError(f'{path} is no file that onnxruntime can run: {one_line(error)[:300]}') from error
+        self.path, self.outputs = path, [output.name for output in self._session.get_outputs()]
+        self.record = _record(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.outputs, self._session.run(None, {'image': images})))
+
+
+class _OpenVino(Exported):
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        with requires('openvino', 'export', f'running {path}'):
+            import openvino
+        core = openvino.Core()
+        settings = {'INFERENCE_NUM_THREADS': threads} if threads else {}
+        try:
+            model = core.read_model(path)
+            # bfloat16 by default where the CPU has it, which is not the file's precision
+            self._model = core.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **settings})
+        except Exception as error:
+            raise UserError(f'{path} is no file that OpenVINO can run: {one_line(error)[:300]}') from error
+        self.path, self.outputs = path, [output.get_any_name() for output in self._model.outputs]
+        self.record = _record(model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None, path)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.array(array) for name, array in zip(self.outputs, self._model([images]).to_tuple())}
