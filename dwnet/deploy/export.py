@@ -58,7 +58,7 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
 
     Raises:
         UserError: If a part of the model cannot be exported, the outputs differ by more than 1e-4 of the largest value
-            (2e-2 with ``half``), or the file cannot be written. No file is left then.
+            (with ``half`` by 2e-2, or other objects are found), or the file cannot be written. No file is left then.
 
     Example:
         >>> from dwnet.apis import init_model
@@ -81,11 +81,11 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
             tolerance = HALF_TOLERANCE if half else TOLERANCE
             unfinished, trial = (Path(folder, name, path.name) for name in ('unfinished', 'trial'))
             run = _write(graph, unfinished, to, record, batches[-1])
-            if not compare(run, graph, reference, batches, tolerance):  # no boxes to compare: lower the threshold
+            if not compare(run, graph, reference, batches, tolerance, half):  # no boxes to compare: lower the threshold
                 print_log('the model finds nothing on the images; trying a lower score threshold', 'current')
                 graph.find_more(reference, [batch[0] for batch in batches])
                 run = _write(graph, trial, to, record, batches[-1])
-                if not compare(run, graph, reference, batches, tolerance):
+                if not compare(run, graph, reference, batches, tolerance, half):
                     raise UserError(f'{type(reference).__name__} finds nothing on photographs at any threshold, so the '
                                     'file cannot be compared; check the weights')
             for file in unfinished.parent.iterdir():  # OpenVINO's weights are a second file

@@ -296,6 +296,18 @@ def test_objects_of_one_score_may_change_places():
             compare(wrong.run, theirs, theirs, pictures, 1e-4)
 
 
+def test_rounded_weights_may_move_objects_a_little():
+    boxes, scores, labels = [[0, 0, 9, 9], [50, 50, 60, 60], [20, 0, 29, 9]], [.9, .8, .1], [1, 2, 2]
+    theirs, pictures = Boxes(boxes, scores, labels), [[torch.zeros(3, 64, 64, dtype=torch.uint8)]]
+    moved = Boxes([[0, 0, 9, 10], [50, 50, 60, 59]], [.85, .84], [1, 2])
+    assert compare(moved.run, theirs, theirs, pictures, 2e-2, rounded=True)
+    for wrong in (Boxes(boxes, scores, [2, 2, 2]), Boxes([[30, 0, 39, 9], *boxes[1:]], scores, labels),
+                  Boxes(boxes, [.7, .6, .1], labels), Boxes(boxes[:1], scores[:1], labels[:1]),
+                  Boxes([*boxes, [5, 40, 9, 60]], [*scores[:2], .75, .75], [*labels[:2], 3, 3])):
+        with pytest.raises(UserError, match='find other objects'):
+            compare(wrong.run, theirs, theirs, pictures, 2e-2, rounded=True)
+
+
 # --- Errors --------------------------------------------------------------------------------------------
 
 
@@ -351,7 +363,35 @@ def test_what_cannot_be_exported_says_so(tmp_path):
     assert 'by --backbone' in str(done.value) and not list(tmp_path.iterdir())
 
 
-# --- The tool, and the published models ----------------------------------------------------------------
+# --- The tool, and whole models ------------------------------------------------------------------------
+
+# Name → config, and what is changed in it
+MODELS_OF_TASKS = {
+    'classifier': (CLASSIFICATION, {}),
+    'dynamic classifier': (CLASSIFICATION, {'model.backbone.token_mixer': 'dynamic'}),
+    'inhomogeneous classifier': (CLASSIFICATION, {'model.backbone.token_mixer': 'inhomogeneous'}),
+    'segmentor': (SEGMENTATION, {}),
+    'dynamic segmentor': (SEGMENTATION, {'model.backbone.token_mixer': 'dynamic'}),
+    'Cascade Mask R-CNN': (DETECTION, {}),
+    'dynamic Cascade Mask R-CNN': (DETECTION, {'model.backbone.token_mixer': 'dynamic'}),
+}
+
+
+@LONG
+@pytest.mark.parametrize('to', ['onnx', 'openvino'])
+@pytest.mark.parametrize('name', MODELS_OF_TASKS)
+def test_models_of_the_tasks_agree_with_pytorch(name, to, tmp_path):
+    """At sizes other than those at which the exporter compares."""
+    config, changes = MODELS_OF_TASKS[name]
+    cfg = read_config(config)
+    cfg.merge_from_dict(changes)
+    model = randomise(init_model(cfg))
+    path = export(model, tmp_path / f'model{FORMS[to]}', to)
+    graph = toolbox_of_model(model).graph(model)
+    whole = photographs(model, graph)[0][0]
+    for height, width in ((96, 41), (75, 122), (224, 131)):
+        picture = nn.functional.interpolate(whole[None].float(), (height, width)).byte()[0]
+        compare(open_exported(path).run, graph, model, [[picture]], 1e-4)
 
 
 def weights_of(config: str, folder):
