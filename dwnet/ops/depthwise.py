@@ -83,8 +83,8 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
                          f'got {tuple(weight.shape)}')
     _check_bias(bias, channels)
     x, weight, bias = autocast_to(x, weight, bias)
-    if torch_forms.recorded_for_others():
-        # torch.export supports B·C groups with a dynamic B; torch.jit and ONNX do not
+    if torch_forms.recorded_for_others() and not torch_forms.recorded_for_onnx():
+        # torch.export supports B·C groups with a dynamic B; torch.jit does not
         y = torch_forms.sum_of_taps(x, weight[..., None, None]) if torch.jit.is_tracing() else \
             torch_forms.as_one_image(x, weight)
         y = y if bias is None else y + bias.view(-1, 1, 1)

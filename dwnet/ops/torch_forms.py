@@ -166,6 +166,11 @@ def recorded_for_others() -> bool:
     return getattr(torch.compiler, 'is_exporting', bool)() or torch.jit.is_tracing()
 
 
+def recorded_for_onnx() -> bool:
+    """Whether torch.onnx.export records a graph; :mod:`dwnet.deploy.onnx_operators` writes the operators in it."""
+    return torch.onnx.is_in_onnx_export() and not torch.jit.is_tracing()
+
+
 def as_one_image(x: Tensor, weight: Tensor) -> Tensor:
     """Convolves (B, C, H, W) with kernels (B, C, k, k), as one image of B·C channels."""
     return _conv(_join(x), weight.flatten(0, 1), None).view(x.shape)
