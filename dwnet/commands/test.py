@@ -61,8 +61,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     exported = is_exported(args.checkpoint)
     if exported:
-        refuse_given(OF_CHECKPOINTS, args, f'changes how PyTorch computes, and {args.checkpoint} is computed by another '
-                     'library')
+        refuse_given(OF_CHECKPOINTS, args, f'is for PyTorch, which does not run {args.checkpoint}')
     cfg = load_config(args)
     if exported and cfg.launcher != 'none':
         raise UserError(f'{args.checkpoint} is tested in one process, which uses all cores: call tools/test.py')
