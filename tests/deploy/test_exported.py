@@ -139,7 +139,7 @@ def test_scores(task, options, exported, checkpoints, small_digits, tmp_path):
     for file in (checkpoints / f'{task}.pth', exported(task).path):
         folder = tmp_path / file.suffix[1:]
         done = run_tool('tools/test.py', CONFIGS[task], file, '--work-dir', folder, *options, '--cfg-options', *QUICK,
-                        f'data_root={small_digits}')
+                        f'test_dataloader.dataset.data_root={small_digits}')
         assert done.returncode == 0, done.stderr
         scores.append(json.loads((folder / 'scores.json').read_text()))
     assert scores[0] == scores[1]
