@@ -2,6 +2,8 @@
 
 =============  =======================================================
 ``inference``  images and videos in, predictions and pictures out
+``exported``   exported files in the place of models
+``writing``    predictions as JSON, label images and pictures
 ``export``     writes models as ONNX files and compares them with PyTorch
 ``hub``        writes models as folders for the Hugging Face Hub
 =============  =======================================================
