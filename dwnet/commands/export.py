@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dwnet.apis import init_model
 from dwnet.deploy.export import HALF_TOLERANCE, SUFFIXES, TOLERANCE, export
+from dwnet.deploy.runtimes import is_exported, open_exported
 
 from ._arguments import add_config_arguments
 from ._config import load_config
@@ -43,5 +44,10 @@ def run(args: Namespace) -> None:
         return
     path = export(model, out, args.to, args.backbone, args.half)
     size = sum(file.stat().st_size for file in {path, path.with_suffix('.bin')} if file.is_file())
-    print(f'{path}: {size / 2**20:.1f} MiB; it agrees with PyTorch to '
-          f'{HALF_TOLERANCE if args.half else TOLERANCE:.0e} of the largest value')
+    print(f'{path}: {size / 2**20:.1f} MiB')
+    if is_exported(path):
+        record = open_exported(path).record
+        print(f"  in  image: {record.normalisation['input']}")
+        for name, meaning in record.outputs.items():
+            print(f' out  {name}: {meaning}')
+    print(f'The file and PyTorch agree to {HALF_TOLERANCE if args.half else TOLERANCE:g} of the largest value')

@@ -22,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 from dwnet.errors import UserError, not_among, one_line, requires
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
+from dwnet.ops.torch_forms import kept_operators
 from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import Backbone
 
@@ -30,6 +31,7 @@ from .record import Record
 from .runtimes import open_exported
 from .trial_images import as_input, of_data, photographs
 
+OPSET = 20  # the first with GELU as one operator
 SUFFIXES = dict(onnx='.onnx', openvino='.xml', torch='.pt2')
 TOLERANCE = 1e-4  # relative to the largest value of an output, or to 1 if that is larger
 # Weights rounded to float16 are off by 2^-11 at most; the errors of some dozen layers add up.
@@ -58,7 +60,7 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
 
     Raises:
         UserError: If a part of the model cannot be exported, the outputs differ by more than 1e-4 of the largest value
-            (2e-2 with ``half``), or the file cannot be written. No file is left then.
+            (with ``half`` by 2e-2, or other objects are found), or the file cannot be written. No file is left then.
 
     Example:
         >>> from dwnet.apis import init_model
@@ -81,11 +83,11 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
             tolerance = HALF_TOLERANCE if half else TOLERANCE
             unfinished, trial = (Path(folder, name, path.name) for name in ('unfinished', 'trial'))
             run = _write(graph, unfinished, to, record, batches[-1])
-            if not compare(run, graph, reference, batches, tolerance):  # no boxes to compare: lower the threshold
+            if not compare(run, graph, reference, batches, tolerance, half):  # no boxes to compare: lower the threshold
                 print_log('the model finds nothing on the images; trying a lower score threshold', 'current')
                 graph.find_more(reference, [batch[0] for batch in batches])
                 run = _write(graph, trial, to, record, batches[-1])
-                if not compare(run, graph, reference, batches, tolerance):
+                if not compare(run, graph, reference, batches, tolerance, half):
                     raise UserError(f'{type(reference).__name__} finds nothing on photographs at any threshold, so the '
                                     'file cannot be compared; check the weights')
             for file in unfinished.parent.iterdir():  # OpenVINO's weights are a second file
@@ -125,14 +127,17 @@ def _write(graph: nn.Module, path: Path, to: str, record: Record,
     """Writes a graph, and returns what runs the file."""
     path.parent.mkdir()
     print_log('recording the graph …', 'current')
-    program = _record(graph, as_input(pictures[:getattr(graph, 'batch', None) or 2]))
+    images = as_input(pictures[:getattr(graph, 'batch', None) or 2])
     if to == 'torch':
+        program = _record(graph, images)
         torch.export.save(program, path, extra_files=record.entries())
         module = torch.export.load(path).module()
         return lambda images: _named(graph, module(torch.from_numpy(images)))
+    with kept_operators():
+        program = _record(graph, images)
     print_log('translating the graph to ONNX …', 'current')
     file = path.with_suffix('.onnx')
-    _write_onnx(program, graph, file, record)
+    _write_onnx(program, graph, file, record, 'onnxruntime' if to == 'onnx' else 'openvino')
     if to == 'openvino':
         _convert_to_openvino(file, path, record)
         file.unlink()
@@ -156,15 +161,16 @@ def _named(graph: nn.Module, outputs: Tensor | Sequence[Tensor]) -> dict[str, np
 # --- ONNX and OpenVINO ---------------------------------------------------------------------------------
 
 
-def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: Record) -> None:
+def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: Record, runtime: str) -> None:
     with requires('onnx', 'export', 'writing ONNX'):
         import onnx
     with requires('onnxscript', 'export', 'writing ONNX'):
-        import onnxscript  # noqa: F401
+        from .onnx_operators import translations
     _drop_checks(program)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
-        written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=list(graph.axes))
+        written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=list(graph.axes),
+                                    opset_version=OPSET, custom_translation_table=translations(runtime))
     model = written.model_proto
     _name_axes(model.graph, graph)
     for part in _parts(model):  # the exporter notes the lines of Python that each node comes from
