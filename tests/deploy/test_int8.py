@@ -43,7 +43,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp('files')
     found = {}
     for kind, suffix in SUFFIXES.items():
-        whole = export(model, folder / f'float32{suffix}', kind, images=[])
+        whole = export(model, folder / f'float32{suffix}', kind, images=[], for_int8=True)
         found[kind] = whole, quantise(whole, images(16), folder / f'int8{suffix}')
     return found
 
