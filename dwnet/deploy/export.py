@@ -23,7 +23,7 @@ from dwnet.errors import UserError, not_among, one_line, requires
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
 from dwnet.models.layers import as_convolutions
-from dwnet.ops.torch_forms import kept_operators
+from dwnet.ops import operators_kept
 from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import Backbone
 
@@ -138,7 +138,7 @@ def _write(graph: nn.Module, path: Path, to: str, record: Record,
         torch.export.save(program, path, extra_files=record.entries())
         module = torch.export.load(path).module()
         return lambda images: _named(graph, module(torch.from_numpy(images)))
-    with kept_operators():
+    with operators_kept():
         program = _record(graph, images)
     print_log('translating the graph to ONNX …', 'current')
     file = path.with_suffix('.onnx')

@@ -43,7 +43,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
     """
-    channels, size = x.shape[1], weight.shape[-1]
+    channels, size = int(x.shape[1]), int(weight.shape[-1])  # torch.jit's tracing makes lengths tensors
     if weight.shape != (channels, 1, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (C, 1, k, k) = ({channels}, 1, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')
@@ -83,9 +83,8 @@ def dynamic_depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = No
                          f'got {tuple(weight.shape)}')
     _check_bias(bias, channels)
     x, weight, bias = autocast_to(x, weight, bias)
-    if torch_forms.recorded_for_others() and not torch_forms.are_kept():
-        y = torch_forms.as_one_image(x, weight)
-        y = y if bias is None else y + bias.view(-1, 1, 1)
+    if torch_forms.recorded_for_others() and not torch_forms.OPERATORS_KEPT.get():
+        y = torch_forms.as_one_image(x, weight, bias)
         return torch.nn.functional.relu(y) if relu else y
     return _depthwise(x, weight, bias, relu, choose_backend(x, backend)[0])
 

@@ -20,7 +20,6 @@ JOINED_FORWARD, JOINED_BACKWARD = 256, 64
 # 2×2 positions, 256 channels, 3.3 → 1.1 ms (with AVX2 alone 10.7 → 1.0); 4×4, 128 channels, 3.4 → 1.2 (7.9 → 1.0);
 # 8×8, 64 channels, 3.8 → 2.6 (2.2 → 2.3).
 PAIRED = 16
-_KEPT: ContextVar[bool] = ContextVar('_KEPT', default=False)
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
@@ -161,42 +160,36 @@ def inhomogeneous_backward(grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[T
     return grad_x, grad_weight
 
 
-def recorded_for_others() -> bool:
-    """Whether torch.export records a graph, which must run without this project at any batch and size."""
-    if torch.compiler.is_dynamo_compiling():  # under torch.compile is_exporting is true as well
-        return False
-    return getattr(torch.compiler, 'is_exporting', bool)()  # new in PyTorch 2.7
+OPERATORS_KEPT = ContextVar('operators_kept', default=False)
 
 
 @contextmanager
-def kept_operators() -> Iterator[None]:
-    """While a graph is recorded, keeps the operators with predicted kernels, which an exporter then translates itself.
-
-    :mod:`dwnet.deploy.onnx_operators` writes them in ONNX.
-    """
-    token = _KEPT.set(True)
+def operators_kept() -> Iterator[None]:
+    """Graphs that are recorded inside hold the operator of dynamic kernels, for an exporter that translates it."""
+    token = OPERATORS_KEPT.set(True)
     try:
         yield
     finally:
-        _KEPT.reset(token)
+        OPERATORS_KEPT.reset(token)
 
 
-def are_kept() -> bool:
-    """Whether :func:`kept_operators` is in force, or torch.onnx.export records the graph."""
-    return _KEPT.get() or torch.onnx.is_in_onnx_export()
+def recorded_for_others() -> bool:
+    """Whether torch.export or torch.jit records a graph, which must run without this project at any batch and size."""
+    if torch.compiler.is_dynamo_compiling():  # under torch.compile is_exporting is true as well
+        return False
+    # new in PyTorch 2.7
+    return getattr(torch.compiler, 'is_exporting', bool)() or torch.jit.is_tracing()
 
 
-def as_one_image(x: Tensor, weight: Tensor) -> Tensor:
+def as_one_image(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolves (B, C, H, W) with kernels (B, C, k, k), as one image of B·C channels."""
-    return _conv(_join(x), weight.flatten(0, 1), None).view(x.shape)
+    y = _conv(_join(x), weight.flatten(0, 1), None).view(x.shape)
+    return y if bias is None else y + bias.view(-1, 1, 1)
 
 
 def sum_of_taps(x: Tensor, weight: Tensor) -> Tensor:
-    """Applies kernels (B, G, k, k, H, W), or (B, G, k, k, 1, 1) shared by all positions, to (B, C, H, W).
-
-    For graphs of any batch and size: a convolution would need B·C groups with a dynamic B.
-    """
-    groups, size = weight.shape[1:3]
+    """Applies kernels (B, G, k, k, H, W) to (B, C, H, W) by stock operators."""
+    groups, size = (int(length) for length in weight.shape[1:3])  # tracing makes lengths tensors
     height, width = x.shape[2:]
     padded = F.pad(x, [size // 2] * 4).unflatten(1, (groups, -1))  # (B, G, C/G, H + k - 1, W + k - 1)
     sums: Any = 0
