@@ -59,6 +59,7 @@ class Toolbox:
         trial_number: How many such images make the batch.
         takes_videos: Models predict a video as a whole, and no images.
         scores: Score → its name in papers, in the order in which scores are shown.
+        fractions: How the names of scores begin that are 1 at best; other scores are 100 at best.
         main_scores: Which score chooses the best checkpoint. Metric, by package and class → the name of its argument
             that says what is measured (empty if there is none), and what can be measured → score. Of the things that
             a config measures, the first in this table counts. A config without the argument measures the first.
@@ -86,6 +87,7 @@ class Toolbox:
     trial_number = 2
     takes_videos = False
     scores: dict[str, str] = {}
+    fractions: tuple[str, ...] = ()
     main_scores: dict[str, tuple[str, dict[str, str]]] = {}
     preprocessor_type = 'BaseDataPreprocessor'
     checked_datasets: dict[str, str] = {}

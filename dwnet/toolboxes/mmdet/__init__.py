@@ -41,6 +41,7 @@ class MMDet(Toolbox):
     image_shape = (800, 1280)
     scores = {'coco/bbox_mAP': 'box AP', 'coco/segm_mAP': 'mask AP', 'coco_panoptic/PQ': 'PQ',
               'lvis/bbox_AP': 'box AP of LVIS', 'lvis/segm_AP': 'mask AP of LVIS'}
+    fractions = ('coco/', 'lvis/')
     # The first that a config measures chooses the best checkpoint; save_best in the config overrules the table.
     main_scores = {
         'mmdet.CocoMetric': ('metric', {'bbox': 'coco/bbox_mAP', 'segm': 'coco/segm_mAP'}),
