@@ -12,6 +12,7 @@ from dwnet.deploy.runtimes import is_exported, open_exported
 
 from ._arguments import add_config_arguments
 from ._config import load_config
+from ._int8 import CALIBRATION, MAX_DROP, check_int8, export_int8
 
 EXAMPLE = 'configs/classification/dwnet-nano_digits.py work_dirs/dwnet-nano_digits/epoch_10.pth --to openvino'
 
@@ -24,12 +25,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--out', metavar='FILE', help='the file (default: WORK_DIR/NAME_OF_THE_CONFIG.onnx …)')
     parser.add_argument('--backbone', action='store_true', help='the backbone alone: its feature maps')
     parser.add_argument('--half', action='store_true', help='store the weights in float16, which halves the file')
+    parser.add_argument('--int8', action='store_true',
+                        help='compute in int8, calibrated on training images, if the test score holds')
+    parser.add_argument('--max-drop', type=float, metavar='POINTS',
+                        help=f'with --int8: the most points that a score may fall (default: {MAX_DROP})')
+    parser.add_argument('--calibration', type=int, metavar='N',
+                        help=f'with --int8: images of the calibration (default: {CALIBRATION})')
 
 
 def run(args: Namespace) -> None:
+    check_int8(args)
     cfg = load_config(args)
     model = init_model(cfg, args.checkpoint)
     out = Path(args.out or Path(cfg.work_dir, f'{Path(args.config).stem}{SUFFIXES[args.to]}'))
+    if args.int8:
+        export_int8(model, cfg, out, args.to, args.calibration or CALIBRATION,
+                    MAX_DROP if args.max_drop is None else args.max_drop)
+        return
     path = export(model, out, args.to, args.backbone, args.half)
     size = sum(file.stat().st_size for file in {path, path.with_suffix('.bin')} if file.is_file())
     print(f'{path}: {size / 2**20:.1f} MiB')

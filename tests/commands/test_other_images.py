@@ -129,7 +129,7 @@ def test_what_fails_for_one_image_costs_that_image(tmp_path, monkeypatch):
     for i, file in enumerate(files):
         Image.new('RGB', (64, 64), (100 * i, 0, 0)).save(file)
     model = inferencer(CLASSIFIER)
-    whole, draw = model.forward, 'dwnet.deploy.inference.draw'
+    whole, draw = model.forward, 'dwnet.deploy.writing.draw'
 
     def forward(batch, *args):
         if (batch['inputs'][:, 2].amax((1, 2)) == 100).any():

@@ -15,8 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from dwnet.apis import inferencer, init_model
-from dwnet.deploy.inference import _Writer, find_files, predict
+from dwnet.deploy.inference import find_files, predict
 from dwnet.deploy.inference import infer as infer_files
+from dwnet.deploy.writing import Writer
 from dwnet.errors import UserError
 
 CONFIGS = {
@@ -146,14 +147,14 @@ def write_clip(path: Path, pictures, code='mp4v') -> Path:
 @pytest.mark.parametrize('by', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_video_can_be_opened(by, weights, tmp_path, monkeypatch):
     clip = write_clip(tmp_path / 'clip.mp4', np.zeros((9, 64, 64, 3), np.uint8))
-    describe, before = _Writer.describe, signal.getsignal(signal.SIGTERM)
+    describe, before = Writer.describe, signal.getsignal(signal.SIGTERM)
 
     def interrupted(writer, sample, name: Path) -> dict:
         if name.name == '000006':
             os.kill(os.getpid(), by)
         return describe(writer, sample, name)
 
-    monkeypatch.setattr(_Writer, 'describe', interrupted)
+    monkeypatch.setattr(Writer, 'describe', interrupted)
     model = inferencer(CONFIGS['classification'], weights / 'classification.pth')
     with pytest.raises(KeyboardInterrupt) as kept:  # with all that its frames hold
         infer_files(model, [clip], tmp_path / 'out')
@@ -176,9 +177,9 @@ def test_label_images_of_namesakes_are_kept_apart(weights, tmp_path):
 
 def test_labels_of_a_head_of_one_channel(tmp_path, monkeypatch):
     """mmseg gives them as 0. and 1."""
-    monkeypatch.setattr('dwnet.deploy.inference.make_visualizer', lambda *_: None)
+    monkeypatch.setattr('dwnet.deploy.writing.make_visualizer', lambda *_: None)
     model = SimpleNamespace(cfg=None, dataset_meta=dict(classes=['ground', 'road'], palette=[[0, 0, 0], [255, 0, 0]]))
-    writer = _Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=False)
+    writer = Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=False)
     written = writer._segments(np.array([[0., 1.], [1., 1.]], np.float32), Path('a.jpg'))
     assert written['shares'] == dict(ground=.25, road=.75)
     assert np.array(Image.open(tmp_path / 'out' / written['labels'])).tolist() == [[0, 1], [1, 1]]
@@ -274,7 +275,7 @@ def test_panoptic_segments(tmp_path):
     from mmengine.structures import PixelData
     meta = dict(classes=('cat', 'sky'), palette=[(255, 0, 0), (0, 0, 255)])
     model = SimpleNamespace(cfg=read_config(CONFIGS['detection']), dataset_meta=meta)
-    writer = _Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=True)
+    writer = Writer(SimpleNamespace(model=model), [tmp_path / 'a.jpg'], tmp_path / 'out', .5, pictures=True)
     ids = np.repeat(np.repeat([[0, 0, 1000], [1, 2, 2]], 20, 0), 20, 1)  # two cats, the sky, and nothing
     sample = DetDataSample(pred_panoptic_seg=PixelData(sem_seg=torch.from_numpy(ids)[None]))
     entry = writer.write(tmp_path / 'a.jpg', np.zeros((40, 60, 3), np.uint8), sample)
