@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import runpy
 import signal
 import statistics
 import subprocess
@@ -62,6 +63,8 @@ TASKS = {'detection': ('dwnet::detection/cascade-mask-rcnn_dwnet-tiny_fpn_3x_coc
 # What `--record` measures, by device, the most telling first: name → options
 RECORDS = {
     'cpu': {
+        'deploy': '--mode deploy --compile --threads 2 --rounds 5 --dtype float32 bfloat16 int8 '
+                  '--models swin_tiny convnext_tiny dwnet_tiny dynamic_dwnet_tiny',
         'kernels': '--mode kernels --threads 2',
         'inference': f"--deploy --compile --threads 2 --rounds 11 --models {' '.join(TINY)}",
         'inference-bf16': '--deploy --threads 2 --rounds 11 --dtype float32 bfloat16 --models dwnet_tiny swin_tiny',
@@ -477,6 +480,30 @@ def grow(args: argparse.Namespace) -> dict:
     return dict(sizes=result)
 
 
+def deploy_script() -> dict:
+    """What benchmarks/deploy.py defines."""
+    script = Path(__file__).resolve().parent.parent / 'benchmarks/deploy.py'
+    if not script.is_file():
+        raise UserError(f'{script} is missing: --mode deploy needs a clone of the repository')
+    return runpy.run_path(str(script))
+
+
+def compare_runtimes(args: argparse.Namespace) -> dict:
+    """The models in each runtime and precision of a CPU."""
+    script = deploy_script()
+    args.threads = args.threads or torch.get_num_threads()
+    args.batches = [args.batch] if '--batch' in args.command else [1, 8]
+    result = script['compare'](args, lambda name: build(Variant(name), args).eval(),
+                               lambda name: multiply_adds(Variant(name), args),
+                               lambda result: write(result, args, partial=True))
+    rows = [script['cells'](row) for row in result['deploy']]
+    columns = {heading: [row[place] for row in rows] for place, heading in enumerate(script['HEADINGS']) if place}
+    show('runtimes', columns, [row[0] for row in rows])
+    for name, rate in result['tera_macs'].items():
+        print(f'{name}: {rate:.3f} T multiply-adds/s')
+    return result
+
+
 def run_pipeline(args: argparse.Namespace) -> dict:
     """An epoch of ``tools/train.py``, data pipeline and all: images a second, and the share that waits for data."""
     with tempfile.TemporaryDirectory() as folder:
@@ -623,6 +650,9 @@ def tables_of(folder: Path) -> str:
                   f"{r['peak_mib']:.0f}" if 'peak_mib' in r else ''] for name, r in record['models'].items()]))
             if (folder / f'{name}.png').is_file():
                 text.append(f'![{name}]({name}.png)')
+        elif 'deploy' in record:
+            script = deploy_script()
+            text.append(markdown(script['HEADINGS'], [script['cells'](row) for row in record['deploy']]))
         elif 'layers' in record:
             text.append(markdown(
                 ['operator', 'shape', 'by', 'pass', 'ms', 'of its ceiling'],
@@ -645,7 +675,7 @@ def markdown(columns: list[str], rows: list[list[str]]) -> str:
 
 MODES: dict[str, Callable[[argparse.Namespace], dict]] = dict(
     inference=compare_models, train=compare_models, detection=compare_models, segmentation=compare_models,
-    kernels=check_kernels, layers=compare_layers, sizes=grow, pipeline=run_pipeline)
+    kernels=check_kernels, layers=compare_layers, sizes=grow, pipeline=run_pipeline, deploy=compare_runtimes)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -656,15 +686,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--mode', choices=MODES, default='inference',
                         help='forward passes, training steps; training steps of whole detectors or segmentors, with '
                         'DWNet or Swin; whether the operators are right (kernels), and their time (layers); growing '
-                        'sizes; tools/train.py with its data')
+                        'sizes; tools/train.py with its data; exported files in the runtimes of a CPU (deploy)')
     parser.add_argument('--models', nargs='+', help=f"of {', '.join(BASELINES)}, official_tiny, official_base, and "
                         f"dwnet's names in timm; detection and segmentation: of {', '.join(DENSE)}")
     parser.add_argument('--batch', type=int, default=8)
     parser.add_argument('--size', type=int, help='of the square images (default: 224; of detection 800×1280, of '
                         'segmentation 512×512)')
     parser.add_argument('--sizes', type=int, nargs='+', default=[224, 448, 896, 1344], help='for --mode sizes')
-    parser.add_argument('--dtype', nargs='+', choices=('float32', 'bfloat16', 'float16'), default=['float32'],
-                        help='of the weights in inference, of autocast in training; several are compared')
+    parser.add_argument('--dtype', nargs='+', choices=('float32', 'bfloat16', 'float16', 'int8'),
+                        default=['float32'], help='of the weights in inference, of autocast in training; several are '
+                        'compared; int8 for --mode deploy')
+    parser.add_argument('--runtime', nargs='+', choices=('torch', 'onnxruntime', 'openvino'),
+                        default=['torch', 'onnxruntime', 'openvino'], help='for --mode deploy')
     parser.add_argument('--device', choices=('cpu', 'cuda'), default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--threads', type=int, help='of the CPU (default: all)')
     parser.add_argument('--deploy', action='store_true', help='fold the BatchNorms of dwnet models')
@@ -698,6 +731,8 @@ def main() -> None:
             check_writable(flag, folder)
     if args.mode not in TASKS:
         args.size = args.size or 224
+    if 'int8' in args.dtype and args.mode != 'deploy' and not args.record:
+        raise UserError('--dtype int8 is for --mode deploy')
     if args.threads:
         torch.set_num_threads(args.threads)
     # the whole of float32 in convolutions, as in matrix products: with TF32 in one of them models were not comparable
