@@ -167,10 +167,8 @@ class MMDet(Toolbox):
         return demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=80, with_mask=True)
 
     def graph(self, model: nn.Module) -> nn.Module:
-        if not (hasattr(model, 'roi_head') and model.with_rpn):
-            return super().graph(model)
-        from .two_stage_graph import TwoStageDetector
-        return TwoStageDetector(model)
+        from .graphs import graph
+        return graph(model)
 
     def inferencer(self, model: nn.Module) -> Any:
         from mmdet.apis import DetInferencer
