@@ -1,8 +1,12 @@
 """Predictions of a trained model, and exports that run without this project.
 
-=============  =======================================================
-``inference``  images and videos in, predictions and pictures out
-``export``     writes models as ONNX files and compares them with PyTorch
-``hub``        writes models as folders for the Hugging Face Hub
-=============  =======================================================
+================  ==================================================================
+``inference``     images and videos in, predictions and pictures out
+``export``        writes models as files for ONNX Runtime, OpenVINO and torch.export
+``comparison``    compares such a file with PyTorch
+``trial_images``  the images for that
+``record``        what an exported file says of itself
+``runtimes``      runs exported files
+``hub``           writes models as folders for the Hugging Face Hub
+================  ==================================================================
 """
