@@ -6,7 +6,13 @@
 ``channels``         normalises images of any number of channels
 ``slices``           detection in the tiles of large images
 ``tta``              test-time augmentation of detectors that also predict masks
-``two_stage_graph``  what the exported file of a two-stage detector computes
+``graphs``           which of the following an exported file computes
+``two_stage_graph``  detectors with an RPN and RoI heads
+``dense_graph``      one-stage detectors
+``query_graph``      detectors with queries: DETR and its kin
+``mask_graph``       Mask2Former and MaskFormer
+``detector_graph``   what these graphs share
+``deformable``       deformable attention and Mask2Former's pixel decoder for graphs
 ===================  ===============================================================
 """
 import importlib

@@ -4,12 +4,13 @@ mmdet's functions behind the heads branch on the number of boxes. This module co
 operators that ONNX has. The best ``nms_pre`` scores are taken first and the threshold after it, which leaves the same
 boxes, and one size that depends on values.
 """
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from mmdet.models.dense_heads import GFLHead, YOLOXHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmdet.models.necks import CSPNeXtPAFPN, YOLOXPAFPN
+from mmdet.models.necks import YOLOXPAFPN, CSPNeXtPAFPN
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
@@ -36,8 +37,7 @@ class DenseDetector(DetectorGraph):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         head = model.bbox_head
-        self.decode = next((decode for kind, decode in (
-            (BaseDenseHead, _of_levels), (GFLHead, _of_levels), (YOLOXHead, _of_yolox)) if _answers_as(head, kind)), None)
+        self.decode = _decoder_of(head)
         if self.decode is None:
             raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: that head '
                             'has its own way from maps to boxes; the backbone alone can, by --backbone')
@@ -48,7 +48,8 @@ class DenseDetector(DetectorGraph):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         head, config = self.model.bbox_head, self.model.bbox_head.test_cfg
         maps = head(self.model.extract_feat(self.normalise(image)))
-        return best(self.decode(head, maps, config, image.shape[2:]), config)
+        most = None if isinstance(head, YOLOXHead) else config.max_per_img
+        return best(self.decode(head, maps, config, image.shape[2:]), config.nms, most)
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
         model.data_preprocessor.pad_size_divisor = self.normalise.divisor
@@ -58,16 +59,20 @@ class DenseDetector(DetectorGraph):
         model.bbox_head.test_cfg.score_thr = threshold
 
 
-def best(found: Candidates, config: ConfigDict) -> tuple[Tensor, Tensor, Tensor]:
-    """The valid boxes after NMS, their scores and labels, best first."""
+def best(found: Candidates, method: ConfigDict, most: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The valid boxes after NMS, their scores and labels, best first, ``most`` of them or all."""
     chosen = found.valid.nonzero()[:, 0]
     boxes, scores, labels = found.boxes[chosen], found.scores[chosen], found.labels[chosen]
-    kept = suppress(boxes, scores, labels, config.nms)[:config.get('max_per_img')]
+    kept = suppress(boxes, scores, labels, method)[:most]
     return boxes[kept], scores[kept], labels[kept]
 
 
-def _answers_as(head: nn.Module, kind: type) -> bool:
-    return all(getattr(type(head), method) is getattr(kind, method) for method in _METHODS)
+def _decoder_of(head: nn.Module) -> Callable[..., Candidates] | None:
+    """What finds the candidates of a head, by the class whose methods the head has; None if nothing does."""
+    for kind, decode in ((BaseDenseHead, _of_levels), (GFLHead, _of_levels), (YOLOXHead, _of_yolox)):
+        if all(getattr(type(head), method, None) is getattr(kind, method, None) for method in _METHODS):
+            return decode
+    return None
 
 
 def _of_levels(head: nn.Module, maps: tuple[list[Tensor], ...], config: ConfigDict, size: torch.Size) -> Candidates:

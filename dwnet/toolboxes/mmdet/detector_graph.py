@@ -13,11 +13,7 @@ from ..graphs import Normalise
 
 
 class DetectorGraph(nn.Module):
-    """A graph of one image, whose score threshold can be lowered.
-
-    Attributes:
-        thresholds: The configs of the parts of ``model`` that keep a ``score_thr``.
-    """
+    """A graph of one image, whose score threshold can be lowered."""
     batch = 1
 
     def __init__(self, model: nn.Module, outputs: Iterable[str] = ('boxes', 'scores', 'labels')) -> None:
@@ -63,14 +59,15 @@ def flatten(level: Tensor, channels: int) -> Tensor:
 
 def clip(boxes: Tensor, size: torch.Size) -> Tensor:
     """Clips boxes to an image of ``size`` (height, width)."""
-    height, width = (torch.scalar_tensor(length, dtype=boxes.dtype, device=boxes.device) for length in size)
-    return boxes.clamp(min=0).minimum(torch.stack([width, height, width, height]))
+    height, width = size
+    return torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], 2).flatten(1)
 
 
 def refuse_other_nms(model: nn.Module, config: ConfigDict) -> None:
     """Raises UserError if ``config`` asks for anything but plain NMS, such as Soft-NMS."""
     method = config.get('nms') or {}
-    if method.get('type', 'nms') != 'nms' or not set(method) <= {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}:
+    known = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+    if method.get('type', 'nms') != 'nms' or not {'iou_threshold'} <= set(method) <= known:
         raise UserError(f'{type(model).__name__} cannot be written as ONNX with nms={dict(method)}: only plain NMS, '
                         "dict(type='nms', iou_threshold=…), can; the backbone alone can, by --backbone")
 
