@@ -6,7 +6,13 @@
 ``channels``         normalises images of any number of channels
 ``slices``           detection in the tiles of large images
 ``tta``              test-time augmentation of detectors that also predict masks
-``two_stage_graph``  what the exported file of a two-stage detector computes
+``graphs``           which of the following an exported file computes
+``two_stage_graph``  detectors with an RPN and RoI heads
+``dense_graph``      one-stage detectors
+``query_graph``      detectors with queries: DETR and its kin
+``mask_graph``       Mask2Former and MaskFormer
+``detector_graph``   what these graphs share
+``deformable``       deformable attention and Mask2Former's pixel decoder for graphs
 ``exported``         detectors that run from exported files
 ===================  ===============================================================
 """
@@ -169,10 +175,8 @@ class MMDet(Toolbox):
         return demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=80, with_mask=True)
 
     def graph(self, model: nn.Module) -> nn.Module:
-        if not (hasattr(model, 'roi_head') and model.with_rpn):
-            return super().graph(model)
-        from .two_stage_graph import TwoStageDetector
-        return TwoStageDetector(model)
+        from .graphs import graph
+        return graph(model)
 
     def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
         from .exported import ExportedDetector
