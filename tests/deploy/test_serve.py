@@ -181,7 +181,8 @@ def test_twenty_uploads_at_once(server, small_digits):
     'gradio_api/file={uploads}', 'gradio_api/file=%00', 'gradio_api/file/etc/passwd', 'file=/etc/passwd',
     'gradio_api/proxy=http://127.0.0.1:1/a', 'static/../../../../../../../../etc/passwd',
     'static/%2e%2e/%2e%2e/%2e%2e/gradio/package.json', 'assets/..%2f..%2f..%2fpackage.json', 'docs', 'redoc',
-    'monitoring', 'gradio_api/vibe-code', 'gradio_api/profiling/traces', 'custom_component/a', 'gradio_api//file=/etc/passwd'])
+    'monitoring', 'gradio_api/vibe-code', 'gradio_api/profiling/traces', 'custom_component/a',
+    'gradio_api//file=/etc/passwd'])
 def test_no_other_file_is_served(path, server):
     address, uploads = server
     path = path.format(uploads=uploads, name=uploads.name, weights=ROOT / 'setup.py')
@@ -209,7 +210,8 @@ def event(address: str, outputs: int, *data) -> dict:
         data=data, fn_index=number, session_hash=session))
     assert joined.status_code == 200, joined.text
     last: dict = {}
-    with httpx.stream('GET', f'{address}/gradio_api/queue/data', params=dict(session_hash=session), timeout=60) as lines:
+    data = f'{address}/gradio_api/queue/data'
+    with httpx.stream('GET', data, params=dict(session_hash=session), timeout=60) as lines:
         for line in lines.iter_lines():
             message = json.loads(line.removeprefix('data:') or '{}')
             if message.get('msg') == 'process_completed':
@@ -234,8 +236,9 @@ def test_the_page_predicts_what_was_uploaded(server, classifier, scene):
     assert f"<td>{best['class']}</td>" in table and f"{100 * best['score']:.1f} %" in table
 
 
-@pytest.mark.parametrize('path', ['/etc/passwd', str(ROOT / 'docs/images/demo.webp'), '{uploads}/../x', '{uploads}', '\0',
-                                  'http://127.0.0.1:1/a.png', 'https://example.com/a.png', 5, None, ['a']], ids=repr)
+@pytest.mark.parametrize('path', [
+    '/etc/passwd', 'docs/images/demo.webp', '{uploads}/../x', '{uploads}', '\0', 'http://127.0.0.1:1/a.png',
+    'https://example.com/a.png', 5, None, ['a']], ids=repr)
 @pytest.mark.parametrize('number', [1, 2])
 def test_the_page_takes_no_other_file(path, number, server, monkeypatch):
     """Neither a file of the machine nor an address, in any input, the threshold and the examples included."""
@@ -323,8 +326,9 @@ def test_bytes_of_a_request(path, tmp_path):
     assert guarded(Limits(megabytes=1), tmp_path, path, content=bytes(20 * most))[0].status_code == 413
 
 
-@pytest.mark.parametrize('path', ['/gradio_api/run/show', '/gradio_api/api/show', '/gradio_api/call/show', '/login',
-                                  '/gradio_api/vibe-edit', '/gradio_api/process_recording', '/gradio_api/component_server'])
+@pytest.mark.parametrize('path', [
+    '/gradio_api/run/show', '/gradio_api/api/show', '/gradio_api/call/show', '/login', '/gradio_api/vibe-edit',
+    '/gradio_api/process_recording', '/gradio_api/component_server'])
 def test_other_addresses_take_nothing(path, tmp_path):
     assert guarded(Limits(), tmp_path, path)[0].status_code == 405
 
