@@ -95,7 +95,7 @@ def _init_model(config: str | os.PathLike | Config, checkpoint: str | os.PathLik
     if checkpoint is None or new_heads:
         with rgb_weights_fit(model):
             model.init_weights()
-    trained_on = None
+    trained_on = getattr(getattr(model, 'module', model), 'dataset_meta', None)  # an exported file has it
     if checkpoint is not None:
         content = read_checkpoint(str(checkpoint))
         trained = model.module if isinstance(model, BaseTTAModel) else model

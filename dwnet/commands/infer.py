@@ -3,13 +3,13 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dwnet.apis import inferencer
 from dwnet.demo.embedded import prepare_if_missing
 from dwnet.deploy.inference import find_files, infer
 from dwnet.errors import UserError, some
 
-from ._arguments import add_image_arguments, add_slice_arguments, check_writable, chosen_device
+from ._arguments import add_image_arguments, add_slice_arguments, check_writable
 from ._config import load_config
+from ._model import check_model, chosen_inferencer
 from .options import Option, apply_options
 from .options.running import check_overlap, enable_slices
 
@@ -23,6 +23,7 @@ OPTIONS = (
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_image_arguments(parser)
+    parser.add_argument('--model', help='the .onnx or .xml file of tools/export.py, in the place of --checkpoint')
     parser.add_argument('--batch-size', type=int, default=1, help='images that are computed at once (default: 1)')
     parser.add_argument(
         '--threshold', type=float, default=.3,
@@ -32,8 +33,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    if args.checkpoint is None:
-        raise UserError('--checkpoint FILE is missing: without weights the predictions would be random')
+    check_model(args)
     if args.batch_size < 1:
         raise UserError(f'--batch-size {args.batch_size}: it has to be 1 or more')
 
@@ -45,9 +45,7 @@ def run(args: Namespace) -> None:
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
     check_writable('--out', out)
-    device = chosen_device(args.device)
-    left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
-                     not args.no_pictures)
+    left_out = infer(chosen_inferencer(cfg, args), files, out, args.batch_size, args.threshold, not args.no_pictures)
     predicted = json.loads((out / 'predictions.json').read_text())['predictions']
     if animations := [entry['image'] for entry in predicted if 'image' in entry and 'frames' in entry]:
         print(f'of {len(animations)} animations the first frame is predicted: {some(animations)}')

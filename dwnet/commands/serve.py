@@ -7,13 +7,13 @@ from argparse import ArgumentParser, Namespace
 from contextlib import suppress
 from pathlib import Path
 
-from dwnet.apis import inferencer
 from dwnet.demo.embedded import prepare_if_missing
 from dwnet.engine.preflight import check_data
 from dwnet.errors import UserError, requires
 
-from ._arguments import add_model_arguments, chosen_device
+from ._arguments import add_model_arguments
 from ._config import load_config
+from ._model import check_model, chosen_inferencer
 
 EXAMPLE = ('--config configs/classification/dwnet-nano_digits.py '
            '--checkpoint work_dirs/dwnet-nano_digits/epoch_10.pth')
@@ -21,6 +21,7 @@ EXAMPLE = ('--config configs/classification/dwnet-nano_digits.py '
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_model_arguments(parser)
+    parser.add_argument('--model', help='the .onnx or .xml file of tools/export.py, in the place of --checkpoint')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen at (default: 127.0.0.1, this machine '
                         'alone); 0.0.0.0 is all of the network, without a password')
     parser.add_argument('--port', type=int, default=7860, help='default: 7860; 0 takes any that is free')
@@ -32,8 +33,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    if args.checkpoint is None:
-        raise UserError('--checkpoint FILE is missing: without weights the predictions would be random')
+    check_model(args)
+    if args.space and args.model is not None:
+        raise UserError('--space needs --checkpoint: a Space is written from the weights')
     for name in ('max_megabytes', 'max_megapixels', 'per_minute', 'queue'):
         if getattr(args, name) <= 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: it has to be more than 0")
@@ -46,7 +48,7 @@ def run(args: Namespace) -> None:
     with suppress(UserError):  # without data the page has no examples
         check_data(cfg, 'test', prepare=prepare_if_missing)
     title = Path(args.config).stem
-    infer = inferencer(cfg, args.checkpoint, chosen_device(args.device))
+    infer = chosen_inferencer(cfg, args)
     examples = find_examples(cfg)
     if args.space:
         print(f'{write_space(infer.model, args.space, title, examples)}: python app.py serves it')

@@ -1,16 +1,19 @@
-"""Scores a checkpoint on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
+"""Scores a checkpoint or an exported file on the test set of its config: top-1 and top-5, box and mask AP, or mIoU."""
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from dwnet.demo.embedded import prepare_if_missing
+from dwnet.deploy.exported import with_exported
+from dwnet.deploy.runtimes import is_exported
 from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data, check_test_files
 from dwnet.engine.scores import report_scores
+from dwnet.errors import UserError
 from dwnet.toolboxes import toolbox_of
 
 from ._arguments import add_config_arguments, add_slice_arguments, add_speed_arguments, check_writable
 from ._config import load_config
-from .options import Option, apply_options
+from .options import Option, apply_options, refuse_given
 from .options.running import (
     check_overlap,
     enable_bf16_testing,
@@ -38,11 +41,12 @@ OPTIONS = (
     Option('--slice', enable_slices, conflicts=('--tta', ), with_values_of=('--overlap', )),
     Option('--tta', enable_tta),
 )
+OF_CHECKPOINTS = ('--deploy', '--bf16', '--channels-last', '--compile')
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_config_arguments(parser, launched=True)
-    parser.add_argument('checkpoint', help='.pth file')
+    parser.add_argument('checkpoint', help='.pth file, or the .onnx or .xml file of tools/export.py')
     parser.add_argument('--show-dir', help='save a picture of each prediction in this folder')
     parser.add_argument(
         '--out', help='save the predictions: a .pkl file (classification, detection) or a folder of '
@@ -55,15 +59,23 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
+    exported = is_exported(args.checkpoint)
+    if exported:
+        refuse_given(OF_CHECKPOINTS, args, f'is for PyTorch, which does not run {args.checkpoint}')
     cfg = load_config(args)
+    if exported and cfg.launcher != 'none':
+        raise UserError(f'{args.checkpoint} is tested in one process, which uses all cores: call tools/test.py')
     check_writable('--work-dir', cfg.work_dir)
     if args.show_dir:
         check_writable('--show-dir', args.show_dir)
     if args.out:
         check_writable('--out', Path(args.out).parent)
     check_data(cfg, 'test', prepare=prepare_if_missing)
-    set_checkpoint(cfg, args.checkpoint)
+    if not exported:
+        set_checkpoint(cfg, args.checkpoint)
     apply_options(OPTIONS, cfg, args)
+    if exported:  # what the options put around the model stays there
+        cfg = with_exported(cfg, args.checkpoint)
     runner = Runner.from_cfg(cfg)
     check_test_files(runner)
     metrics = runner.test()

@@ -38,6 +38,7 @@ PRIVATE_NAMES: tuple[tuple[str, str, str], ...] = (
     ('mmdet.models:DetTTAModel', '_merge_single_sample', 'test-time augmentation refuses predicted masks'),
     ('mmdet.models:StandardRoIHead', '_mask_forward', 'masks that are not pasted yet, to compare an ONNX file with'),
     ('mmdet.visualization:DetLocalVisualizer', '_draw_instances', 'masks of large images are decoded a few at a time'),
+    ('mmpretrain.models:ClsHead', '_get_predictions', 'scores and labels from the logits of an exported file'),
     ('mmpretrain.apis.base:BaseInferencer', '_config', 'under this name inferencers look for the config of a model'),
     ('mmpretrain.apis:ImageClassificationInferencer', '_dataset_meta', 'and under this one for the names of classes'),
     ('timm.models', '_factory', 'where create_model finds load_checkpoint, which has no place for another reader'),

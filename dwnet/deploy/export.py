@@ -1,150 +1,227 @@
-"""Writes models as ONNX files for any batch and image size, normalisation included, and compares them with PyTorch.
+"""Writes models as files that run without this project, for any image size, and compares them with PyTorch.
 
-A file takes RGB images, (B, 3, H, W), float32 of 0 to 255, or what else the model is trained on, and holds only stock
-operators of ONNX, so the file runs without this project. torch.jit.trace records the graph; :mod:`dwnet.ops` uses stock
-operators while it records.
+A file takes RGB images, (B, 3, H, W), float32 of 0 to 255, or what else the model is trained on, and normalises them
+itself. ``torch.export`` records the graph, in which :mod:`dwnet.ops` uses stock operators; PyTorch's ONNX exporter
+translates the graph; OpenVINO converts the ONNX file. :mod:`dwnet.deploy.record` says what a file says of itself.
 """
+import contextlib
 import copy
 import io
 import os
+import tempfile
 import warnings
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
-from dwnet.errors import UserError, one_line, requires
+from dwnet.errors import UserError, not_among, one_line, requires
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
 from dwnet.toolboxes import toolbox_of_model
-from dwnet.toolboxes.graphs import Backbone, image_channels
-from dwnet.toolboxes.pixels import has_own_range
+from dwnet.toolboxes.graphs import Backbone
 
-OPSET = 17  # the first opset with LayerNormalization
+from .comparison import compare
+from .record import Record
+from .runtimes import open_exported
+from .trial_images import as_input, of_data, photographs
+
+SUFFIXES = dict(onnx='.onnx', openvino='.xml', torch='.pt2')
 TOLERANCE = 1e-4  # relative to the largest value of an output, or to 1 if that is larger
-# (batch, height, width) of the images for the comparison of PyTorch and onnxruntime
-SHAPES = ((1, 224, 224), (2, 160, 256), (3, 131, 203))
+# Weights rounded to float16 are off by 2^-11 at most; the errors of some dozen layers add up.
+HALF_TOLERANCE = 2e-2
+IMAGES = 3  # of the config's data
 
 
-def export_onnx(model: nn.Module, path: str | os.PathLike, backbone_only: bool = False) -> Path:
-    """Writes a model as an ONNX file, and compares the outputs of onnxruntime and PyTorch on photographs.
+def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone_only: bool = False,
+           half: bool = False, images: Sequence[Tensor] | None = None) -> Path:
+    """Writes a model as a file, and compares the file's outputs with PyTorch's.
 
     Args:
         model: A classifier, segmentor or detector of :func:`dwnet.apis.init_model`, on the CPU. The model is not
             changed; the file holds the model in eval mode.
         path: The file. Its input is ``image``, (B, 3, H, W), RGB of 0 to 255 as float32; for a model of images that are
-            not 8-bit colour, (B, C, H, W) with the channels and values of the images' files. Its output is ``logits``;
-            for a backbone ``stride4`` … ``stride32``, by its strides; for a detector, whose B is 1, ``boxes``,
-            ``scores``, ``labels`` and ``masks``.
+            not 8-bit colour, (B, C, H, W) with the channels and values of the images' files. Its outputs are those of
+            :data:`dwnet.deploy.record.MEANINGS`, or ``logits``, or for a backbone ``stride4`` … ``stride32``.
+        to: ``'onnx'``, a file named .onnx; ``'openvino'``, .xml with a .bin beside it; ``'torch'``, .pt2.
         backbone_only: Leave out neck and heads.
+        half: Store the weights in float16; inputs, outputs and the computation stay as they are. Not for ``'torch'``.
+        images: Images on which the file is compared, (C, H, W) as the test pipeline gives them: colours are BGR. By
+            default some of the config's test data, if they can be read. Photographs of three sizes are added.
 
     Returns:
         The path.
 
     Raises:
-        UserError: If ONNX or this function does not support a part of the model, the outputs differ by more than 1e-4
-            of the largest value, or the file cannot be written. No file is left then.
+        UserError: If a part of the model cannot be exported, the outputs differ by more than 1e-4 of the largest value
+            (with ``half`` by 2e-2, or other objects are found), or the file cannot be written. No file is left then.
 
     Example:
         >>> from dwnet.apis import init_model
-        >>> from dwnet.deploy.export import export_onnx
-        >>> export_onnx(init_model('configs/classification/dwnet-tiny_in1k.py'), 'dwnet-tiny.onnx')
+        >>> from dwnet.deploy.export import export
+        >>> export(init_model('configs/classification/dwnet-tiny_in1k.py'), 'dwnet-tiny.onnx')
     """
+    path = Path(path)
+    _check(path, to, half)
     reference = copy.deepcopy(model).eval()
     model = copy.deepcopy(reference)
     if any(isinstance(module, DWNet) for module in model.modules()):
         switch_to_deploy(model)
-    path = Path(path)
-    unfinished, trial = (path.with_name(f'.{path.name}.{state}') for state in ('unfinished', 'trial'))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        graph = Backbone(model) if backbone_only else toolbox_of_model(model).graph(model)
-        photographs = _Photographs(model, graph)
-        _write(graph, unfinished, photographs)
-        if not _compare(unfinished, graph, reference, photographs):  # no boxes to compare: lower the threshold
-            graph.find_more(reference, [photographs.as_read(photographs(1, *size))[0] for _, *size in SHAPES])
-            _write(graph, trial, photographs)
-            if not _compare(trial, graph, reference, photographs):
-                raise UserError(f'{type(reference).__name__} finds nothing on photographs at any threshold, so the '
-                                'file cannot be compared; check the weights')
-        return unfinished.rename(path)
+        with tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent) as folder:
+            graph = (Backbone(model) if backbone_only else toolbox_of_model(model).graph(model)).eval()
+            record = Record.of(reference, graph, 'float16' if half else 'float32')
+            pictures = _of_data(reference) if images is None else images
+            batches = [[picture] for picture in pictures] + photographs(reference, graph)
+            tolerance = HALF_TOLERANCE if half else TOLERANCE
+            unfinished, trial = (Path(folder, name, path.name) for name in ('unfinished', 'trial'))
+            run = _write(graph, unfinished, to, record, batches[-1])
+            if not compare(run, graph, reference, batches, tolerance, half):  # no boxes to compare: lower the threshold
+                print_log('the model finds nothing on the images; trying a lower score threshold', 'current')
+                graph.find_more(reference, [batch[0] for batch in batches])
+                run = _write(graph, trial, to, record, batches[-1])
+                if not compare(run, graph, reference, batches, tolerance, half):
+                    raise UserError(f'{type(reference).__name__} finds nothing on photographs at any threshold, so the '
+                                    'file cannot be compared; check the weights')
+            for file in unfinished.parent.iterdir():  # OpenVINO's weights are a second file
+                os.replace(file, path.with_name(file.name))
+        return path
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f'{path} cannot be written: {error.strerror}') from error
-    except Exception as error:  # a head that ONNX does not support may raise anything
-        raise UserError(f'{type(reference).__name__} cannot be written as ONNX ({one_line(error)[:300]}); its '
-                        'backbone alone can, by --backbone') from error
-    finally:
-        for file in (unfinished, trial):
-            with suppress(OSError):
-                file.unlink()
+        raise UserError(f'{path} cannot be written: {error.strerror or one_line(error)}') from error
+    except Exception as error:  # a head that cannot be recorded may raise anything
+        raise UserError(f'{type(reference).__name__} cannot be exported ({one_line(error)[:300]}); its backbone alone '
+                        'can, by --backbone') from error
 
 
-def _write(graph: nn.Module, path: Path, photographs: '_Photographs') -> None:
-    batch = getattr(graph, 'batch', None)  # None: any
-    axes = {2: 'height', 3: 'width'} | ({0: 'batch'} if batch is None else {})
-    # tracing warns of every number that becomes a constant, and prints the whole graph if it fails
-    with torch.no_grad(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+def _check(path: Path, to: str, half: bool) -> None:
+    if to not in SUFFIXES:
+        raise UserError(not_among('to', to, SUFFIXES))
+    if path.suffix != SUFFIXES[to]:
+        raise UserError(f'{path}: the name of a file for {to} ends with {SUFFIXES[to]}')
+    if half and to == 'torch':
+        raise UserError('float16 weights are for onnx and openvino; for PyTorch call .half() on what torch.export.load '
+                        'returns')
+
+
+def _of_data(model: nn.Module) -> list[Tensor]:
+    """Some of the test images of a model's config; none if there is no such data."""
+    try:
+        return of_data(model.cfg, 'test', IMAGES)
+    except Exception as error:  # data that is missing or broken; the photographs remain
+        print_log(f'the images of the config cannot be read ({one_line(error)[:200]}): the file is compared on '
+                  'photographs alone', 'current')
+        return []
+
+
+def _write(graph: nn.Module, path: Path, to: str, record: Record,
+           pictures: list[Tensor]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Writes a graph, and returns what runs the file."""
+    path.parent.mkdir()
+    print_log('recording the graph …', 'current')
+    program = _record(graph, as_input(pictures[:getattr(graph, 'batch', None) or 2]))
+    if to == 'torch':
+        torch.export.save(program, path, extra_files=record.entries())
+        module = torch.export.load(path).module()
+        return lambda images: _named(graph, module(torch.from_numpy(images)))
+    print_log('translating the graph to ONNX …', 'current')
+    file = path.with_suffix('.onnx')
+    _write_onnx(program, graph, file, record)
+    if to == 'openvino':
+        _convert_to_openvino(file, path, record)
+        file.unlink()
+    print_log('comparing the file with PyTorch …', 'current')
+    return open_exported(path).run
+
+
+def _record(graph: nn.Module, images: Tensor) -> ExportedProgram:
+    """The graph for any size and, if it takes several images, any batch."""
+    dynamic = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC} | ({} if len(images) == 1 else {0: Dim.DYNAMIC})
+    with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        torch.onnx.export(
-            graph, (photographs(batch or 2, 160, 224), ), str(path), dynamo=False, opset_version=OPSET,
-            input_names=['image'], output_names=list(graph.axes), dynamic_axes={'image': axes} | graph.axes)
+        return torch.export.export(graph, (images, ), dynamic_shapes=(dynamic, ), strict=False)
 
 
-class _Photographs:
-    """scikit-learn's two photographs, plain and mirrored, with the channels and values of a model's images."""
-
-    def __init__(self, model: nn.Module, graph: nn.Module) -> None:
-        self.channels = image_channels(model)
-        self.usual = self.channels == 3 and not has_own_range(getattr(model, 'cfg', None))
-        self.mean, self.std = graph.normalise.mean, graph.normalise.std
-
-    def __call__(self, batch: int, height: int, width: int) -> Tensor:
-        """(B, C, H, W); usually RGB of 0 to 255, whole numbers."""
-        with requires('scikit-learn', 'export', 'trying out the file'):
-            from sklearn.datasets import load_sample_images
-        pictures = [picture for whole in load_sample_images().images for picture in (whole, whole[:, ::-1])]
-        resized = [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in pictures[:batch]]
-        images = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
-        if self.usual:
-            return images
-        images = images[:, [i % 3 for i in range(self.channels)]]
-        return self.mean + self.std * (images - 128) / 64
-
-    def as_read(self, images: Tensor) -> list[Tensor]:
-        """Converts images to the toolboxes' input, (C, H, W): colours are BGR, usually uint8."""
-        images = images.flip(1) if self.channels == 3 else images
-        return list(images.byte() if self.usual else images)
+def _named(graph: nn.Module, outputs: Tensor | Sequence[Tensor]) -> dict[str, np.ndarray]:
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    return {name: output.detach().numpy() for name, output in zip(graph.axes, outputs, strict=True)}
 
 
-def _compare(path: Path, graph: nn.Module, reference: nn.Module, photographs: _Photographs) -> bool:
-    """Compares the file in onnxruntime with the original model and its preprocessor.
+# --- ONNX and OpenVINO ---------------------------------------------------------------------------------
 
-    Returns:
-        Whether every photograph had outputs to compare; a detector may find nothing.
 
-    Raises:
-        UserError: If the outputs differ.
+def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: Record) -> None:
+    with requires('onnx', 'export', 'writing ONNX'):
+        import onnx
+    with requires('onnxscript', 'export', 'writing ONNX'):
+        import onnxscript  # noqa: F401
+    _drop_checks(program)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter('ignore')
+        written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=list(graph.axes))
+    model = written.model_proto
+    _name_axes(model.graph, graph)
+    for part in _parts(model):  # the exporter notes the lines of Python that each node comes from
+        part.ClearField('metadata_props'), part.ClearField('doc_string')
+    if record.precision == 'float16':
+        _store_in_half(model.graph)
+    onnx.helper.set_model_props(model, record.entries())
+    onnx.save(model, path)
+
+
+def _drop_checks(program: ExportedProgram) -> None:
+    """Removes what a program checks when it runs: ONNX has no such nodes, and the numbers do not fit its integers."""
+    nodes = program.graph
+    for node in reversed(nodes.nodes):
+        if node.op == 'call_function' and '_assert' in str(node.target):
+            nodes.erase_node(node)
+    nodes.eliminate_dead_code()
+
+
+def _name_axes(model, graph: nn.Module) -> None:
+    """Gives the dynamic dimensions of a GraphProto their names; shapes inside it speak of other names and go."""
+    batch = {} if getattr(graph, 'batch', None) else {0: 'batch'}
+    axes = {'image': batch | {2: 'height', 3: 'width'}} | graph.axes
+    for value in (*model.input, *model.output):
+        for place, name in axes[value.name].items():
+            value.type.tensor_type.shape.dim[place].dim_param = name
+    del model.value_info[:]
+
+
+def _parts(model) -> Iterator:
+    """All of a ModelProto that can hold remarks."""
+    yield from (model, model.graph)
+    for nodes in (model.graph, *model.functions):
+        yield from (*nodes.node, *getattr(nodes, 'initializer', ()))
+        yield nodes
+    yield from (*model.graph.input, *model.graph.output)
+
+
+def _store_in_half(graph) -> None:
+    """Rounds the weights of a GraphProto to float16; a Cast makes float32 of them, once, when a runtime loads the file.
     """
-    with requires('onnxruntime', 'export', 'trying out the file'):
-        import onnxruntime
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    compared = True
-    for batch, height, width in SHAPES:
-        images = photographs(getattr(graph, 'batch', batch), height, width)
-        outputs = [torch.from_numpy(array) for array in session.run(None, {'image': images.numpy()})]
-        with torch.no_grad():
-            expected = graph.reference(reference, photographs.as_read(images))
-        for name, ours, theirs in zip(graph.axes, outputs, expected, strict=True):
-            fits = ours.shape == theirs.shape
-            error = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)) if fits and ours.numel() else 0
-            if not fits or not error <= TOLERANCE:
-                how = f'by {error:.1e} of the largest value' if fits else f'{tuple(ours.shape)}, {tuple(theirs.shape)}'
-                raise UserError(f'onnxruntime and PyTorch disagree on {name} for images of {tuple(images.shape)}: '
-                                f'{how}; no file was written')
-            compared &= ours.numel() > 0
-    return compared
+    import onnx
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and np.prod(tensor.dims) > 64:
+            name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f'{name}_half'))
+            casts.append(onnx.helper.make_node('Cast', [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _convert_to_openvino(file: Path, path: Path, record: Record) -> None:
+    with requires('openvino', 'export', 'writing a file for OpenVINO'):
+        import openvino
+    model = openvino.convert_model(file)
+    for key, text in record.entries().items():
+        model.set_rt_info(text, key)
+    openvino.save_model(model, path, compress_to_fp16=record.precision == 'float16')

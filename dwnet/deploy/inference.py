@@ -4,8 +4,9 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ Frame = tuple[Any, np.ndarray]  # name, and pixels as the model's reader returns
 def find_files(arguments: Sequence[str]) -> list[Path]:
     """The files that the arguments name, each once: files, all images below folders, and matches of patterns.
 
+    ``camera:0`` and the like stand for themselves.
+
     Raises:
         UserError: If an argument names nothing.
     """
@@ -46,7 +49,7 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
                 print(f'note: {note}')
             if not files:
                 raise UserError(f"no images in {argument}{below.others_below('')}")
-        elif os.path.exists(argument):
+        elif os.path.exists(argument) or _camera(Path(argument)) is not None:
             files = [Path(argument)]
         else:
             files = [Path(name) for name in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(name)]
@@ -199,7 +202,13 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in VIDEOS
+    return file.suffix.lower() in VIDEOS or _camera(file) is not None
+
+
+def _camera(file: Path) -> int | None:
+    """The number of the camera that ``camera:0`` and the like name; None for a file."""
+    kind, _, number = str(file).partition(':')
+    return int(number) if kind == 'camera' and number.isdecimal() else None
 
 
 def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
@@ -227,17 +236,21 @@ def read_images(model: nn.Module, files: Iterable[Path], left_out: dict[str, str
 
 def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, progress: ProgressLine,
                  left_out: dict[str, str]) -> list[dict]:
-    """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video."""
+    """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video.
+
+    A camera is read until Ctrl-C.
+    """
     reader = reader_of(inferencer.model.cfg)
     if reader.color_type == 'unchanged':
         left_out[str(file)] = 'a video has colours of 8 bits, and the model takes images of another kind'
         return []
-    video = cv2.VideoCapture(str(file))
+    camera, start = _camera(file), time.monotonic()
+    video = cv2.VideoCapture(str(file) if camera is None else camera)
     rate, expected = video.get(cv2.CAP_PROP_FPS) or 25., max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     progress.add(file.name, expected)
     lines, drawn, number = writer.place('videos', file, '.jsonl'), None, 0
     try:
-        with open(lines, 'w') as stream:
+        with open(lines, 'w') as stream, suppress(*[KeyboardInterrupt] * (camera is not None)):
             for batch in _batches(_read_frames(video, reader.color_type == 'grayscale'), batch_size, True):
                 for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
                     entry = writer.describe(sample, writer.relative(file) / f'{index:06d}')
@@ -248,8 +261,9 @@ def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, p
                                 str(lines.with_suffix('.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), rate,
                                 (picture.shape[1], picture.shape[0]))
                         drawn.write(np.ascontiguousarray(picture))
-                    stream.write(json.dumps(dict(frame=index, seconds=round(index / rate, 3), **entry)) + '\n')
-                number += len(batch)
+                    seconds = index / rate if camera is None else time.monotonic() - start
+                    stream.write(json.dumps(dict(frame=index, seconds=round(seconds, 3), **entry)) + '\n')
+                    number += 1
                 progress.advance(file.name, len(batch))
     finally:  # without release() an interrupted video has no index, and players cannot open it
         video.release()
@@ -257,7 +271,7 @@ def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, p
             drawn.release()
     if not number:
         lines.unlink()
-        left_out[str(file)] = 'it has no frame that OpenCV can read'
+        left_out[str(file)] = f"{'it has' if camera is None else 'the camera gives'} no frame that OpenCV can read"
         return []
     if number < expected - 1:  # containers miscount by one
         left_out[str(file)] = f'it ends or is damaged after {number} of {expected} frames; these are predicted'

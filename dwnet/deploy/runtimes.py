@@ -18,10 +18,12 @@ class Exported(ABC):
     Attributes:
         path: The file.
         record: What the file says of itself.
+        channels: Channels of the images.
         outputs: The names of the outputs.
     """
     path: Path
     record: Record
+    channels: int
     outputs: list[str]
 
     @abstractmethod
@@ -77,6 +79,7 @@ class _OnnxRuntime(Exported):
         except Exception as error:  # onnxruntime has many kinds
             raise UserError(f'{path} is no file that onnxruntime can run: {one_line(error)[:300]}') from error
         self.path, self.outputs = path, [output.name for output in self._session.get_outputs()]
+        self.channels = self._session.get_inputs()[0].shape[1]
         self.record = _record(self._session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -97,6 +100,7 @@ class _OpenVino(Exported):
         except Exception as error:
             raise UserError(f'{path} is no file that OpenVINO can run: {one_line(error)[:300]}') from error
         self.path, self.outputs = path, [output.get_any_name() for output in self._model.outputs]
+        self.channels = self._model.inputs[0].partial_shape[1].get_length()
         self.record = _record(model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None, path)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:

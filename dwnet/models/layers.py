@@ -41,7 +41,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     height, width = x.shape[-2:]
     pad_h, pad_w = missing_to(multiple, height), missing_to(multiple, width)
     # no branch in a graph of any size: each remainder would compile another graph
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    recorded = torch.compiler.is_compiling()
     return F.pad(x, (0, pad_w, 0, pad_h)) if recorded or pad_h or pad_w else x
 
 
@@ -135,7 +135,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.fc1(x.permute(0, 2, 3, 1))  # (B, H, W, 4·C)
-        recorded = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
+        recorded = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if not recorded and only_computes(self.fc1, nn.Linear) and only_computes(self.act, nn.GELU):
             x = torch.ops.aten.gelu_(x, approximate=self.act.approximate)  # allocating memory costs more than the GELU
         else:

@@ -7,13 +7,13 @@ toolbox does differently, and imports the toolbox only inside methods.
 import colorsys
 import copy
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.registry import METRICS, TRANSFORMS
 from mmengine.visualization import Visualizer
-from torch import nn
+from torch import Tensor, nn
 
 from dwnet.errors import UserError, some
 from dwnet.registry import class_of, lineage
@@ -23,6 +23,18 @@ if TYPE_CHECKING:  # importing it loads the readers of all forms of data
 
 SAY_WHICH = ('say which score counts by --cfg-options default_hooks.checkpoint.save_best=… '
              'default_hooks.checkpoint.rule=greater')
+
+
+class Network(Protocol):
+    """What an exported file computes.
+
+    Attributes:
+        channels: Channels of the images.
+    """
+    channels: int
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Output → tensor, for images (B, C, H, W) as the toolboxes read them."""
 
 
 class Toolbox:
@@ -276,6 +288,19 @@ class Toolbox:
         raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
                         'with an RPN and RoI heads can; its backbone alone can, by --backbone')
 
+    def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
+        """A model of the toolbox that predicts by an exported file.
+
+        Args:
+            network: Computes the file's outputs, by the names that :mod:`dwnet.toolboxes.graphs` gives them.
+            model: The config of the model that was exported.
+            data_preprocessor: The config of a data preprocessor that leaves the pixels as they are.
+
+        Raises:
+            UserError: If nothing exports models of this toolbox.
+        """
+        raise UserError(f'models of {self.name} cannot run from an exported file; name the checkpoint')
+
     def inferencer(self, model: nn.Module) -> Any:
         """The toolbox's own inferencer around a model of :func:`dwnet.apis.init_model`."""
         raise NotImplementedError
@@ -326,4 +351,4 @@ def inferencer_around(kind: type, model: nn.Module, **arguments) -> Any:
             return model
 
     Inferencer.__name__ = kind.__name__
-    return Inferencer(model.cfg, device=str(next(model.parameters()).device), **arguments)
+    return Inferencer(model.cfg, device=str(model.data_preprocessor.device), **arguments)

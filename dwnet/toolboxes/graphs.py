@@ -20,7 +20,10 @@ def converts_to_rgb(preprocessor: nn.Module) -> bool:
 
 def image_channels(model: nn.Module) -> int:
     """The number of channels of a model's images, by the first convolution of its backbone."""
-    backbone = getattr(getattr(model, 'module', model), 'backbone', None)  # inside the model of --slice
+    model = getattr(model, 'module', model)  # inside the model of --slice
+    if hasattr(model, 'network'):  # an exported file
+        return model.network.channels
+    backbone = getattr(model, 'backbone', None)
     convolutions = (module for module in backbone.modules() if isinstance(module, nn.Conv2d)) if backbone else iter(())
     return getattr(next(convolutions, None), 'in_channels', 3)
 

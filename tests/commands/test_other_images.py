@@ -64,8 +64,8 @@ def test_five_bands_from_rgb_weights_to_an_onnx_file(tmp_path):
     pictures = [Image.open(tmp_path / f'show/{i}.tif_{i}.png') for i in range(2)]
     assert all(picture.size == (512, 256) and len(picture.getcolors(9**9)) > 500 for picture in pictures)
 
-    done = run_tool('tools/export_onnx.py', config, checkpoint, '--out', tmp_path / 'm.onnx')
-    assert done.returncode == 0 and 'image (batch, 5, height, width)' in done.stdout, done.stderr
+    done = run_tool('tools/export.py', config, checkpoint, '--out', tmp_path / 'm.onnx')
+    assert done.returncode == 0 and 'image: 5 channels' in done.stdout, done.stderr
 
     Image.new('RGB', (64, 64)).save(tmp_path / 'my/images/val/photo.png')
     done = run_tool('tools/infer.py', tmp_path / 'my/images/val', '--config', config, '--checkpoint', checkpoint,

@@ -15,7 +15,7 @@ from dwnet.errors import UserError
 @pytest.mark.parametrize('tool, arguments, flag', [
     ('train', [], '--work-dir'), ('test', ['x.pth'], '--work-dir'), ('analyze', ['x.pth'], '--out'),
     ('test', ['x.pth', '--show-dir'], '--show-dir'), ('test', ['x.pth', '--out'], '--out'),
-    ('plot_lr', ['--epoch-length', '9', '--out'], ''), ('export_onnx', ['--out'], '')])
+    ('plot_lr', ['--epoch-length', '9', '--out'], ''), ('export', ['--out'], '')])
 def test_a_file_in_the_place_of_a_folder(tool, arguments, flag, small_digits, tmp_path):
     (tmp_path / 'file').write_text('mine')
     (tmp_path / 'x.pth').write_text('never read')

@@ -103,11 +103,11 @@ sys.meta_path.insert(0, Break())
 
 @pytest.mark.parametrize('package, command', [
     ('mmcv', 'train'), ('mmcv', 'hook'), ('mmengine', 'get_flops'), ('torch', 'test'),
-    ('torchvision', 'export_onnx'), ('torchvision', 'train')])
+    ('torchvision', 'export'), ('torchvision', 'train')])
 def test_a_broken_package_ends_a_command_in_a_line(package, command, tmp_path):
     (tmp_path / 'sitecustomize.py').write_text(BROKEN.format(package=package))
     config = 'dwnet::detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
-    arguments = {'train': [config], 'test': [config, 'x.pth'], 'get_flops': [config], 'export_onnx': [config]}
+    arguments = {'train': [config], 'test': [config, 'x.pth'], 'get_flops': [config], 'export': [config]}
     done = run_command(sys.executable, '-W', 'ignore', '-m', 'dwnet', command, *arguments.get(command, ()), check=False,
                        PYTHONPATH=f'{tmp_path}:{ROOT}')
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr[-2000:]

@@ -13,7 +13,7 @@ from torch import nn
 from dwnet import TOKEN_MIXERS, DWNet
 from dwnet.apis import init_model
 from dwnet.checkpoint import load_weights, read_checkpoint
-from dwnet.deploy.export import export_onnx
+from dwnet.deploy.export import export
 from dwnet.errors import UserError
 from dwnet.inspect.kernels import kernels
 from dwnet.models import TokenMixer
@@ -81,7 +81,7 @@ def test_in_onnx(variant, tmp_path):
     cfg.model.backbone.update(copy.deepcopy(variant))
     model = init_model(cfg)
     model.backbone = randomise(model.backbone)
-    path = export_onnx(model, tmp_path / 'backbone.onnx', backbone_only=True)
+    path = export(model, tmp_path / 'backbone.onnx', backbone_only=True)
     images = torch.rand(2, 3, 70, 45) * 255
     with torch.no_grad():
         expected = model.backbone((images - model.data_preprocessor.mean) / model.data_preprocessor.std)

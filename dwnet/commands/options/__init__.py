@@ -58,6 +58,17 @@ def apply_options(options: Sequence[Option], cfg: Config, args: Namespace) -> No
         option.change(cfg, *values, *(_value(flag, args) for flag in option.with_values_of))
 
 
+def refuse_given(flags: Sequence[str], args: Namespace, reason: str) -> None:
+    """Refuses options that have no effect here.
+
+    Raises:
+        UserError: If one of ``flags`` is given; the message is the flag and ``reason``.
+    """
+    for flag in flags:
+        if _is_given(flag, args):
+            raise UserError(f'{flag} {reason}; leave it out')
+
+
 def _is_given(flag: str, args: Namespace) -> bool:
     value, choice = _value(flag, args), flag.partition(' ')[2]
     return value == choice if choice else value is not False and value not in (None, '')

@@ -7,6 +7,7 @@
 ``slices``           detection in the tiles of large images
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
+``exported``         detectors that run from exported files
 ===================  ===============================================================
 """
 import importlib
@@ -23,7 +24,7 @@ from dwnet.data.checks import leaves
 from dwnet.errors import UserError
 from dwnet.registry import is_a, lineage, type_name
 
-from ..base import Toolbox, as_list, inferencer_around, innermost, palette, with_metric
+from ..base import Network, Toolbox, as_list, inferencer_around, innermost, palette, with_metric
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
     from dwnet.data.own import OwnData
@@ -171,6 +172,10 @@ class MMDet(Toolbox):
             return super().graph(model)
         from .two_stage_graph import TwoStageDetector
         return TwoStageDetector(model)
+
+    def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
+        from .exported import ExportedDetector
+        return ExportedDetector(network, model, data_preprocessor)
 
     def inferencer(self, model: nn.Module) -> Any:
         from mmdet.apis import DetInferencer

@@ -136,11 +136,11 @@ class TwoStageDetector(nn.Module):
 
 def _decode(coder, boxes: Tensor, deltas: Tensor, size: torch.Size) -> Tensor:
     """Applies the deltas to the boxes, and clips the boxes to the image."""
-    boxes = coder.decode(boxes, deltas)
+    boxes = coder.decode(boxes[None], deltas[None])[0]  # for a batch mmdet does not branch on the number of boxes
     if not coder.clip_border:
         return boxes
-    height, width = (torch.as_tensor(length, dtype=boxes.dtype) for length in size)
-    return boxes.clamp(min=0).minimum(torch.stack([width, height, width, height]))
+    height, width = size
+    return torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], 2).flatten(1)
 
 
 def _nms_of_kinds(boxes: Tensor, scores: Tensor, kinds: Tensor, threshold: float, size: torch.Size) -> Tensor:

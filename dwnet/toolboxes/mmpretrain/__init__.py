@@ -1,9 +1,15 @@
-"""What mmpretrain answers: image classification. ``class_scores`` scores each class."""
+"""What mmpretrain answers: image classification.
+
+================  ========================================
+``class_scores``  scores each class
+``exported``      classifiers that run from exported files
+================  ========================================
+"""
 import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import nn
@@ -12,7 +18,7 @@ from dwnet.data.checks import leaves
 from dwnet.errors import UserError
 from dwnet.registry import is_a, type_name
 
-from ..base import Toolbox, as_list, with_metric
+from ..base import Network, Toolbox, as_list, with_metric
 from ..graphs import Classifier
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
@@ -57,7 +63,9 @@ class MMPretrain(Toolbox):
 
     def prepare_evaluator(self, evaluator: Any, cfg: Config) -> Any:
         from .class_scores import Accuracy, AccuracyOfClasses, AveragePrecision, AveragePrecisionOfClasses
-        model = cfg.model.get('module', cfg.model)  # inside test-time augmentation
+        model = cfg.model
+        while 'module' in model:  # inside test-time augmentation or an exported model
+            model = model['module']
         number = (model.get('head') or {}).get('num_classes')
         if isinstance(number, int):
             evaluator = _with_possible_topk(evaluator, number)
@@ -73,6 +81,10 @@ class MMPretrain(Toolbox):
 
     def graph(self, model: nn.Module) -> nn.Module:
         return Classifier(model) if getattr(model, 'with_head', False) else super().graph(model)
+
+    def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
+        from .exported import ExportedClassifier
+        return ExportedClassifier(network, model, data_preprocessor)
 
     def inferencer(self, model: nn.Module) -> Any:
         from mmpretrain import ImageClassificationInferencer

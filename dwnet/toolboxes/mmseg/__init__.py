@@ -5,18 +5,19 @@
 ``lean``          keeps a validation's memory small
 ``class_counts``  how many images show each class
 ``graph``         what the exported file of a segmentor computes
+``exported``      segmentors that run from exported files
 ================  =================================================
 """
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import PixelData
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from ..base import Toolbox, inferencer_around, palette, with_metric
+from ..base import Network, Toolbox, inferencer_around, palette, with_metric
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
     from dwnet.data.own import OwnData
@@ -97,6 +98,10 @@ class MMSeg(Toolbox):
             return super().graph(model)
         from .graph import Segmentor
         return Segmentor(model)
+
+    def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
+        from .exported import ExportedSegmentor
+        return ExportedSegmentor(network, model, data_preprocessor)
 
     def inferencer(self, model: nn.Module) -> Any:
         from mmseg.apis import MMSegInferencer

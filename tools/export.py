@@ -1,6 +1,6 @@
 #!/usr/bin/env python
-"""Runs dwnet/commands/export_onnx.py."""
+"""Runs dwnet/commands/export.py."""
 from dwnet.commands import start
 
 if __name__ == '__main__':
-    start('export_onnx')
+    start('export')

@@ -1,0 +1,77 @@
+"""Compares what a file computes with what the original model computes in PyTorch."""
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from dwnet.errors import UserError
+
+from .trial_images import as_input
+
+
+def compare(run: Callable[[np.ndarray], dict[str, np.ndarray]], graph: nn.Module, reference: nn.Module,
+            batches: Iterable[list[Tensor]], tolerance: float, rounded: bool = False) -> bool:
+    """Compares a file with the original model and its preprocessor.
+
+    Args:
+        run: The file's outputs for an input.
+        graph: What was exported; its ``reference`` gives the outputs of the original model.
+        reference: The original model.
+        batches: Images as a toolbox takes them, (C, H, W); those of a batch are of one size.
+        tolerance: The largest difference, relative to the largest value of an output, or to 1 if that is larger.
+        rounded: The file's weights are rounded, so that uncertain objects come and go and overlapping ones replace each
+            other: of the objects of a detector, nine in ten of the better half have to be there.
+
+    Returns:
+        Whether there was something to compare in each output; a detector may find nothing.
+
+    Raises:
+        UserError: If the outputs differ.
+    """
+    seen = dict.fromkeys(graph.axes, False)
+    for pictures in batches:
+        images = as_input(pictures)
+        with torch.no_grad():
+            expected = dict(zip(graph.axes, graph.reference(reference, pictures), strict=True))
+        outputs = {name: torch.from_numpy(array) for name, array in run(images.numpy()).items()}
+        if 'boxes' in expected and rounded:
+            if not (_has_objects_of(outputs, expected) and _has_objects_of(expected, outputs)):
+                raise UserError(f'the file and PyTorch find other objects in images of {tuple(images.shape)}; no file '
+                                'was written')
+            seen.update({name: len(outputs['boxes']) > 0 or seen[name] for name in seen})
+            continue
+        if 'boxes' in expected and len(outputs['boxes']) == len(expected['boxes']):
+            order = _partners(outputs, expected)
+            outputs = {name: output if name == 'panoptic' else output[order] for name, output in outputs.items()}
+        for name, theirs in expected.items():
+            ours = outputs[name]
+            fits = ours.shape == theirs.shape
+            error = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1)) if fits and ours.numel() else 0
+            if not fits or not error <= tolerance:
+                how = f'by {error:.1e} of the largest value' if fits else f'{tuple(ours.shape)}, {tuple(theirs.shape)}'
+                raise UserError(f'the file and PyTorch disagree on {name} for images of {tuple(images.shape)}: '
+                                f'{how}; no file was written')
+            seen[name] |= ours.numel() > 0
+    return all(seen.values())
+
+
+def _has_objects_of(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    """Whether nine in ten of the expected objects with at least half of the best score are found."""
+    if not len(expected['boxes']):
+        return True
+    certain = expected['scores'] >= expected['scores'][0] / 2
+    overlap = box_iou(expected['boxes'][certain], found['boxes']) > .5
+    same_class = expected['labels'][certain, None] == found['labels']
+    same_score = (expected['scores'][certain, None] - found['scores']).abs() < .1
+    return bool((overlap & same_class & same_score).any(1).float().mean() >= .9)
+
+
+def _partners(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
+    """The order in which our objects match theirs: objects of nearly the same score may have changed places."""
+    size = theirs['boxes'].abs().max().clamp(min=1) if len(theirs['boxes']) else 1
+    costs = (torch.cdist(theirs['boxes'] / size, ours['boxes'] / size, p=1)
+             + (theirs['scores'][:, None] - ours['scores']).abs() + (theirs['labels'][:, None] != ours['labels']))
+    return torch.from_numpy(linear_sum_assignment(costs.nan_to_num(nan=1e9).numpy())[1])
