@@ -16,6 +16,7 @@ POSTED = frozenset({'/predict', '/gradio_api/upload', '/gradio_api/queue/join', 
                     '/gradio_api/reset'})
 FILE = '/gradio_api/file='
 AROUND = 2**16  # bytes of a request beside the file
+AT_ONCE = 32  # largest files a minute, from all addresses, so that uploads do not fill the disk
 # The browser, too, keeps the page from asking other hosts. Gradio's scripts are inline and compile code.
 POLICY = ("default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; object-src 'none'; base-uri 'self'; "
           "form-action 'self'")
@@ -67,7 +68,7 @@ class Guard:
 
     def __init__(self, app: Any, limits: Limits, uploads: Path) -> None:
         self._app, self._limits, self._uploads = app, limits, uploads.resolve()
-        self._minute, self._posts = 0, Counter[str]()
+        self._minute, self._sent, self._posts = 0, 0, Counter[str]()
 
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         if scope['type'] == 'lifespan':
@@ -85,8 +86,7 @@ class Guard:
     def _check(self, scope: dict) -> None:
         path, posted = scope['path'], scope['method'] == 'POST'
         if posted and path in POSTED:
-            self._check_length(scope)
-            self._check_rate((scope.get('client') or ('', 0))[0])
+            self._check_rate((scope.get('client') or ('', 0))[0], self._length(scope))
         elif scope['method'] not in ('GET', 'HEAD'):
             raise Refusal(405, f"{scope['method']} is not taken here")
         elif path.startswith(FILE):
@@ -99,19 +99,23 @@ class Guard:
         elif path not in PAGES and not path.startswith(BELOW):
             raise Refusal(404, 'there is nothing here')
 
-    def _check_length(self, scope: dict) -> None:
+    def _length(self, scope: dict) -> int:
         length = dict(scope['headers']).get(b'content-length', b'')
         if not length.isdigit():
             raise Refusal(411, 'the request has to state its length')
         if int(length) > self._limits.bytes + AROUND:
             raise Refusal(413, f'the file is too large: this server takes {self._limits.megabytes:g} MB')
+        return int(length)
 
-    def _check_rate(self, address: str) -> None:
+    def _check_rate(self, address: str, length: int) -> None:
         minute = math.floor(time.monotonic() / 60)
         if minute != self._minute:
-            self._minute = minute
+            self._minute, self._sent = minute, 0
             self._posts.clear()
         self._posts[address] += 1
+        self._sent += length
+        if self._sent > AT_ONCE * (self._limits.bytes + AROUND):
+            raise Refusal(429, 'too much is uploaded at once: try again in a minute')
         if self._posts[address] > self._limits.per_minute:
             raise Refusal(429, f'too many requests: this server takes {self._limits.per_minute} a minute')
 

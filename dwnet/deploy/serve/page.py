@@ -48,7 +48,7 @@ def make_page(predictor: Predictor, title: str, uploads: Path, examples: Sequenc
     """
     events = _Events(predictor, uploads, examples)
     raw: dict[str, Any] = dict(preprocess=False, concurrency_id='model', concurrency_limit=1, api_visibility='private')
-    with gr.Blocks(title=f'{title} · DWNet', analytics_enabled=False, delete_cache=(60, 600)) as page:
+    with gr.Blocks(title=f'{title} · DWNet', analytics_enabled=False, delete_cache=(60, 300)) as page:
         gr.Markdown(f'# {html.escape(title)}\n\n{_about(predictor)}', elem_id='title')
         with gr.Row():
             with gr.Column(min_width=300):
