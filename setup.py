@@ -16,6 +16,7 @@ EXTRAS = {
     'export': ['onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf', 'scikit-learn'],
     # grad-cam brings a second OpenCV, whose files lie over those of the first
     'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
+    'serve': ['gradio>=6', 'grad-cam', 'opencv-python-headless<5'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 # more toolboxes; not in `all`, because each brings packages of its own
@@ -37,7 +38,8 @@ EXTRAS['libraries'] = [*EXTRAS['timm'], 'segmentation-models-pytorch>=0.5', 'tra
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
 EXTRAS['dev'] = [*EXTRAS['all'], *(package for packages in TOOLBOXES.values() for package in packages), 'pytest',
-                 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build', 'setuptools', 'uv']
+                 'pytest-xdist', 'playwright', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build',
+                 'setuptools', 'uv']
 
 setup(
     name='dwnet',

@@ -109,7 +109,7 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             for batch in _batches(read_images(inferencer.model, stills, left_out), batch_size, any_size):
                 for (file, image), sample in _predict_stills(inferencer, batch, left_out):
                     with _left_out_if_it_fails(file, left_out):
-                        entries.append(dict(image=str(file), **_frames(file), **writer.write(file, image, sample)))
+                        entries.append(dict(image=str(file), **frames_of(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
             for file in files:
                 if _is_video(file):
@@ -179,7 +179,7 @@ def _left_out_if_it_fails(file: Path, left_out: dict[str, str]) -> Iterator[None
         left_out[str(file)] = one_line(error)
 
 
-def _frames(file: Path) -> dict[str, int]:
+def frames_of(file: Path) -> dict[str, int]:
     """The number of frames of an animation, of which the first is predicted; empty for other images."""
     if file.suffix.lower() not in ANIMATIONS:
         return {}
