@@ -28,6 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--threshold', type=float, default=.3,
         help='detections of a lower score are not drawn (default: 0.3); the JSON has them all')
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON (and label images) only')
+    parser.add_argument('--track', action='store_true',
+                        help='follow the objects of videos: the JSON has identities, and the drawn video shows them')
     add_slice_arguments(parser)
 
 
@@ -47,7 +49,7 @@ def run(args: Namespace) -> None:
     check_writable('--out', out)
     device = chosen_device(args.device)
     left_out = infer(inferencer(cfg, args.checkpoint, device), files, out, args.batch_size, args.threshold,
-                     not args.no_pictures)
+                     not args.no_pictures, args.track)
     predicted = json.loads((out / 'predictions.json').read_text())['predictions']
     if animations := [entry['image'] for entry in predicted if 'image' in entry and 'frames' in entry]:
         print(f'of {len(animations)} animations the first frame is predicted: {some(animations)}')

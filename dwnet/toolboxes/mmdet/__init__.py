@@ -5,6 +5,7 @@
 ``resized_truth``    boxes and masks of a validation in the pixels of the network's input
 ``channels``         normalises images of any number of channels
 ``slices``           detection in the tiles of large images
+``tracking``         identities of the objects in a video
 ``tta``              test-time augmentation of detectors that also predict masks
 ``two_stage_graph``  what the exported file of a two-stage detector computes
 ===================  ===============================================================
@@ -27,6 +28,8 @@ from ..base import Toolbox, as_list, inferencer_around, innermost, palette, with
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
     from dwnet.data.own import OwnData
+
+    from .tracking import Tracker
 
 
 class MMDet(Toolbox):
@@ -160,6 +163,10 @@ class MMDet(Toolbox):
             cfg.visualizer.type = 'RunLengthVisualizer'
 
     # --- Inference -----------------------------------------------------------------------------------------
+
+    def tracker(self) -> 'Tracker':
+        from .tracking import Tracker
+        return Tracker()
 
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """Each image has 8 boxes and masks, of 80 classes."""
