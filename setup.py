@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 EXTRAS = {
     'cls': ['mmcv-lite>=2.1.0,<2.2.0', 'mmpretrain>=1.2.0,<2'],
-    'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
+    'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'lap'],  # lap: --track
     # mmseg imports ftfy and regex without declaring them
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
     # older timm unpickles files without weights_only

@@ -29,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--threshold', type=float, default=.3,
         help='detections of a lower score are not drawn (default: 0.3); the JSON has them all')
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON (and label images) only')
+    parser.add_argument('--track', action='store_true',
+                        help='follow the objects of videos: the JSON has identities, and the drawn video shows them')
     add_slice_arguments(parser)
 
 
@@ -45,7 +47,8 @@ def run(args: Namespace) -> None:
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
     check_writable('--out', out)
-    left_out = infer(chosen_inferencer(cfg, args), files, out, args.batch_size, args.threshold, not args.no_pictures)
+    left_out = infer(chosen_inferencer(cfg, args), files, out, args.batch_size, args.threshold, not args.no_pictures,
+                     args.track)
     predicted = json.loads((out / 'predictions.json').read_text())['predictions']
     if animations := [entry['image'] for entry in predicted if 'image' in entry and 'frames' in entry]:
         print(f'of {len(animations)} animations the first frame is predicted: {some(animations)}')

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dwnet.data.decoding import kind_of
 from dwnet.data.files import Files
 from dwnet.engine.hooks.progress import ProgressLine
-from dwnet.errors import UserError, one_line
+from dwnet.errors import UserError, one_line, some
 from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import image_channels
 from dwnet.toolboxes.pixels import has_own_range, reader_of
@@ -77,7 +77,7 @@ def _collated(inferencer: Any, images: Sequence[np.ndarray]) -> dict:
 
 
 def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1, threshold: float = .3,
-          pictures: bool = True) -> dict[str, str]:
+          pictures: bool = True, track: bool = False) -> dict[str, str]:
     """Predicts files, and writes ``predictions.json``, pictures and, for segmentation, label images below ``out``.
 
     Args:
@@ -87,21 +87,26 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
         batch_size: Images in a batch; only images that reach the network in one size share a batch.
         threshold: Detections of a lower score are not drawn. The JSON has all detections.
         pictures: Draw pictures.
+        track: Follow the objects of videos: the JSON has their identities, and the pictures show those that have one.
 
     Returns:
         The files that could not be read or predicted, or not completely, and why. The outputs of all other files are
         complete, even if the work is interrupted.
 
     Raises:
-        UserError: If ``out`` is a file, or this kind of prediction cannot be written.
+        UserError: If ``out`` is a file, or this kind of prediction cannot be written or followed.
     """
-    if toolbox_of_model(inferencer.model).takes_videos:
+    toolbox = toolbox_of_model(inferencer.model)
+    stills = [file for file in files if not _is_video(file)]
+    if track and stills:
+        raise UserError(f'--track follows objects through the frames of videos, and these are none: {some(stills)}')
+    trackers = {file: toolbox.tracker() for file in files} if track else {}
+    if toolbox.takes_videos:
         return _infer_clips(inferencer, files, out)
     writer = Writer(inferencer, files, out, threshold, pictures)
     any_size = _has_one_size(inferencer)
     left_out: dict[str, str] = {}
     entries: list[dict] = []
-    stills = [file for file in files if not _is_video(file)]
     try:
         with _interrupted_by_sigterm(), ProgressLine() as progress:
             if stills:
@@ -114,7 +119,8 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             for file in files:
                 if _is_video(file):
                     with _left_out_if_it_fails(file, left_out):
-                        entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
+                        entries.extend(_infer_video(inferencer, file, writer, batch_size, trackers.get(file), progress,
+                                                    left_out))
     finally:
         _write_predictions(out, writer.names, entries, left_out)
     return left_out
@@ -234,11 +240,11 @@ def read_images(model: nn.Module, files: Iterable[Path], left_out: dict[str, str
             yield file, image
 
 
-def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, progress: ProgressLine,
+def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, tracker: Any, progress: ProgressLine,
                  left_out: dict[str, str]) -> list[dict]:
     """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video.
 
-    A camera is read until Ctrl-C.
+    A camera is read until Ctrl-C. ``tracker``, if any, is :meth:`dwnet.toolboxes.base.Toolbox.tracker`'s.
     """
     reader = reader_of(inferencer.model.cfg)
     if reader.color_type == 'unchanged':
@@ -253,6 +259,8 @@ def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, p
         with open(lines, 'w') as stream, suppress(*[KeyboardInterrupt] * (camera is not None)):
             for batch in _batches(_read_frames(video, reader.color_type == 'grayscale'), batch_size, True):
                 for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                    if tracker:
+                        tracker.follow(sample)
                     entry = writer.describe(sample, writer.relative(file) / f'{index:06d}')
                     if writer.pictures:
                         picture = writer.draw(image, sample)[..., ::-1]

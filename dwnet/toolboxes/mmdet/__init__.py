@@ -5,6 +5,7 @@
 ``resized_truth``    boxes and masks of a validation in the pixels of the network's input
 ``channels``         normalises images of any number of channels
 ``slices``           detection in the tiles of large images
+``tracking``         identities of the objects in a video
 ``tta``              test-time augmentation of detectors that also predict masks
 ``graphs``           which of the following an exported file computes
 ``two_stage_graph``  detectors with an RPN and RoI heads
@@ -34,6 +35,8 @@ from ..base import Network, Toolbox, as_list, inferencer_around, innermost, pale
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
     from dwnet.data.own import OwnData
+
+    from .tracking import Tracker
 
 
 class MMDet(Toolbox):
@@ -168,6 +171,10 @@ class MMDet(Toolbox):
             cfg.visualizer.type = 'RunLengthVisualizer'
 
     # --- Inference -----------------------------------------------------------------------------------------
+
+    def tracker(self) -> 'Tracker':
+        from .tracking import Tracker
+        return Tracker()
 
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """Each image has 8 boxes and masks, of 80 classes."""
