@@ -202,7 +202,7 @@ def test_masks_and_segments_of_the_image():
     masks[0, 2:4, 1:6], segments[2:4, 1:6] = .99, 1000
     outputs = dict(boxes=torch.tensor([[1., 2., 6., 4.]]), scores=torch.tensor([.5]), labels=torch.tensor([0]),
                    image_masks=masks, panoptic=segments)
-    model = ExportedDetector(lambda _: outputs, {}, dict(type='DetDataPreprocessor'))
+    model = ExportedDetector(lambda _: outputs, {}, dict(type='mmdet.DetDataPreprocessor'))
     sample = DetDataSample(metainfo=dict(img_shape=(8, 8), ori_shape=(16, 16), scale_factor=(.5, .5)))
     sample, = model.test_step(dict(inputs=[torch.zeros(3, 8, 8)], data_samples=[sample]))
     expected = torch.zeros(16, 16, dtype=torch.bool)
