@@ -20,7 +20,7 @@ from dwnet.deploy.inference import predict
 from dwnet.deploy.record import Record
 from dwnet.deploy.runtimes import Exported
 from dwnet.errors import UserError
-from dwnet.toolboxes import toolbox_of
+from dwnet.toolboxes import enter_scope, toolbox_of
 from dwnet.toolboxes.graphs import image_channels
 
 CONFIGS = {
@@ -75,7 +75,7 @@ def config_of(task: str, **options) -> Config:
 def exported(checkpoints, tmp_path, monkeypatch):
     """Returns a function that makes a file of a task, which is computed by PyTorch."""
 
-    def make(task: str, cfg: Config | None = None, checkpoint: Path | None = None, **record) -> InPyTorch:
+    def make(task: str, /, cfg: Config | None = None, checkpoint: Path | None = None, **record) -> InPyTorch:
         model = init_model(cfg or config_of(task), checkpoint or checkpoints / f'{task}.pth')
         file = InPyTorch(model, tmp_path / f'{task}.onnx', **record)
         file.path.touch()
@@ -198,11 +198,12 @@ def test_masks_and_segments_of_the_image():
     from mmdet.structures import DetDataSample
 
     from dwnet.toolboxes.mmdet.exported import ExportedDetector
+    enter_scope(config_of('detection'))
     masks, segments = torch.full((1, 8, 8), .01), torch.full((8, 8), 3)
     masks[0, 2:4, 1:6], segments[2:4, 1:6] = .99, 1000
     outputs = dict(boxes=torch.tensor([[1., 2., 6., 4.]]), scores=torch.tensor([.5]), labels=torch.tensor([0]),
                    image_masks=masks, panoptic=segments)
-    model = ExportedDetector(lambda _: outputs, {}, dict(type='mmdet.DetDataPreprocessor'))
+    model = ExportedDetector(lambda _: outputs, {}, dict(type='DetDataPreprocessor'))
     sample = DetDataSample(metainfo=dict(img_shape=(8, 8), ori_shape=(16, 16), scale_factor=(.5, .5)))
     sample, = model.test_step(dict(inputs=[torch.zeros(3, 8, 8)], data_samples=[sample]))
     expected = torch.zeros(16, 16, dtype=torch.bool)
