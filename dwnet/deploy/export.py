@@ -171,7 +171,6 @@ def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: 
         import onnx
     with requires('onnxscript', 'export', 'writing ONNX'):
         from .onnx_operators import translations
-    _drop_checks(program)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=list(graph.axes),
@@ -184,15 +183,6 @@ def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: 
         _store_in_half(model.graph)
     onnx.helper.set_model_props(model, record.entries())
     onnx.save(model, path)
-
-
-def _drop_checks(program: ExportedProgram) -> None:
-    """Removes what a program checks when it runs: ONNX has no such nodes, and the numbers do not fit its integers."""
-    nodes = program.graph
-    for node in reversed(nodes.nodes):
-        if node.op == 'call_function' and '_assert' in str(node.target):
-            nodes.erase_node(node)
-    nodes.eliminate_dead_code()
 
 
 def _name_axes(model, graph: nn.Module) -> None:

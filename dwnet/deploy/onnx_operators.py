@@ -7,6 +7,7 @@ An image's kernels are the weights of a convolution with a group for each channe
 - onnxruntime has one only for constant weights. Otherwise it writes the k² neighbourhoods of each position, which takes
   longer than the products. ``ROWS`` rows of outputs as the channels of a group need about a quarter of those copies.
 """
+import operator
 from collections.abc import Callable
 
 import numpy as np
@@ -32,7 +33,12 @@ def translations(runtime: str) -> dict[Callable, Callable]:
         y = y if bias is None else op.Add(y, op.Unsqueeze(bias, [1, 2]))
         return op.Relu(y) if relu else y
 
-    return {torch.ops.dwnet.depthwise_conv2d.default: depthwise}
+    return {torch.ops.dwnet.depthwise_conv2d.default: depthwise, operator.le: _at_most}
+
+
+def _at_most(length: ir.Value, bound: ir.Value | int) -> ir.Value:
+    """``length <= bound``, by which programs check sizes that depend on values; a bound may be beyond int64."""
+    return op.LessOrEqual(length, min(bound, 2**63 - 1) if isinstance(bound, int) else bound)
 
 
 def _plain(channels: int, size: int, dtype: str) -> str:

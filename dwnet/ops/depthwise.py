@@ -43,7 +43,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu
     Raises:
         ValueError: If the shapes do not fit together or the backend cannot run here.
     """
-    channels, size = int(x.shape[1]), int(weight.shape[-1])  # torch.jit's tracing makes lengths tensors
+    channels, size = x.shape[1], weight.shape[-1]
     if weight.shape != (channels, 1, size, size) or size % 2 == 0:
         raise ValueError(f'weight must be (C, 1, k, k) = ({channels}, 1, k, k) with an odd k, '
                          f'got {tuple(weight.shape)}')

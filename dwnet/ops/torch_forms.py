@@ -174,11 +174,10 @@ def operators_kept() -> Iterator[None]:
 
 
 def recorded_for_others() -> bool:
-    """Whether torch.export or torch.jit records a graph, which must run without this project at any batch and size."""
+    """Whether torch.export records a graph, which must run without this project at any batch and size."""
     if torch.compiler.is_dynamo_compiling():  # under torch.compile is_exporting is true as well
         return False
-    # new in PyTorch 2.7
-    return getattr(torch.compiler, 'is_exporting', bool)() or torch.jit.is_tracing()
+    return getattr(torch.compiler, 'is_exporting', bool)()  # new in PyTorch 2.7
 
 
 def as_one_image(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -189,7 +188,7 @@ def as_one_image(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def sum_of_taps(x: Tensor, weight: Tensor) -> Tensor:
     """Applies kernels (B, G, k, k, H, W) to (B, C, H, W) by stock operators."""
-    groups, size = (int(length) for length in weight.shape[1:3])  # tracing makes lengths tensors
+    groups, size = weight.shape[1:3]
     height, width = x.shape[2:]
     padded = F.pad(x, [size // 2] * 4).unflatten(1, (groups, -1))  # (B, G, C/G, H + k - 1, W + k - 1)
     sums: Any = 0

@@ -68,9 +68,10 @@ def run(path, images: torch.Tensor) -> list[torch.Tensor]:
     return [found] if isinstance(found, torch.Tensor) else list(found)
 
 
-def small_model(config: str = CLASSIFICATION, **backbone) -> nn.Module:
-    cfg = read_config(config)
+def small_model(**backbone) -> nn.Module:
+    cfg = read_config(CLASSIFICATION)
     cfg.model.backbone.update({'arch': SMALL, **backbone})
+    cfg.model.head.in_channels = 8 * SMALL['embed_dims']
     model = init_model(cfg)
     model.backbone = randomise(model.backbone)
     return model
@@ -190,7 +191,7 @@ def test_the_record_of_each_task():
     for config, task, outputs in ((CLASSIFICATION, 'classification', ['logits']),
                                   (SEGMENTATION, 'segmentation', ['logits']),
                                   (DETECTION, 'detection', ['boxes', 'scores', 'labels', 'masks'])):
-        model = small_model(config)
+        model = init_model(config)
         record = Record.of(model, toolbox_of_model(model).graph(model))
         assert (record.task, list(record.outputs)) == (task, outputs)
         assert record.labels == tuple(model.dataset_meta['classes'])
