@@ -15,7 +15,7 @@ from rich.table import Table
 from torch import nn
 
 from dwnet.demo.embedded import prepare_if_missing
-from dwnet.deploy.export import export
+from dwnet.deploy.export import SUFFIXES, export
 from dwnet.deploy.exported import with_exported
 from dwnet.deploy.kept_layers import hold_score
 from dwnet.deploy.quantise import quantiser
@@ -25,6 +25,8 @@ from dwnet.engine import Runner
 from dwnet.engine.preflight import check_data
 from dwnet.errors import UserError
 from dwnet.toolboxes import SCORE_NAMES, toolbox_of
+
+from ._arguments import check_writable
 
 MAX_DROP = .5  # points
 CALIBRATION = 300  # images
@@ -69,6 +71,9 @@ def export_int8(model: nn.Module, cfg: Config, path: Path, to: str, calibration:
     Raises:
         UserError: If data is missing, the model cannot be exported or quantised, or the score falls more.
     """
+    if path.suffix != SUFFIXES[to]:
+        raise UserError(f'{path}: the name of a file for {to} ends with {SUFFIXES[to]}')
+    check_writable('--out', path.parent)
     check_data(cfg, 'train', 'test', prepare=prepare_if_missing)
     with tempfile.TemporaryDirectory(prefix='dwnet-int8-') as folder:
         whole = export(model, Path(folder, 'float32', path.name), to, for_int8=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import print_log
 
 from dwnet.errors import UserError, some
 
@@ -45,14 +44,14 @@ def hold_score(source: Quantiser, out: Path, score: Callable[[Path], dict[str, f
             raise UserError(f'int8 scores {largest_drop(before, after):.2f} points less than float32, even with the '
                             f'{len(kept)} most sensitive of {len(source.layers)} layers in float32; no file was '
                             'written. More images may help (--calibration), and --max-drop accepts more')
-        print_log(f'int8 scores {largest_drop(before, after):.2f} points less than float32; the next try keeps '
-                  f'{number} layers in float32', 'current')
+        print(f'int8 scores {largest_drop(before, after):.2f} points less than float32; the next try keeps {number} '
+              'layers in float32', flush=True)
         order = order or _most_sensitive_first(source)
         kept = order[:number]
         source.write(out, [layer for layer in source.layers if layer not in kept])
         after = score(out)
     if kept:
-        print_log(f'layers in float32: {some(kept, 20)}', 'current')
+        print(f'layers in float32: {some(kept, 20)}')
     return before, after, kept
 
 
@@ -67,7 +66,7 @@ def _most_sensitive_first(source: Quantiser) -> list[str]:
     changes = {}
     with tempfile.TemporaryDirectory(prefix='dwnet-int8-') as folder:
         for i, layer in enumerate(source.layers, 1):
-            print_log(f'how much int8 in {layer} changes the outputs ({i} of {len(source.layers)}) …', 'current')
+            print(f'how much int8 in {layer} changes the outputs ({i} of {len(source.layers)}) …', flush=True)
             trial = Path(folder, f'{i}{source.path.suffix}')
             source.write(trial, [layer])
             run = open_exported(trial).run

@@ -138,7 +138,9 @@ class _Reader:
 def _onnx_layers(graph: Any) -> tuple[list[str], list[str]]:
     """The layers of a GraphProto, and the ReLUs behind them, which become part of the layers' scales."""
     weights = {tensor.name for tensor in graph.initializer}
-    layers, activations, maps = [], [], set()  # maps: outputs of convolutions
+    layers: list[str] = []
+    activations: list[str] = []
+    maps: set[str] = set()  # outputs of convolutions
     for node in graph.node:
         if node.op_type in ('Conv', 'ConvTranspose', 'Gemm', 'MatMul') and node.input[1] in weights:
             layers.append(node.name)
@@ -194,7 +196,9 @@ class _OpenVinoQuantiser(Quantiser):
 
 def _openvino_layers(model: Any) -> tuple[list[str], list[str]]:
     """The layers of an openvino.Model, and what else NNCF would quantise."""
-    layers, others, maps = [], [], set()  # maps: outputs of convolutions, with their biases
+    layers: list[str] = []
+    others: list[str] = []
+    maps: set[str] = set()  # outputs of convolutions, with their biases
     for node in model.get_ordered_ops():
         kind, name, inputs = node.get_type_name(), node.get_friendly_name(), node.input_values()
         sources = {value.get_node().get_friendly_name() for value in inputs}

@@ -191,7 +191,7 @@ def test_objects_are_compared_by_their_scores(ours, change):
     (['--int8', '--max-drop', '-1'], '--max-drop must be 0 points or more, got -1'),
     (['--int8', '--cfg-options', 'train_dataloader.dataset.data_root=nowhere'], 'nowhere')])
 def test_wrong_options(options, message, tmp_path):
-    done = run_tool('tools/export.py', CLASSIFICATION, '--out', tmp_path / 'out', *options)
+    done = run_tool('tools/export.py', CLASSIFICATION, '--out', tmp_path / 'out.onnx', *options)
     assert done.returncode and message in done.stderr and not list(tmp_path.iterdir())
 
 
