@@ -257,3 +257,22 @@ def cells(row: dict) -> list[str]:
             number('images_s', '.1f'), f"{row['low']:.1f} – {row['high']:.1f}", number('own_float32'), number('swin'),
             number('static'), number('matrix_rate', '.0%'), number('peak_mib', '.0f'), number('start_s', '.1f'),
             number('error', '.0e')]
+
+
+def best_headings(rows: list[dict]) -> list[str]:
+    batches = sorted({row['batch'] for row in rows})
+    return ['model', 'precision', *(text for batch in batches for text in (f'images/s, batch {batch}', 'by')),
+            '× Swin-T', 'of the matrix rate']
+
+
+def best(rows: list[dict]) -> list[list[str]]:
+    """Each model and precision in its fastest runtime; the last two columns are of the largest batch."""
+    table = []
+    for model, dtype in dict.fromkeys((row['model'], row['dtype']) for row in rows):
+        own = [row for row in rows if (row['model'], row['dtype']) == (model, dtype)]
+        fastest = [max((row for row in own if row['batch'] == batch), key=lambda row: row['images_s'])
+                   for batch in sorted({row['batch'] for row in own})]
+        last = cells(fastest[-1])
+        table.append([model, dtype, *(cell for row in fastest for cell in (cells(row)[4], cells(row)[1])),
+                      last[HEADINGS.index('× Swin-T')], last[HEADINGS.index('of the matrix rate')]])
+    return table
