@@ -9,6 +9,7 @@
 # make data       set up, then make the embedded data
 # make doctor     set up, then say what is installed and what is missing
 # make toolboxes  set up, then train and score the embedded configs of the other toolboxes (5 minutes)
+# make page       set up, then test the server and its page, the page in chromium, which is not installed here
 # make libraries  set up, then install what docs/libraries.md needs, and run its tests and its page
 # make matrix     the tests on other Pythons and other versions of the packages, in environments of their own;
 #                 ROWS='3.13 3.14' chooses, python3 tests/matrix.py --help tells the rest
@@ -31,7 +32,7 @@ NO_DEPS := mmpose mmaction2
 # Two processes of one thread each: most tests have little to compute and much to set up.
 IN_TWO := -n 2 --dist worksteal
 
-.PHONY: help setup demo data test test-all docs linkcheck toolboxes libraries matrix chaos cluster oracle lint audit doctor clean
+.PHONY: help setup demo data test test-all docs linkcheck toolboxes page libraries matrix chaos cluster oracle lint audit doctor clean
 
 setup: $(VENV)/.installed
 
@@ -77,6 +78,12 @@ $(VENV)/.libraries-installed: $(VENV)/.installed
 # Of mmyolo, mmrotate, mmpose, mmaction2 and mmocr: a training on embedded data, and its score.
 toolboxes: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(IN_TWO) tests/toolboxes -k test_the_embedded_config_learns
+
+# Playwright's own browsers are not fetched.
+page: setup
+	@command -v chromium chromium-browser google-chrome | grep -q . \
+	  || echo 'note: there is no browser, so the page itself is not tested: apt-get install chromium'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -rs tests/deploy/test_serve.py tests/deploy/test_page.py
 
 libraries: $(VENV)/.libraries-installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest tests/libraries 'tests/clone/test_docs.py::test_page[docs/libraries.md]'

@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 EXTRAS = {
     'cls': ['mmcv-lite>=2.1.0,<2.2.0', 'mmpretrain>=1.2.0,<2'],
-    'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4'],
+    'det': ['mmcv-lite>=2.1.0,<2.2.0', 'mmdet>=3.3.0,<4', 'lap'],  # lap: --track
     # mmseg imports ftfy and regex without declaring them
     'seg': ['mmcv-lite>=2.1.0,<2.2.0', 'mmsegmentation>=1.2.2,<2', 'ftfy', 'regex'],
     # older timm unpickles files without weights_only
@@ -16,6 +16,7 @@ EXTRAS = {
     'export': ['onnx', 'onnxscript', 'onnxruntime', 'openvino', 'nncf', 'scikit-learn'],
     # grad-cam brings a second OpenCV, whose files lie over those of the first
     'vis': ['grad-cam', 'opencv-python-headless<5', 'tensorboard', 'scikit-learn'],
+    'serve': ['gradio>=6', 'grad-cam', 'opencv-python-headless<5'],
 }
 EXTRAS['all'] = sorted({package for packages in EXTRAS.values() for package in packages})
 # more toolboxes; not in `all`, because each brings packages of its own
@@ -37,7 +38,8 @@ EXTRAS['libraries'] = [*EXTRAS['timm'], 'segmentation-models-pytorch>=0.5', 'tra
 EXTRAS['docs'] = [
     'sphinx', 'myst-nb', 'pydata-sphinx-theme', 'sphinx-copybutton', 'sphinx-design', 'nbclient', 'ipykernel']
 EXTRAS['dev'] = [*EXTRAS['all'], *(package for packages in TOOLBOXES.values() for package in packages), 'pytest',
-                 'pytest-xdist', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build', 'setuptools', 'uv']
+                 'pytest-xdist', 'playwright', 'ruff', 'mypy', 'pre-commit', 'pre-commit-hooks', 'build',
+                 'setuptools', 'uv']
 
 setup(
     name='dwnet',

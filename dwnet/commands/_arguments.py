@@ -34,9 +34,14 @@ def add_image_arguments(parser: argparse.ArgumentParser, number: str = '+') -> N
     parser.add_argument(
         'images', nargs=number, metavar='IMAGES',
         help="image files, folders (with all that is below), patterns such as 'photos/**/*.jpg'")
+    add_model_arguments(parser)
+    parser.add_argument('--out', help='folder of what is written (default: work_dirs/NAME_OF_THE_CONFIG/…)')
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what commands need that run a model."""
     parser.add_argument('--config', required=True, help='config file of the model')
     parser.add_argument('--checkpoint', help='its weights, .pth or .safetensors')
-    parser.add_argument('--out', help='folder of what is written (default: work_dirs/NAME_OF_THE_CONFIG/…)')
     parser.add_argument('--device', help="'cpu', 'cuda', 'cuda:1' … (default: a GPU if there is one)")
     _add_cfg_options(parser, 'model.test_cfg.rcnn.score_thr=.1')
     parser.set_defaults(work_dir=None, launcher='none')

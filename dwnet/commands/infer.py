@@ -3,15 +3,14 @@ import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from dwnet.apis import inferencer
 from dwnet.demo.embedded import prepare_if_missing
-from dwnet.deploy.exported import with_exported
 from dwnet.deploy.inference import find_files, infer
 from dwnet.errors import UserError, some
 
-from ._arguments import add_image_arguments, add_slice_arguments, check_writable, chosen_device
+from ._arguments import add_image_arguments, add_slice_arguments, check_writable
 from ._config import load_config
-from .options import Option, apply_options, refuse_given
+from ._model import check_model, chosen_inferencer
+from .options import Option, apply_options
 from .options.running import check_overlap, enable_slices
 
 EXAMPLE = ('photos/ --config configs/classification/dwnet-nano_digits.py '
@@ -30,15 +29,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--threshold', type=float, default=.3,
         help='detections of a lower score are not drawn (default: 0.3); the JSON has them all')
     parser.add_argument('--no-pictures', action='store_true', help='write the JSON (and label images) only')
+    parser.add_argument('--track', action='store_true',
+                        help='follow the objects of videos: the JSON has identities, and the drawn video shows them')
     add_slice_arguments(parser)
 
 
 def run(args: Namespace) -> None:
-    if args.checkpoint is None and args.model is None:
-        raise UserError('--checkpoint FILE or --model FILE is missing: without weights the predictions would be random')
-    if args.model is not None:
-        refuse_given(('--checkpoint', '--device'), args, f'is not for --model {args.model}, which has the weights and '
-                     'runs on the CPU')
+    check_model(args)
     if args.batch_size < 1:
         raise UserError(f'--batch-size {args.batch_size}: it has to be 1 or more')
 
@@ -50,11 +47,8 @@ def run(args: Namespace) -> None:
     files = find_files(args.images)
     out = Path(args.out or Path(cfg.work_dir, 'predictions'))
     check_writable('--out', out)
-    if args.model is not None:
-        predictor = inferencer(with_exported(cfg, args.model))
-    else:
-        predictor = inferencer(cfg, args.checkpoint, chosen_device(args.device))
-    left_out = infer(predictor, files, out, args.batch_size, args.threshold, not args.no_pictures)
+    left_out = infer(chosen_inferencer(cfg, args), files, out, args.batch_size, args.threshold, not args.no_pictures,
+                     args.track)
     predicted = json.loads((out / 'predictions.json').read_text())['predictions']
     if animations := [entry['image'] for entry in predicted if 'image' in entry and 'frames' in entry]:
         print(f'of {len(animations)} animations the first frame is predicted: {some(animations)}')

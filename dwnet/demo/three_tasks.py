@@ -5,6 +5,7 @@ weights; on a CPU both train at the same time. Each step runs the command that a
 """
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -176,4 +177,7 @@ def run(work_dir: str | os.PathLike = 'work_dirs/demo', quick: bool = False) -> 
                           f"{result['seconds']:.0f}" if i == 0 else '')
     console.print(table)
     console.print(f'report: {report}', soft_wrap=True)
+    shown = TASKS[1]
+    command = shlex.join(['serve', '--config', shown.config, '--checkpoint', results[shown.name]['checkpoint']])
+    console.print(f'in a browser: {sys.executable} -m dwnet {command}', soft_wrap=True, markup=False, highlight=False)
     return results

@@ -22,6 +22,7 @@ from torch.export import Dim, ExportedProgram
 from dwnet.errors import UserError, not_among, one_line, requires
 from dwnet.models import DWNet
 from dwnet.models.deploy import switch_to_deploy
+from dwnet.models.layers import as_convolutions
 from dwnet.ops import operators_kept
 from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import Backbone
@@ -40,7 +41,7 @@ IMAGES = 3  # of the config's data
 
 
 def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone_only: bool = False,
-           half: bool = False, images: Sequence[Tensor] | None = None) -> Path:
+           half: bool = False, images: Sequence[Tensor] | None = None, for_int8: bool = False) -> Path:
     """Writes a model as a file, and compares the file's outputs with PyTorch's.
 
     Args:
@@ -54,6 +55,8 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
         half: Store the weights in float16; inputs, outputs and the computation stay as they are. Not for ``'torch'``.
         images: Images on which the file is compared, (C, H, W) as the test pipeline gives them: colours are BGR. By
             default some of the config's test data, if they can be read. Photographs of three sizes are added.
+        for_int8: Write the form that :func:`dwnet.deploy.quantise.quantise` makes the fastest int8 file of. In float32
+            onnxruntime is slower with it; OpenVINO gets this form always.
 
     Returns:
         The path.
@@ -73,6 +76,8 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
     model = copy.deepcopy(reference)
     if any(isinstance(module, DWNet) for module in model.modules()):
         switch_to_deploy(model)
+        if for_int8 or to == 'openvino':
+            as_convolutions(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix='.export-', dir=path.parent) as folder:

@@ -4,8 +4,9 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from dwnet.data.decoding import kind_of
 from dwnet.data.files import Files
 from dwnet.engine.hooks.progress import ProgressLine
-from dwnet.errors import UserError, one_line
+from dwnet.errors import UserError, one_line, some
 from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import image_channels
 from dwnet.toolboxes.pixels import has_own_range, reader_of
@@ -34,6 +35,8 @@ Frame = tuple[Any, np.ndarray]  # name, and pixels as the model's reader returns
 def find_files(arguments: Sequence[str]) -> list[Path]:
     """The files that the arguments name, each once: files, all images below folders, and matches of patterns.
 
+    ``camera:0`` and the like stand for themselves.
+
     Raises:
         UserError: If an argument names nothing.
     """
@@ -46,7 +49,7 @@ def find_files(arguments: Sequence[str]) -> list[Path]:
                 print(f'note: {note}')
             if not files:
                 raise UserError(f"no images in {argument}{below.others_below('')}")
-        elif os.path.exists(argument):
+        elif os.path.exists(argument) or _camera(Path(argument)) is not None:
             files = [Path(argument)]
         else:
             files = [Path(name) for name in sorted(glob.glob(argument, recursive=True)) if os.path.isfile(name)]
@@ -74,7 +77,7 @@ def _collated(inferencer: Any, images: Sequence[np.ndarray]) -> dict:
 
 
 def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1, threshold: float = .3,
-          pictures: bool = True) -> dict[str, str]:
+          pictures: bool = True, track: bool = False) -> dict[str, str]:
     """Predicts files, and writes ``predictions.json``, pictures and, for segmentation, label images below ``out``.
 
     Args:
@@ -84,21 +87,26 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
         batch_size: Images in a batch; only images that reach the network in one size share a batch.
         threshold: Detections of a lower score are not drawn. The JSON has all detections.
         pictures: Draw pictures.
+        track: Follow the objects of videos: the JSON has their identities, and the pictures show those that have one.
 
     Returns:
         The files that could not be read or predicted, or not completely, and why. The outputs of all other files are
         complete, even if the work is interrupted.
 
     Raises:
-        UserError: If ``out`` is a file, or this kind of prediction cannot be written.
+        UserError: If ``out`` is a file, or this kind of prediction cannot be written or followed.
     """
-    if toolbox_of_model(inferencer.model).takes_videos:
+    toolbox = toolbox_of_model(inferencer.model)
+    stills = [file for file in files if not _is_video(file)]
+    if track and stills:
+        raise UserError(f'--track follows objects through the frames of videos, and these are none: {some(stills)}')
+    trackers = {file: toolbox.tracker() for file in files} if track else {}
+    if toolbox.takes_videos:
         return _infer_clips(inferencer, files, out)
     writer = Writer(inferencer, files, out, threshold, pictures)
     any_size = _has_one_size(inferencer)
     left_out: dict[str, str] = {}
     entries: list[dict] = []
-    stills = [file for file in files if not _is_video(file)]
     try:
         with _interrupted_by_sigterm(), ProgressLine() as progress:
             if stills:
@@ -106,12 +114,13 @@ def infer(inferencer: Any, files: Sequence[Path], out: Path, batch_size: int = 1
             for batch in _batches(read_images(inferencer.model, stills, left_out), batch_size, any_size):
                 for (file, image), sample in _predict_stills(inferencer, batch, left_out):
                     with _left_out_if_it_fails(file, left_out):
-                        entries.append(dict(image=str(file), **_frames(file), **writer.write(file, image, sample)))
+                        entries.append(dict(image=str(file), **frames_of(file), **writer.write(file, image, sample)))
                 progress.advance('images', len(batch))
             for file in files:
                 if _is_video(file):
                     with _left_out_if_it_fails(file, left_out):
-                        entries.extend(_infer_video(inferencer, file, writer, batch_size, progress, left_out))
+                        entries.extend(_infer_video(inferencer, file, writer, batch_size, trackers.get(file), progress,
+                                                    left_out))
     finally:
         _write_predictions(out, writer.names, entries, left_out)
     return left_out
@@ -176,7 +185,7 @@ def _left_out_if_it_fails(file: Path, left_out: dict[str, str]) -> Iterator[None
         left_out[str(file)] = one_line(error)
 
 
-def _frames(file: Path) -> dict[str, int]:
+def frames_of(file: Path) -> dict[str, int]:
     """The number of frames of an animation, of which the first is predicted; empty for other images."""
     if file.suffix.lower() not in ANIMATIONS:
         return {}
@@ -199,7 +208,13 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _is_video(file: Path) -> bool:
-    return file.suffix.lower() in VIDEOS
+    return file.suffix.lower() in VIDEOS or _camera(file) is not None
+
+
+def _camera(file: Path) -> int | None:
+    """The number of the camera that ``camera:0`` and the like name; None for a file."""
+    kind, _, number = str(file).partition(':')
+    return int(number) if kind == 'camera' and number.isdecimal() else None
 
 
 def as_input(inferencer: Any, image: np.ndarray) -> Tensor:
@@ -225,21 +240,27 @@ def read_images(model: nn.Module, files: Iterable[Path], left_out: dict[str, str
             yield file, image
 
 
-def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, progress: ProgressLine,
+def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, tracker: Any, progress: ProgressLine,
                  left_out: dict[str, str]) -> list[dict]:
-    """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video."""
+    """Writes the predictions of a video's frames as JSON lines, and the drawn frames as a video.
+
+    A camera is read until Ctrl-C. ``tracker``, if any, is :meth:`dwnet.toolboxes.base.Toolbox.tracker`'s.
+    """
     reader = reader_of(inferencer.model.cfg)
     if reader.color_type == 'unchanged':
         left_out[str(file)] = 'a video has colours of 8 bits, and the model takes images of another kind'
         return []
-    video = cv2.VideoCapture(str(file))
+    camera, start = _camera(file), time.monotonic()
+    video = cv2.VideoCapture(str(file) if camera is None else camera)
     rate, expected = video.get(cv2.CAP_PROP_FPS) or 25., max(0, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
     progress.add(file.name, expected)
     lines, drawn, number = writer.place('videos', file, '.jsonl'), None, 0
     try:
-        with open(lines, 'w') as stream:
+        with open(lines, 'w') as stream, suppress(*[KeyboardInterrupt] * (camera is not None)):
             for batch in _batches(_read_frames(video, reader.color_type == 'grayscale'), batch_size, True):
                 for (index, image), sample in zip(batch, predict(inferencer, [image for _, image in batch])):
+                    if tracker:
+                        tracker.follow(sample)
                     entry = writer.describe(sample, writer.relative(file) / f'{index:06d}')
                     if writer.pictures:
                         picture = writer.draw(image, sample)[..., ::-1]
@@ -248,8 +269,9 @@ def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, p
                                 str(lines.with_suffix('.mp4')), cv2.VideoWriter_fourcc(*'mp4v'), rate,
                                 (picture.shape[1], picture.shape[0]))
                         drawn.write(np.ascontiguousarray(picture))
-                    stream.write(json.dumps(dict(frame=index, seconds=round(index / rate, 3), **entry)) + '\n')
-                number += len(batch)
+                    seconds = index / rate if camera is None else time.monotonic() - start
+                    stream.write(json.dumps(dict(frame=index, seconds=round(seconds, 3), **entry)) + '\n')
+                    number += 1
                 progress.advance(file.name, len(batch))
     finally:  # without release() an interrupted video has no index, and players cannot open it
         video.release()
@@ -257,7 +279,7 @@ def _infer_video(inferencer: Any, file: Path, writer: Writer, batch_size: int, p
             drawn.release()
     if not number:
         lines.unlink()
-        left_out[str(file)] = 'it has no frame that OpenCV can read'
+        left_out[str(file)] = f"{'it has' if camera is None else 'the camera gives'} no frame that OpenCV can read"
         return []
     if number < expected - 1:  # containers miscount by one
         left_out[str(file)] = f'it ends or is damaged after {number} of {expected} frames; these are predicted'

@@ -10,8 +10,10 @@ from pycocotools import mask as coco_mask
 
 from dwnet.errors import UserError
 from dwnet.inspect.samples import as_picture, draw, make_visualizer
+from dwnet.toolboxes.base import palette
 from dwnet.toolboxes.pixels import has_own_range
 
+COLOURS = palette(60)  # of identities
 BEST = 5  # number of classes that are listed for an image
 STEP = 1000  # from one segment of a class to its next, in the ids of panoptic predictions
 
@@ -41,7 +43,20 @@ class Writer:
         return entry
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        return draw(self.visualizer, as_picture(image, self._stretch), sample, False, self.threshold)
+        threshold = self.threshold
+        if 'instances_id' in sample.get('pred_instances', ()):
+            sample, threshold = self._by_identity(sample), 0.  # whatever its score, a followed object is drawn
+        return draw(self.visualizer, as_picture(image, self._stretch), sample, False, threshold)
+
+    def _by_identity(self, sample: Any) -> Any:
+        """The objects that have an identity, to be drawn in its colour and with its number."""
+        instances = sample.pred_instances[sample.pred_instances.instances_id > 0]
+        names = self.visualizer.dataset_meta['classes']
+        instances.label_names = [f'{names[label]} #{identity}' for label, identity in zip(
+            instances.labels.tolist(), instances.instances_id.tolist())]
+        instances.labels = instances.instances_id % len(COLOURS)
+        self.visualizer.dataset_meta = {**self.visualizer.dataset_meta, 'palette': COLOURS}
+        return type(sample)(pred_instances=instances)
 
     def describe(self, sample: Any, name: Path) -> dict:
         """Converts a data sample for JSON; ``name`` names the label image of a segmentor."""
@@ -65,12 +80,15 @@ class Writer:
         """Boxes are left, top, right, bottom, in pixels; masks are COCO's run lengths.
 
         Rotated boxes are x and y of the centre, width and height in pixels, and the angle in radians, clockwise; or x
-        and y of four corners.
+        and y of four corners. ``track`` is the identity of an object that is followed through a video.
         """
         masks = instances.get('masks')
+        identities = instances.instances_id.tolist() if 'instances_id' in instances else [0] * len(instances)
         objects = []
         for i, (label, score) in enumerate(zip(instances.labels.tolist(), instances.scores.tolist())):
             entry = dict(_class(label, self.names), score=round(score, 6))
+            if identities[i]:
+                entry['track'] = identities[i]
             if 'bboxes' in instances:
                 numbers = instances.bboxes[i].tolist()
                 kind = {5: 'rotated_box', 8: 'corners'}.get(len(numbers), 'box')

@@ -65,14 +65,23 @@ def draw(visualizer: Visualizer, image: np.ndarray, sample: Any, truth: bool, th
         visualizer.visualize_cls(image, sample, resize=None, text_cfg=dict(size=min(16, 1.08 * width / letters)),
                                  **options)
     else:
-        sample = _scaled(sample, factor, (height, width))
-        known = inspect.signature(visualizer.add_datasample).parameters
-        options |= {name: threshold for name in ('pred_score_thr', 'kpt_thr') if name in known}
+        sample = scaled(sample, factor, (height, width))
+        options |= dict.fromkeys(_thresholds(visualizer), threshold)
         visualizer.add_datasample('', image, sample, **options)
     return np.ascontiguousarray(visualizer.get_image())
 
 
-def _scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
+def takes_threshold(visualizer: Visualizer) -> bool:
+    """Whether :func:`draw` leaves out what has a low score."""
+    return not hasattr(visualizer, 'visualize_cls') and bool(_thresholds(visualizer))
+
+
+def _thresholds(visualizer: Visualizer) -> list[str]:
+    known = inspect.signature(visualizer.add_datasample).parameters
+    return [name for name in ('pred_score_thr', 'kpt_thr') if name in known]
+
+
+def scaled(sample: Any, factor: float, shape: tuple[int, int]) -> Any:
     """A copy of the sample whose boxes, polygons, keypoints and masks fit an image of ``shape``, (height, width)."""
     sample = copy.deepcopy(sample)
     for name in ('gt_sem_seg', 'pred_sem_seg'):

@@ -80,6 +80,23 @@ def only_computes(module: nn.Module, *kinds: type) -> bool:
             and all(type(p) is nn.Parameter for p in module.parameters()))
 
 
+def as_convolutions(model: nn.Module) -> None:
+    """Lets the Linear layers of a model's blocks and mergings run as 1×1 convolutions, in place; same outputs.
+
+    For exported files: the runtimes fuse bias, GELU and rounding into convolutions in int8, and not into products.
+    """
+    for module in model.modules():
+        if isinstance(module, PatchMerging):
+            module.convolutions = only_computes(module.reduction, nn.Linear)
+        elif isinstance(module, Mlp):
+            module.convolutions = only_computes(module.fc1, nn.Linear) and only_computes(module.fc2, nn.Linear)
+
+
+def pointwise(linear: nn.Linear, x: Tensor) -> Tensor:
+    """A Linear layer at each position, as a 1×1 convolution: (B, C, H, W) → (B, D, H, W)."""
+    return F.conv2d(x, linear.weight[:, :, None, None], linear.bias)
+
+
 class PatchEmbed(nn.Module):
     """Cuts the image into 4×4 patches: (B, 3, H, W) → (B, C, ⌈H/4⌉, ⌈W/4⌉)."""
 
@@ -109,6 +126,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int, dilation: int = 0) -> None:
         super().__init__()
         self.dilation = dilation
+        self.convolutions = False
         self.norm = nn.LayerNorm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
@@ -121,7 +139,10 @@ class PatchMerging(nn.Module):
         else:
             x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)  # (B, H, W, C)
             parts = [x[:, row::2, col::2] for row, col in neighbours]
-        return self.reduction(self.norm(torch.cat(parts, dim=-1))).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
+        x = self.norm(torch.cat(parts, dim=-1))  # (B, H/2, W/2, 4C)
+        if self.convolutions:
+            return pointwise(self.reduction, x.permute(0, 3, 1, 2))
+        return self.reduction(x).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
 
 
 class Mlp(nn.Module):
@@ -129,11 +150,14 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, ratio: float) -> None:
         super().__init__()
+        self.convolutions = False
         self.fc1 = nn.Linear(dim, int(dim * ratio))
         self.act = nn.GELU()
         self.fc2 = nn.Linear(int(dim * ratio), dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.convolutions:
+            return pointwise(self.fc2, self.act(pointwise(self.fc1, x)))
         x = self.fc1(x.permute(0, 2, 3, 1))  # (B, H, W, 4·C)
         recorded = torch.is_grad_enabled() or torch.compiler.is_compiling()
         if not recorded and only_computes(self.fc1, nn.Linear) and only_computes(self.act, nn.GELU):

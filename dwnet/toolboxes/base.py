@@ -277,6 +277,14 @@ class Toolbox:
 
     # --- Inference -----------------------------------------------------------------------------------------
 
+    def tracker(self) -> Any:
+        """What follows the objects of one video; its method ``follow`` takes the data samples in the frames' order.
+
+        Raises:
+            UserError: If the toolbox predicts no boxes that can be followed.
+        """
+        raise UserError('--track follows the boxes of a detector, and this model predicts none: leave it out')
+
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """A training batch of ``number`` random images of ``shape``, (height, width), with ground truth."""
         raise NotImplementedError

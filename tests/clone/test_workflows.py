@@ -39,14 +39,14 @@ def test_pythons_and_parts_are_those_that_there_are():
     assert [matrix['python'] for matrix in matrices if 'python' in matrix] == [supported] and len(supported) == 5
     calls = ' '.join(path.read_text() for path in WORKFLOWS)
     parts = {part for matrix in matrices for part in matrix.get('part', [])} | set(re.findall(r'\.ci/run (\w+)', calls))
-    assert parts == {'lint', 'docs', 'test', 'demo', 'wheel', 'toolboxes', 'libraries'}
+    assert parts == {'lint', 'docs', 'test', 'demo', 'wheel', 'toolboxes', 'page', 'libraries'}
 
 
 def test_ci_run_has_these_parts():
     script = (ROOT / '.ci/run').read_text()
-    assert re.search(r'^    \*\) .*has lint, docs, test, demo, wheel, toolboxes and libraries', script, re.M)
+    assert re.search(r'^    \*\) .*has lint, docs, test, demo, wheel, toolboxes, page and libraries', script, re.M)
     assert re.findall(r'^    ([\w| ]+)\)', script, re.M) == [
-        'lint | docs | test | toolboxes | libraries', 'demo', 'wheel']
+        'lint | docs | test | toolboxes | page | libraries', 'demo', 'wheel']
 
 
 def test_hooks_need_no_network():

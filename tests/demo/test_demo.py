@@ -1,12 +1,16 @@
 """The demo does not do again what is finished, and goes on where it was interrupted."""
 import json
+import shlex
+import sys
 import threading
+from argparse import ArgumentParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dwnet.commands import serve
 from dwnet.config_names import config_path
 from dwnet.demo import three_tasks as demo
 from dwnet.errors import UserError
@@ -94,6 +98,21 @@ def test_two_tasks_share_the_cores_of_a_cpu(gpu, cores, together, monkeypatch, t
     assert list(results) == ['classification', 'detection', 'segmentation']
     assert begun[0] == ('classification', 'None', False)
     assert sorted(begun[1:]) == [(name, 'classification.pth', together) for name in ('detection', 'segmentation')]
+
+
+def test_the_last_line_serves_the_detector(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(demo, 'run_task', lambda task, folder, *_: dict(
+        scores=dict.fromkeys(task.scores, .5), seconds=1., checkpoint=f'{folder}/a [b] c.pth'))
+    monkeypatch.setattr(demo.digits, 'prepare', lambda root: True)
+    monkeypatch.setattr(demo, 'write_report', lambda folder, results: folder / 'report.html')
+    demo.run(tmp_path)
+    python, *command = shlex.split(capsys.readouterr().out.splitlines()[-1].partition(': ')[2])
+    assert python == sys.executable and command[:3] == ['-m', 'dwnet', 'serve']
+    parser = ArgumentParser()
+    serve.add_arguments(parser)
+    args = parser.parse_args(command[3:])
+    assert args.checkpoint == f'{tmp_path}/detection/a [b] c.pth'
+    assert Path(config_path(args.config)).name == 'cascade-mask-rcnn_dwnet-nano_fpn_digits.py'
 
 
 def test_after_an_interruption_no_further_task_begins(monkeypatch, tmp_path):

@@ -5,8 +5,15 @@
 ``resized_truth``    boxes and masks of a validation in the pixels of the network's input
 ``channels``         normalises images of any number of channels
 ``slices``           detection in the tiles of large images
+``tracking``         identities of the objects in a video
 ``tta``              test-time augmentation of detectors that also predict masks
-``two_stage_graph``  what the exported file of a two-stage detector computes
+``graphs``           which of the following an exported file computes
+``two_stage_graph``  detectors with an RPN and RoI heads
+``dense_graph``      one-stage detectors
+``query_graph``      detectors with queries: DETR and its kin
+``mask_graph``       Mask2Former and MaskFormer
+``detector_graph``   what these graphs share
+``deformable``       deformable attention and Mask2Former's pixel decoder for graphs
 ``exported``         detectors that run from exported files
 ===================  ===============================================================
 """
@@ -28,6 +35,8 @@ from ..base import Network, Toolbox, as_list, inferencer_around, innermost, pale
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
     from dwnet.data.own import OwnData
+
+    from .tracking import Tracker
 
 
 class MMDet(Toolbox):
@@ -163,16 +172,18 @@ class MMDet(Toolbox):
 
     # --- Inference -----------------------------------------------------------------------------------------
 
+    def tracker(self) -> 'Tracker':
+        from .tracking import Tracker
+        return Tracker()
+
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """Each image has 8 boxes and masks, of 80 classes."""
         from mmdet.testing import demo_mm_inputs
         return demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=80, with_mask=True)
 
     def graph(self, model: nn.Module) -> nn.Module:
-        if not (hasattr(model, 'roi_head') and model.with_rpn):
-            return super().graph(model)
-        from .two_stage_graph import TwoStageDetector
-        return TwoStageDetector(model)
+        from .graphs import graph
+        return graph(model)
 
     def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
         from .exported import ExportedDetector

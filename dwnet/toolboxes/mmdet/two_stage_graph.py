@@ -6,27 +6,22 @@ a graph would freeze. This module computes the same for one image, in operators 
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.task_modules import DeltaXYWHBBoxCoder
-from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
-from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
 
 from dwnet.errors import UserError
 
-from ..graphs import Normalise
+from .detector_graph import DetectorGraph, clip, predict
 
 
-class TwoStageDetector(nn.Module):
+class TwoStageDetector(DetectorGraph):
     """(1, C, H, W) → boxes (N, 4) as x1, y1, x2, y2 in pixels, scores (N,), labels (N,), and, if the detector has a
     mask head, masks (N, 28, 28): the probability of the object at each cell of its box.
     """
-    batch = 1
-
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.normalise, self.model = Normalise(model), model
         head = model.roi_head
+        super().__init__(model, ['boxes', 'scores', 'labels'] + ['masks'] * head.with_mask)
         stages = head.bbox_head if isinstance(head.bbox_head, nn.ModuleList) else [head.bbox_head]
         coders = [model.rpn_head.bbox_coder, *(stage.bbox_coder for stage in stages)]
         methods = {model.test_cfg.rpn.nms.type, model.test_cfg.rcnn.nms.type}
@@ -36,7 +31,6 @@ class TwoStageDetector(nn.Module):
             raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: of the '
                             'RoI heads only StandardRoIHead and CascadeRoIHead can, with plain NMS, DeltaXYWHBBoxCoder '
                             'and softmax; the backbone alone can, by --backbone')
-        self.axes = {name: {0: 'detections'} for name in ['boxes', 'scores', 'labels'] + ['masks'] * head.with_mask}
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         size = image.shape[2:]
@@ -100,9 +94,7 @@ class TwoStageDetector(nn.Module):
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
         """mmdet's predictions for one picture; the masks are not pasted into the image."""
-        shape = tuple(pictures[0].shape[1:])
-        sample = DetDataSample(metainfo=dict(ori_shape=shape, img_shape=shape, scale_factor=(1., 1.)))
-        found: InstanceData = model.test_step(dict(inputs=pictures, data_samples=[sample]))[0].pred_instances
+        found = predict(model, pictures).pred_instances
         outputs = [found.bboxes, found.scores, found.labels]
         if 'masks' in self.axes:
             head, rois = model.roi_head, bbox2roi([found.bboxes])
@@ -115,32 +107,14 @@ class TwoStageDetector(nn.Module):
             outputs.append(masks[torch.arange(len(masks)), kinds])
         return outputs
 
-    def find_more(self, model: nn.Module, photographs: list[Tensor]) -> None:
-        """Lowers the score threshold of this graph and of ``model`` until each photograph has boxes.
-
-        The threshold is set in the widest gap between scores, so that rounding moves no box across the threshold.
-        """
-        self._set_threshold(model, 0.)
-        found = [self.reference(model, [picture])[1] for picture in photographs]
-        scores = torch.cat(found).sort(descending=True)[0]
-        scores = scores[scores <= min((best.max() for best in found if len(best)), default=0)][:20]
-        scores = torch.cat([scores, scores.new_zeros(1)])
-        widest = int((scores[:-1] - scores[1:]).argmax()) if len(scores) > 1 else 0
-        for each in (self.model, model):
-            self._set_threshold(each, float(scores[widest:widest + 2].mean()))
-
-    @staticmethod
-    def _set_threshold(model: nn.Module, threshold: float) -> None:
+    def set_threshold(self, model: nn.Module, threshold: float) -> None:
         model.test_cfg.rcnn.score_thr = model.roi_head.test_cfg.score_thr = threshold
 
 
 def _decode(coder, boxes: Tensor, deltas: Tensor, size: torch.Size) -> Tensor:
     """Applies the deltas to the boxes, and clips the boxes to the image."""
     boxes = coder.decode(boxes[None], deltas[None])[0]  # for a batch mmdet does not branch on the number of boxes
-    if not coder.clip_border:
-        return boxes
-    height, width = size
-    return torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], 2).flatten(1)
+    return clip(boxes, size) if coder.clip_border else boxes
 
 
 def _nms_of_kinds(boxes: Tensor, scores: Tensor, kinds: Tensor, threshold: float, size: torch.Size) -> Tensor:

@@ -48,6 +48,9 @@ class MMRotate(MMDet):
         raise UserError('--slice joins upright boxes, and these are rotated: cut the images by mmrotate\'s '
                         'tools/data/dota/split, or predict by mmrotate.apis.inference_detector_by_patches')
 
+    def tracker(self) -> Any:
+        raise UserError('--track follows upright boxes, and these are rotated: leave it out')
+
     def random_batch(self, number: int, shape: tuple[int, int]) -> dict:
         """Each image has 8 rotated boxes, of 15 classes."""
         from mmrotate.testing import demo_mm_inputs

@@ -17,13 +17,21 @@ class Segmentor(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.normalise, self.model = Normalise(model), model
+        self.of_queries = hasattr(model.decode_head, 'pixel_decoder')  # Mask2Former's head, which stands on mmdet
+        if self.of_queries:
+            from ..mmdet.deformable import replace_deformable
+            replace_deformable(model)
         for module in model.modules():
             for name, child in module.named_children():
                 if isinstance(child, nn.AdaptiveAvgPool2d) and child.output_size not in (1, (1, 1)):
                     setattr(module, name, AdaptiveAvgPool(child.output_size))
 
     def forward(self, image: Tensor) -> Tensor:
-        logits = self.model(self.normalise(image), mode='tensor')
+        inputs = self.normalise(image)
+        if self.of_queries:  # logits in the size of the input
+            logits = self.model.encode_decode(inputs, [dict(img_shape=inputs.shape[2:])])
+            return logits[:, :, :image.shape[2], :image.shape[3]]
+        logits = self.model(inputs, mode='tensor')
         return F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:

@@ -14,6 +14,7 @@ from torch import nn
 from dwnet.errors import UserError
 from dwnet.registry import is_a, lineage
 
+from ..base import Toolbox
 from ..mmdet import MMDet
 
 if TYPE_CHECKING:  # importing it loads the readers of all forms of data
@@ -79,6 +80,8 @@ class MMYOLO(MMDet):
     def graph(self, model: nn.Module) -> nn.Module:
         raise UserError(f'{type(model).__name__} of mmyolo cannot be written as ONNX; its backbone alone can, by '
                         '--backbone')
+
+    exported_model = Toolbox.exported_model  # not mmdet's: boxes lie in a letter box
 
 
 def _rounds_up(part: Any) -> bool:
