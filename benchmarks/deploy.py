@@ -110,7 +110,7 @@ def _contestants(name: str, args: argparse.Namespace, build: Callable[[str], nn.
     print(f'{name}: writing files', flush=True)
     folder.mkdir()
     model = nn.Linear(SIDE, SIDE, bias=False).eval() if name == PRODUCT else build(name)
-    shape = (SIDE, SIDE) if name == PRODUCT else (max(args.batches), 3, args.size, args.size)
+    shape = (SIDE, SIDE) if name == PRODUCT else (max(CALIBRATION, *args.batches), 3, args.size, args.size)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     np.save(folder / 'images.npy', images)
     with torch.inference_mode():
