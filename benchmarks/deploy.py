@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from dwnet.deploy.quantise import quantise
 from dwnet.deploy.record import Record
 from dwnet.errors import UserError
 from dwnet.models import DWNet
+from dwnet.models.layers import as_convolutions
 from dwnet.ops import operators_kept
 
 WORKER = Path(__file__).with_name('deploy_worker.py')
@@ -108,30 +110,32 @@ def _contestants(name: str, args: argparse.Namespace, build: Callable[[str], nn.
     print(f'{name}: writing files', flush=True)
     folder.mkdir()
     model = nn.Linear(SIDE, SIDE, bias=False).eval() if name == PRODUCT else build(name)
-    shape = (SIDE, SIDE) if name == PRODUCT else (max(args.batches), 3, args.size, args.size)
+    shape = (SIDE, SIDE) if name == PRODUCT else (max(CALIBRATION, *args.batches), 3, args.size, args.size)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     np.save(folder / 'images.npy', images)
     with torch.inference_mode():
         np.save(folder / 'expected.npy', model(torch.from_numpy(images[:1])).numpy())
     if isinstance(model, DWNet):
         model.switch_to_deploy()
-    program = _record(model, images) if {'onnxruntime', 'openvino'} & {*args.runtime} else None
+    write = partial(_write, cache(partial(_record, model, images)), folder)
     for runtime in args.runtime:
-        floats = None if program is None or runtime == 'torch' else _write(program, folder, runtime)
         for dtype in args.dtype:
             if dtype not in DTYPES[runtime]:
                 print(f'{name}: {runtime} has no {dtype} on a CPU', flush=True)
                 continue
-            file = floats or folder / f'{dtype}.pt'
-            if floats is None:
+            if runtime == 'torch':
+                file = folder / f'{dtype}.pt'
                 torch.save(_in_its_best_form(copy.deepcopy(model), name).to(getattr(torch, dtype)), file)
             elif dtype == 'int8':
+                floats = write(runtime, True)
                 file = floats.with_stem(f'{runtime}-int8')
                 try:
                     quantise(floats, [image[None] for image in images[:CALIBRATION]], file)
                 except UserError as error:
                     print(error, flush=True)
                     continue
+            else:
+                file = write(runtime, runtime == 'openvino')
             compiles = runtime == 'torch' and args.compile and dtype == 'float32' and name != PRODUCT
             for compiled in (False, True) if compiles else (False, ):
                 yield Contestant(name, runtime, dtype, compiled), dict(
@@ -148,29 +152,41 @@ def _in_its_best_form(model: nn.Module, name: str) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if _is_channels_last(model, name) else model
 
 
-def _record(model: nn.Module, images: np.ndarray) -> ExportedProgram:
-    """The graph for any batch. The size of the images is fixed, as timm's Swin has it."""
+def _record(model: nn.Module, images: np.ndarray, convolutions: bool) -> ExportedProgram:
+    """The graph for any batch; the size of the images is fixed, as timm's Swin has it.
+
+    Args:
+        model: The model.
+        images: (B, …).
+        convolutions: Let DWNet's Linear layers run as 1×1 convolutions, as tools/export.py does for OpenVINO and int8.
+    """
+    if convolutions:
+        model = copy.deepcopy(model)
+        as_convolutions(model)
     with torch.no_grad(), warnings.catch_warnings(), operators_kept():
         warnings.simplefilter('ignore')
         return torch.export.export(model, (torch.from_numpy(images[:2]), ), dynamic_shapes=({0: Dim.DYNAMIC}, ))
 
 
-def _write(program: ExportedProgram, folder: Path, runtime: str) -> Path:
-    """The .onnx or .xml file in float32."""
-    file, record = folder / f'{runtime}.onnx', Record('features', outputs={'logits': 'before the softmax'})
+def _write(record_graph: Callable[[bool], ExportedProgram], folder: Path, runtime: str, convolutions: bool) -> Path:
+    """The .onnx or .xml file in float32; one that is there is kept."""
+    file = folder / f"{runtime}{'-convolutions' * convolutions}.onnx"
+    kept = file if runtime == 'onnxruntime' else file.with_suffix('.xml')
+    if kept.is_file():
+        return kept
+    program, record = record_graph(convolutions), Record('features', outputs={'logits': 'before the softmax'})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=['logits'],
                                     opset_version=OPSET, custom_translation_table=translations(runtime)).model_proto
     onnx.helper.set_model_props(written, record.entries())
     onnx.save(written, file)
-    if runtime == 'onnxruntime':
-        return file
-    converted = openvino.convert_model(file)
-    for key, text in record.entries().items():
-        converted.set_rt_info(text, key)
-    openvino.save_model(converted, file.with_suffix('.xml'), compress_to_fp16=False)
-    return file.with_suffix('.xml')
+    if kept != file:
+        converted = openvino.convert_model(file)
+        for key, text in record.entries().items():
+            converted.set_rt_info(text, key)
+        openvino.save_model(converted, kept, compress_to_fp16=False)
+    return kept
 
 
 # --- the processes ---------------------------------------------------------------------------------------
@@ -257,3 +273,22 @@ def cells(row: dict) -> list[str]:
             number('images_s', '.1f'), f"{row['low']:.1f} – {row['high']:.1f}", number('own_float32'), number('swin'),
             number('static'), number('matrix_rate', '.0%'), number('peak_mib', '.0f'), number('start_s', '.1f'),
             number('error', '.0e')]
+
+
+def best_headings(rows: list[dict]) -> list[str]:
+    batches = sorted({row['batch'] for row in rows})
+    return ['model', 'precision', *(text for batch in batches for text in (f'images/s, batch {batch}', 'by')),
+            '× Swin-T', 'of the matrix rate']
+
+
+def best(rows: list[dict]) -> list[list[str]]:
+    """Each model and precision in its fastest runtime; the last two columns are of the largest batch."""
+    table = []
+    for model, dtype in dict.fromkeys((row['model'], row['dtype']) for row in rows):
+        own = [row for row in rows if (row['model'], row['dtype']) == (model, dtype)]
+        fastest = [max((row for row in own if row['batch'] == batch), key=lambda row: row['images_s'])
+                   for batch in sorted({row['batch'] for row in own})]
+        last = cells(fastest[-1])
+        table.append([model, dtype, *(cell for row in fastest for cell in (cells(row)[4], cells(row)[1])),
+                      last[HEADINGS.index('× Swin-T')], last[HEADINGS.index('of the matrix rate')]])
+    return table

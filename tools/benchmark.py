@@ -651,8 +651,9 @@ def tables_of(folder: Path) -> str:
             if (folder / f'{name}.png').is_file():
                 text.append(f'![{name}]({name}.png)')
         elif 'deploy' in record:
-            script = deploy_script()
-            text.append(markdown(script['HEADINGS'], [script['cells'](row) for row in record['deploy']]))
+            script, rows = deploy_script(), record['deploy']
+            text.append(markdown(script['best_headings'](rows), script['best'](rows)))
+            text.append(markdown(script['HEADINGS'], [script['cells'](row) for row in rows]))
         elif 'layers' in record:
             text.append(markdown(
                 ['operator', 'shape', 'by', 'pass', 'ms', 'of its ceiling'],
