@@ -274,7 +274,7 @@ class Toolbox:
             UserError: If ``model`` cannot be exported.
         """
         raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
-                        'with an RPN and RoI heads can; its backbone alone can, by --backbone')
+                        'can; its backbone alone can, by --backbone')
 
     def inferencer(self, model: nn.Module) -> Any:
         """The toolbox's own inferencer around a model of :func:`dwnet.apis.init_model`."""
