@@ -58,6 +58,7 @@ def digits_detector(name: str) -> Config:
         model.panoptic_fusion_head.update(num_things_classes=10, num_stuff_classes=stuff)
     else:
         head.num_classes = 10
+        head.update({'embed_dims': 64} if 'encoder' in model else {})  # the head's own default is 256
         model.test_cfg.max_per_img = 30
     cfg.model = model
     cfg.optim_wrapper.optimizer.lr = 5e-4

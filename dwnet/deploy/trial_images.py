@@ -45,12 +45,14 @@ def photographs(model: nn.Module, graph: nn.Module) -> list[list[Tensor]]:
     """scikit-learn's two photographs, plain and mirrored, with the channels and values of a model's images.
 
     Returns:
-        A batch for each of :data:`SHAPES`, as :func:`of_data` returns images; batches of one if ``graph`` takes one.
+        A batch for each of :data:`SHAPES`, as :func:`of_data` returns images; batches of one if ``graph`` takes one,
+        and larger images if it has a ``trial_scale``.
     """
     with requires('scikit-learn', 'export', 'trying out the file'):
         from sklearn.datasets import load_sample_images
     pictures = [picture for whole in load_sample_images().images for picture in (whole, whole[:, ::-1])]
-    return [[_as_read(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), model, graph)
+    scale = getattr(graph, 'trial_scale', 1)
+    return [[_as_read(cv2.resize(picture, (scale * width, scale * height), interpolation=cv2.INTER_AREA), model, graph)
              for picture in pictures[:getattr(graph, 'batch', None) or batch]] for batch, height, width in SHAPES]
 
 

@@ -296,7 +296,7 @@ class Toolbox:
             UserError: If ``model`` cannot be exported.
         """
         raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
-                        'with an RPN and RoI heads can; its backbone alone can, by --backbone')
+                        'can; its backbone alone can, by --backbone')
 
     def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:
         """A model of the toolbox that predicts by an exported file.

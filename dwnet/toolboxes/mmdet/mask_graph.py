@@ -2,10 +2,11 @@
 
 mmdet's fusion of masks loops over the segments of an image; this module computes the same for all at once.
 """
+from types import SimpleNamespace
+
 import torch
 from mmdet.models.dense_heads import MaskFormerHead
 from mmdet.models.seg_heads import MaskFormerFusionHead
-from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from dwnet.errors import UserError
@@ -45,7 +46,7 @@ class MaskDetector(DetectorGraph):
     @staticmethod
     def _predict(model: nn.Module, image: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
         """Logits of the classes of each query, (Q, classes + 1), and of its mask, (Q, H, W)."""
-        sample = DetDataSample(metainfo=dict(batch_input_shape=image.shape[2:], img_shape=size))
+        sample = SimpleNamespace(metainfo=dict(batch_input_shape=image.shape[2:], img_shape=size))
         logits, masks = model.panoptic_head.predict(model.extract_feat(image), [sample])
         return logits[0], masks[0, :, :size[0], :size[1]]
 

@@ -1,12 +1,14 @@
 """A detector with queries as one graph, without NMS: DETR, Conditional DETR, DAB-DETR, Deformable DETR, DINO.
 
-The transformer is mmdet's. The sizes of its maps are numbers here and not values of a tensor, which a graph cannot have
-as sizes, and images have no padding to be masked.
+The layers are mmdet's. mmdet keeps the sizes of the maps in a tensor, whose values a graph cannot have as sizes; here
+they are numbers, and images have no padding to be masked.
 """
+from collections.abc import Sequence
+from types import MethodType, SimpleNamespace
+
 import torch
 from mmdet.models.dense_heads import DDQDETRHead, DETRHead
 from mmdet.models.detectors import DeformableDETR
-from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor, nn
 
@@ -30,6 +32,9 @@ class QueryDetector(DetectorGraph):
             raise UserError(f'{type(model).__name__} cannot be written as ONNX with pad_size_divisor='
                             f'{self.normalise.divisor}: set data_preprocessor.pad_size_divisor=1')
         replace_deformable(model)
+        if isinstance(model, DeformableDETR):
+            model.gen_encoder_output_proposals = MethodType(_propose, model)
+            self.trial_scale = 2  # photographs have to have as many cells as there are queries
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         head, size = self.model.bbox_head, image.shape[2:]
@@ -49,13 +54,43 @@ class QueryDetector(DetectorGraph):
     def _decode(self, maps: tuple[Tensor, ...], size: torch.Size) -> dict[str, Tensor]:
         """What mmdet's ``forward_transformer`` gives to the head."""
         model = self.model
-        sample = DetDataSample(metainfo=dict(batch_input_shape=size, img_shape=size))
-        encoder, decoder = model.pre_transformer(maps, [sample])
         if isinstance(model, DeformableDETR):
-            for inputs in (encoder, decoder):
-                inputs['spatial_shapes'] = [tuple(level.shape[2:]) for level in maps]
-        decoder_inputs, _ = model.pre_decoder(**model.forward_encoder(**encoder))
+            memory, decoder = _encode(model, maps)
+        else:
+            sample = SimpleNamespace(batch_input_shape=size, img_shape=size)
+            encoder, decoder = model.pre_transformer(maps, [sample])
+            memory = model.forward_encoder(**encoder)
+        decoder_inputs, _ = model.pre_decoder(**memory)
         return model.forward_decoder(**(decoder | decoder_inputs))
 
     def find_more(self, model: nn.Module, photographs: list[Tensor]) -> None:
         """There is no threshold: the best queries are the output."""
+
+
+def _encode(model: DeformableDETR, maps: tuple[Tensor, ...]) -> tuple[dict, dict]:
+    """The encoder's output, as ``pre_decoder`` takes it, and what else ``forward_decoder`` takes."""
+    sizes = [tuple(level.shape[2:]) for level in maps]
+    query = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)
+    positions = torch.cat([model.positional_encoding(None, input=level).flatten(2).transpose(1, 2) + embedding
+                           for level, embedding in zip(maps, model.level_embed)], 1)
+    points = torch.cat([_centres(*size).to(query) for size in sizes])[None, :, None].expand(-1, -1, len(maps), -1)
+    shared = dict(spatial_shapes=sizes, level_start_index=None, valid_ratios=query.new_ones(1, len(maps), 2))
+    for layer in model.encoder.layers:
+        query = layer(query=query, query_pos=positions, key_padding_mask=None, reference_points=points, **shared)
+    return dict(memory=query, memory_mask=None, spatial_shapes=sizes), dict(memory_mask=None, **shared)
+
+
+def _propose(model: DeformableDETR, memory: Tensor, mask: None, sizes: Sequence[tuple[int, int]]
+             ) -> tuple[Tensor, Tensor]:
+    """mmdet's ``gen_encoder_output_proposals``: the memory, transformed, and a box around each cell, as logits."""
+    boxes = torch.cat([torch.cat([centres, torch.full_like(centres, .05 * 2**level)], 1)
+                       for level, centres in enumerate(_centres(*size).to(memory) for size in sizes)])[None]
+    inside = ((boxes > .01) & (boxes < .99)).all(-1, keepdim=True)
+    memory = model.memory_trans_norm(model.memory_trans_fc(memory.masked_fill(~inside, 0.)))
+    return memory, torch.log(boxes / (1 - boxes)).masked_fill(~inside, torch.inf)
+
+
+def _centres(height: int, width: int) -> Tensor:
+    """The centres of a map's cells, (height · width, 2), x and y of 0 to 1."""
+    x, y = ((torch.arange(length) + .5) / length for length in (width, height))
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], 2).flatten(0, 1)

@@ -28,11 +28,16 @@ class Segmentor(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         inputs = self.normalise(image)
-        if self.of_queries:  # logits in the size of the input
-            logits = self.model.encode_decode(inputs, [dict(img_shape=inputs.shape[2:])])
-            return logits[:, :, :image.shape[2], :image.shape[3]]
+        if self.of_queries:
+            return self._of_queries(inputs)[:, :, :image.shape[2], :image.shape[3]]
         logits = self.model(inputs, mode='tensor')
         return F.interpolate(logits, image.shape[2:], mode='bilinear', align_corners=self.model.align_corners)
+
+    def _of_queries(self, inputs: Tensor) -> Tensor:
+        """What mmseg's ``Mask2FormerHead`` predicts, in the size of the inputs."""
+        logits, masks = (outputs[-1] for outputs in self.model.decode_head(self.model.extract_feat(inputs), []))
+        masks = F.interpolate(masks, inputs.shape[2:], mode='bilinear', align_corners=False)
+        return torch.einsum('bqc,bqhw->bchw', logits.softmax(-1)[..., :-1], masks.sigmoid())
 
     def reference(self, model: nn.Module, pictures: list[Tensor]) -> list[Tensor]:
         """mmseg's logits for whole pictures (C, H, W), colours BGR."""
