@@ -37,8 +37,8 @@ STYLE = """
 def make_page(predictor: Predictor, title: str, uploads: Path, examples: Sequence[Path] = ()) -> gr.Blocks:
     """The page.
 
-    Every event leaves out Gradio's own reading of its inputs, which fetches addresses and names files of the machine
-    in its errors. :class:`_Events` takes nothing but files that were uploaded to this page.
+    Every event leaves out Gradio's own reading of its inputs, whose errors name files of the machine. :class:`_Events`
+    takes nothing but files that were uploaded to this page.
 
     Args:
         predictor: The model.
