@@ -21,7 +21,8 @@ STYLE = """
 #image img {width: 100%; height: 100%; object-fit: contain}
 #maps .grid-wrap {height: auto; min-height: 0; max-height: none}
 #maps .grid-container {grid-template-columns: repeat(auto-fit, minmax(130px, 1fr))}
-#table table {width: 100%; border-collapse: collapse; font-size: var(--text-md)}
+#table table {width: 100%; border: none; border-collapse: collapse; font-size: var(--text-md)}
+#table tr {border: none}
 #table td, #table th {padding: .35em .6em; text-align: left; border: none;
                       border-bottom: 1px solid var(--border-color-primary)}
 #table th {color: var(--body-text-color-subdued); font-weight: 500}
