@@ -202,14 +202,19 @@ def upload(address: str, content: bytes, name: str = 'a.jpg') -> str:
     return answer.json()[0]
 
 
-def event(address: str, outputs: int, *data) -> dict:
-    """Calls the first event of the page with this number of outputs; returns the last message."""
+def joined(address: str, outputs: int, *data) -> tuple[httpx.Response, str]:
+    """Calls the first event of the page with this number of outputs; returns the answer and the session."""
     events = httpx.get(f'{address}/config').json()['dependencies']
     number = next(event['id'] for event in events if len(event['outputs']) == outputs)
     session = os.urandom(8).hex()
-    joined = httpx.post(f'{address}/gradio_api/queue/join', json=dict(
-        data=data, fn_index=number, session_hash=session))
-    assert joined.status_code == 200, joined.text
+    return httpx.post(f'{address}/gradio_api/queue/join', json=dict(
+        data=data, fn_index=number, session_hash=session)), session
+
+
+def event(address: str, outputs: int, *data) -> dict:
+    """Calls an event as :func:`joined` does; returns the last message."""
+    answer, session = joined(address, outputs, *data)
+    assert answer.status_code == 200, answer.text
     last: dict = {}
     data = f'{address}/gradio_api/queue/data'
     with httpx.stream('GET', data, params=dict(session_hash=session), timeout=60) as lines:
@@ -246,16 +251,24 @@ def test_the_page_takes_no_other_file(path, number, server, monkeypatch):
     address, uploads = server
     reached = []
     for name in ('async_ssrf_protected_download', 'ssrf_protected_download', 'unsafe_download'):
-        monkeypatch.setattr(f'gradio.processing_utils.{name}', lambda *arguments: reached.append(arguments))
+        monkeypatch.setattr(f'gradio.processing_utils.{name}', lambda *arguments, **more: reached.append(arguments))
     path = path.format(uploads=uploads) if isinstance(path, str) else path
     bad = file_data(path, url=path, orig_name='a.png')
-    done = event(address, number, *[bad] * number)
+    for data in ([bad] * number, [dict(a=[1, bad])] * number):
+        refused = joined(address, number, *data)[0]
+        assert (refused.status_code, refused.json()['detail']) == (422, 'the image is no longer here: upload it again')
     assert not reached
-    if number == 1:  # of the examples
-        assert done['success'] and done['output']['data'] == [None]
-    else:
-        assert not done['success']
-        assert done['output']['error'] == 'The image is no longer here: upload it again.'
+
+
+@pytest.mark.parametrize('content', [b'', b'no JSON', b'[' * 50_000, bytes(2**17)], ids=['', 'a', '[', 'long'])
+def test_what_is_no_event_is_refused(content, server):
+    assert httpx.post(f'{server[0]}/gradio_api/queue/join', content=content).status_code in (413, 422)
+
+
+@pytest.mark.parametrize('index', [-1, 7, None, 'a', dict(a=1)], ids=repr)
+def test_an_example_that_is_not_there(index, server):
+    done = event(server[0], 1, index)
+    assert done['success'] and done['output']['data'] == [None]
 
 
 def test_a_broken_upload_is_answered_on_the_page(server, scene):
@@ -329,7 +342,7 @@ def test_bytes_a_minute(tmp_path, monkeypatch):
     assert codes == [200] * enough + [429] * (60 - enough)
 
 
-@pytest.mark.parametrize('path', ['/predict', '/gradio_api/upload', '/gradio_api/queue/join'])
+@pytest.mark.parametrize('path', ['/predict', '/gradio_api/upload'])
 def test_bytes_of_a_request(path, tmp_path):
     most = 2**20 + 2**16
     assert guarded(Limits(megabytes=1), tmp_path, path, content=bytes(most))[0].status_code == 200

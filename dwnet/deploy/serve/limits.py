@@ -3,6 +3,7 @@ import json
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ PAGES = frozenset({'/', '/config', '/theme.css', '/robots.txt', '/manifest.json'
 BELOW = ('/assets/', '/static/', '/gradio_api/heartbeat/')
 POSTED = frozenset({'/predict', '/gradio_api/upload', '/gradio_api/queue/join', '/gradio_api/cancel',
                     '/gradio_api/reset'})
-FILE = '/gradio_api/file='
+FILE, EVENT = '/gradio_api/file=', '/gradio_api/queue/join'
 AROUND = 2**16  # bytes of a request beside the file
 AT_ONCE = 32  # largest files a minute, from all addresses, so that uploads do not fill the disk
 # The browser, too, keeps the page from asking other hosts. Gradio's scripts are inline and compile code.
@@ -76,6 +77,8 @@ class Guard:
         elif scope['type'] == 'http':  # there are no websockets
             try:
                 self._check(scope)
+                if scope['path'] == EVENT:
+                    receive = await self._checked_event(receive)
             except Refusal as refusal:
                 if refusal.status == 413:
                     await _read_away(receive, 10 * self._limits.bytes)
@@ -89,21 +92,48 @@ class Guard:
             self._check_rate((scope.get('client') or ('', 0))[0], self._length(scope))
         elif scope['method'] not in ('GET', 'HEAD'):
             raise Refusal(405, f"{scope['method']} is not taken here")
-        elif path.startswith(FILE):
-            try:
-                inside = Path(path.removeprefix(FILE)).resolve().is_relative_to(self._uploads)
-            except (OSError, ValueError):  # a zero byte, a name that is too long
-                inside = False
-            if not inside:
-                raise Refusal(403, 'only pictures of this page are served')
-        elif path not in PAGES and not path.startswith(BELOW):
+        elif path.startswith(FILE) and not self._has(path.removeprefix(FILE)):
+            raise Refusal(403, 'only pictures of this page are served')
+        elif path not in PAGES and not path.startswith((*BELOW, FILE)):
             raise Refusal(404, 'there is nothing here')
 
+    def _has(self, path: Any) -> bool:
+        """Whether the path is that of a file below the folder of uploads."""
+        try:
+            file = Path(path).resolve()
+            return file.is_relative_to(self._uploads) and file.is_file()
+        except (OSError, ValueError, TypeError):  # a zero byte, a name that is too long, no name
+            return False
+
+    async def _checked_event(self, receive: Any) -> Any:
+        """Reads an event of the page, and gives it back if all files in it were uploaded.
+
+        Gradio would fetch the address that stands in the place of a file, for any input.
+        """
+        body, more = b'', True
+        while more:
+            message = await receive()
+            body += message.get('body', b'')
+            more = message.get('more_body', False)
+        try:
+            paths = [*_paths(json.loads(body))]
+        except (ValueError, RecursionError) as error:
+            raise Refusal(422, 'this is no event of the page') from error
+        if not all(map(self._has, paths)):
+            raise Refusal(422, 'the image is no longer here: upload it again')
+        messages = [dict(type='http.request', body=body, more_body=False)]
+
+        async def replay() -> dict:
+            return messages.pop() if messages else await receive()
+
+        return replay
+
     def _length(self, scope: dict) -> int:
+        most = AROUND if scope['path'] == EVENT else self._limits.bytes + AROUND
         length = dict(scope['headers']).get(b'content-length', b'')
         if not length.isdigit():
             raise Refusal(411, 'the request has to state its length')
-        if int(length) > self._limits.bytes + AROUND:
+        if int(length) > most:
             raise Refusal(413, f'the file is too large: this server takes {self._limits.megabytes:g} MB')
         return int(length)
 
@@ -118,6 +148,17 @@ class Guard:
             raise Refusal(429, 'too much is uploaded at once: try again in a minute')
         if self._posts[address] > self._limits.per_minute:
             raise Refusal(429, f'too many requests: this server takes {self._limits.per_minute} a minute')
+
+
+def _paths(part: Any) -> Iterator[Any]:
+    """The paths of all files in an event."""
+    if isinstance(part, dict):
+        if 'path' in part:
+            yield part['path']
+        part = [*part.values()]
+    if isinstance(part, list):
+        for item in part:
+            yield from _paths(item)
 
 
 async def _read_away(receive: Any, most: int) -> None:

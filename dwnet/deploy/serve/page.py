@@ -21,7 +21,8 @@ STYLE = """
 #image img {width: 100%; height: 100%; object-fit: contain}
 #maps .grid-wrap {height: auto; min-height: 0; max-height: none}
 #maps .grid-container {grid-template-columns: repeat(auto-fit, minmax(130px, 1fr))}
-#table table {width: 100%; border-collapse: collapse; font-size: var(--text-md)}
+#table table {width: 100%; border: none; border-collapse: collapse; font-size: var(--text-md)}
+#table tr {border: none}
 #table td, #table th {padding: .35em .6em; text-align: left; border: none;
                       border-bottom: 1px solid var(--border-color-primary)}
 #table th {color: var(--body-text-color-subdued); font-weight: 500}
@@ -37,8 +38,8 @@ STYLE = """
 def make_page(predictor: Predictor, title: str, uploads: Path, examples: Sequence[Path] = ()) -> gr.Blocks:
     """The page.
 
-    Every event leaves out Gradio's own reading of its inputs, which fetches addresses and names files of the machine
-    in its errors. :class:`_Events` takes nothing but files that were uploaded to this page.
+    Every event leaves out Gradio's own reading of its inputs, whose errors name files of the machine. :class:`_Events`
+    takes nothing but files that were uploaded to this page.
 
     Args:
         predictor: The model.
