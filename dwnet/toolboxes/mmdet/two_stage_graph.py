@@ -47,7 +47,8 @@ class TwoStageDetector(DetectorGraph):
         for level, (score, delta, anchors) in enumerate(zip(all_scores, all_deltas, all_anchors)):
             score = score[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
             score = score.sigmoid()[:, 0] if head.use_sigmoid_cls else score.softmax(-1)[:, 0]
-            best = score.sort(descending=True)[1][:config.nms_pre]
+            # a plain slice would make a constant of the number that the recorded image has
+            best = score.sort(descending=True)[1][:torch.sym_min(config.nms_pre, score.shape[0])]
             delta = delta[0].permute(1, 2, 0).reshape(-1, 4)[best]
             boxes.append(_decode(head.bbox_coder, anchors[best], delta, size))
             scores.append(score[best])
