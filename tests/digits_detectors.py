@@ -28,8 +28,9 @@ DETECTORS = dict(
     mask2former=('mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', (0, 1, 2, 3)),
     panoptic=('mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py', (0, 1, 2, 3)),
 )
-NARROW = dict(embed_dims=64, feat_channels=64, out_channels=64, num_feats=32, feedforward_channels=128, channels=64,
-              num_layers=2, num_queries=30, num_dn_queries=20, num_points=None)
+SHALLOW = dict(feedforward_channels=128, num_layers=2, num_queries=30, num_dn_queries=20)
+NARROW = dict(SHALLOW, embed_dims=64, feat_channels=64, out_channels=64, num_feats=32, channels=64, in_channels=64)
+WIDE = ('deformable_detr', 'dino')  # mmdet encodes their boxes in 256 channels, whatever the config says
 
 
 def digits_detector(name: str) -> Config:
@@ -40,7 +41,7 @@ def digits_detector(name: str) -> Config:
     channels = [CHANNELS[i] for i in indices]
     backbone = cfg.model.backbone
     backbone.update(out_indices=indices)
-    _narrow(model)
+    _limit(model, SHALLOW if name in WIDE else NARROW)
     model.backbone = backbone
     model.data_preprocessor.update(batch_augments=None, pad_size_divisor=1)
     head = model.get('bbox_head') or model.panoptic_head
@@ -58,7 +59,7 @@ def digits_detector(name: str) -> Config:
         model.panoptic_fusion_head.update(num_things_classes=10, num_stuff_classes=stuff)
     else:
         head.num_classes = 10
-        head.update({'embed_dims': 64} if 'encoder' in model else {})  # the head's own default is 256
+        head.update({'embed_dims': 64} if name == 'detr' else {})
         model.test_cfg.max_per_img = 30
     cfg.model = model
     cfg.optim_wrapper.optimizer.lr = 5e-4
@@ -73,22 +74,19 @@ def digits_detector(name: str) -> Config:
     return cfg
 
 
-def _narrow(part) -> None:
+def _limit(part, most: dict[str, int]) -> None:
+    """Lowers the numbers of these names, in a config and all of its parts."""
     if isinstance(part, dict):
-        if part.get('type') == 'Pretrained' or part.get('type') == 'CSPDarknet':
-            return
         for key, value in part.items():
             if key == 'num_points' and isinstance(value, int) and value > 1000:
                 part[key] = 1024  # of a loss of masks
-            elif NARROW.get(key) and isinstance(value, int):
-                part[key] = min(value, NARROW[key])
-            elif key == 'in_channels' and value == 256:
-                part[key] = 64
+            elif key in most and isinstance(value, int):
+                part[key] = min(value, most[key])
             else:
-                _narrow(value)
+                _limit(value, most)
     elif isinstance(part, (list, tuple)):
         for item in part:
-            _narrow(item)
+            _limit(item, most)
 
 
 def for_panoptic(cfg: Config, root: Path) -> None:
