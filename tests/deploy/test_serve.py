@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,6 +44,9 @@ CONFIGS = {
     'detection': 'configs/detection/cascade-mask-rcnn_dwnet-nano_fpn_digits.py',
     'segmentation': 'configs/segmentation/upernet_dwnet-nano_digits.py',
 }
+
+# a machine may be busy
+GET, POST = partial(httpx.get, timeout=120), partial(httpx.post, timeout=120)
 
 
 def untrained(task: str, **backbone):
@@ -92,7 +96,7 @@ def server(classifier, scene) -> Iterator[tuple[str, Path]]:
 
 
 def post(address: str, content: bytes, name: str = 'a.jpg') -> httpx.Response:
-    return httpx.post(f'{address}/predict', files=dict(image=(name, content)), timeout=60)
+    return POST(f'{address}/predict', files=dict(image=(name, content)))
 
 
 @pytest.mark.parametrize('task', CONFIGS)
@@ -114,9 +118,9 @@ def test_predict_and_its_schema(server, classifier, scene):
     answer = post(address, scene.read_bytes(), 'scene.jpg')
     expected = Predictor(classifier, Limits()).predict(scene).entry
     assert answer.status_code == 200 and answer.json() == dict(image='scene.jpg', **expected)
-    assert httpx.get(f'{address}/health').json().items() >= dict(
+    assert GET(f'{address}/health').json().items() >= dict(
         status='ok', model='a model', task='classification').items()
-    schema = httpx.get(f'{address}/openapi.json').json()
+    schema = GET(f'{address}/openapi.json').json()
     assert {*schema['paths']} == {'/health', '/predict'}
     answers = schema['paths']['/predict']['post']['responses']
     assert answers['200']['content']['application/json']['schema'] == {'$ref': '#/components/schemas/Answer'}
@@ -155,10 +159,10 @@ def test_a_broken_upload_is_answered_in_words(content, status, words, server, sc
 
 def test_a_form_without_a_file_and_a_body_without_a_length(server):
     address, _ = server
-    assert httpx.post(f'{address}/predict', data=dict(x=1)).status_code == 422
-    assert httpx.post(f'{address}/predict', data=dict(image='text')).status_code == 422
-    assert httpx.post(f'{address}/predict', content=iter([b'x'])).status_code == 411
-    assert httpx.get(f'{address}/predict').status_code == 404
+    assert POST(f'{address}/predict', data=dict(x=1)).status_code == 422
+    assert POST(f'{address}/predict', data=dict(image='text')).status_code == 422
+    assert POST(f'{address}/predict', content=iter([b'x'])).status_code == 411
+    assert GET(f'{address}/predict').status_code == 404
     assert httpx.put(f'{address}/predict', content=b'x').status_code == 405
 
 
@@ -197,17 +201,17 @@ def test_no_other_file_is_served(path, server):
 
 def upload(address: str, content: bytes, name: str = 'a.jpg') -> str:
     """Uploads as the page does; the path is that on the server."""
-    answer = httpx.post(f'{address}/gradio_api/upload', files=dict(files=(name, content)))
+    answer = POST(f'{address}/gradio_api/upload', files=dict(files=(name, content)))
     assert answer.status_code == 200
     return answer.json()[0]
 
 
 def joined(address: str, outputs: int, *data) -> tuple[httpx.Response, str]:
     """Calls the first event of the page with this number of outputs; returns the answer and the session."""
-    events = httpx.get(f'{address}/config').json()['dependencies']
+    events = GET(f'{address}/config').json()['dependencies']
     number = next(event['id'] for event in events if len(event['outputs']) == outputs)
     session = os.urandom(8).hex()
-    return httpx.post(f'{address}/gradio_api/queue/join', json=dict(
+    return POST(f'{address}/gradio_api/queue/join', json=dict(
         data=data, fn_index=number, session_hash=session)), session
 
 
@@ -217,7 +221,7 @@ def event(address: str, outputs: int, *data) -> dict:
     assert answer.status_code == 200, answer.text
     last: dict = {}
     data = f'{address}/gradio_api/queue/data'
-    with httpx.stream('GET', data, params=dict(session_hash=session), timeout=60) as lines:
+    with httpx.stream('GET', data, params=dict(session_hash=session), timeout=120) as lines:
         for line in lines.iter_lines():
             message = json.loads(line.removeprefix('data:') or '{}')
             if message.get('msg') == 'process_completed':
@@ -236,7 +240,7 @@ def test_the_page_predicts_what_was_uploaded(server, classifier, scene):
     done = event(address, 2, file_data(path), .5)
     assert done['success'], done
     picture, table = done['output']['data']
-    shown = httpx.get(f"{address}/gradio_api/file={picture['path']}")
+    shown = GET(f"{address}/gradio_api/file={picture['path']}")
     assert np.asarray(Image.open(io.BytesIO(shown.content))).shape == (256, 256, 3)
     best = Predictor(classifier, Limits()).predict(scene).entry['classes'][0]
     assert f"<td>{best['class']}</td>" in table and f"{100 * best['score']:.1f} %" in table
@@ -262,7 +266,7 @@ def test_the_page_takes_no_other_file(path, number, server, monkeypatch):
 
 @pytest.mark.parametrize('content', [b'', b'no JSON', b'[' * 50_000, bytes(2**17)], ids=['', 'a', '[', 'long'])
 def test_what_is_no_event_is_refused(content, server):
-    assert httpx.post(f'{server[0]}/gradio_api/queue/join', content=content).status_code in (413, 422)
+    assert POST(f'{server[0]}/gradio_api/queue/join', content=content).status_code in (413, 422)
 
 
 @pytest.mark.parametrize('index', [-1, 7, None, 'a', dict(a=1)], ids=repr)
@@ -286,8 +290,8 @@ def test_gradio_calls_nobody(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(socket, 'getaddrinfo', lambda host, *rest, **more: asked.append(host) or resolve(
         host, *rest, **more))
     with served(classifier) as (address, _):
-        page = httpx.get(address)
-        assert httpx.get(f'{address}/config').json()['title'] == 'a model · DWNet'
+        page = GET(address)
+        assert GET(f'{address}/config').json()['title'] == 'a model · DWNet'
     assert {host for host in asked if host not in (None, '127.0.0.1', 'localhost')} == set()
     assert page.headers['content-security-policy'].startswith("default-src 'self' ")
     assert 'https://fonts.' not in page.text
@@ -500,6 +504,6 @@ def test_a_folder_for_spaces_runs(classifier, scene, tmp_path):
             address = 'http://127.0.0.1:7860'
             expected = Predictor(classifier, Limits()).predict(scene).entry
             assert post(address, scene.read_bytes(), 'a').json() == dict(image='a', **expected)
-            assert "digit's reader" in httpx.get(address).text and scene.name in httpx.get(f'{address}/config').text
+            assert "digit's reader" in GET(address).text and scene.name in GET(f'{address}/config').text
         finally:
             process.terminate()
