@@ -82,7 +82,9 @@ def small_model(**backbone) -> nn.Module:
 
 @pytest.fixture(scope='module')
 def classifier() -> nn.Module:
-    return small_model()
+    model = small_model()
+    model.dataset_meta = dict(classes=tuple('abcdefghij'), palette=[(i, 0, 255) for i in range(10)])
+    return model
 
 
 @pytest.fixture(scope='module')
@@ -192,9 +194,10 @@ def test_the_record_of_each_task():
                                   (SEGMENTATION, 'segmentation', ['logits']),
                                   (DETECTION, 'detection', ['boxes', 'scores', 'labels', 'masks'])):
         model = init_model(config)
+        model.dataset_meta = dict(classes=('one', 'two'), palette=[(1, 2, 3), (4, 5, 6)])
         record = Record.of(model, toolbox_of_model(model).graph(model))
         assert (record.task, list(record.outputs)) == (task, outputs)
-        assert record.labels == tuple(model.dataset_meta['classes'])
+        assert record.labels == ('one', 'two') and record.palette == ((1, 2, 3), (4, 5, 6))
         assert record.normalisation['input'] == 'RGB, float32, 0 to 255' and len(record.normalisation['mean']) == 3
         assert all(step['type'].rpartition('.')[2][:4] not in ('Load', 'Pack') for step in record.resizing)
         assert Record.from_json(record.to_json(), 'x').labels == record.labels
