@@ -107,7 +107,7 @@ def test_a_file_that_is_too_large(browser, detector, tmp_path):
     (tmp_path / 'large.jpg').write_bytes(bytes(3 * 2**20))
     page = opened(browser, detector[1])
     upload(page, tmp_path / 'large.jpg')
-    page.get_by_text('exceeds the maximum').or_(page.get_by_text('too large')).first.wait_for()
+    page.get_by_text('exceed the maximum allowed size').first.wait_for()
     page.context.close()
 
 
