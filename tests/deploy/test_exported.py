@@ -130,8 +130,10 @@ def test_images_of_a_batch_are_not_padded(exported, scenes):
         assert_same(sample, predict(ours, [scene])[0], 'detection')
 
 
-@pytest.mark.parametrize('options', [[], ['--tta']], ids=['plain', 'tta'])
-@pytest.mark.parametrize('task', ['classification', 'segmentation'])
+@pytest.mark.parametrize('task, options', [
+    ('classification', []),
+    *(pytest.param(*each, marks=pytest.mark.long) for each in (
+        ('classification', ['--tta']), ('segmentation', []), ('segmentation', ['--tta'])))])
 def test_scores(task, options, exported, checkpoints, small_digits, tmp_path):
     if task == 'segmentation' and not options:
         options = ['--slice', '64']

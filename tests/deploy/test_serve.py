@@ -408,7 +408,7 @@ def test_a_threshold_changes_the_picture_without_a_new_prediction(scene, monkeyp
     assert _table(predictor, prediction, 1) == '<p>Nothing is found with a score of 1.00 or more.</p>'
 
 
-@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+@pytest.mark.parametrize('task', ['detection', pytest.param('segmentation', marks=pytest.mark.long)])
 def test_large_images_are_drawn_small(task, scene, tmp_path):
     file = tmp_path / 'large.png'
     Image.open(scene).resize((2 * SIDE, SIDE // 2)).save(file)
