@@ -1,12 +1,15 @@
 """int8 files: which layers are quantised and how, how near they are to float32, and what is kept and refused."""
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
 import openvino
 import pytest
 import torch
-from conftest import read_config, run_tool
+from conftest import ROOT, read_config, run_tool
 from reference import fill
 from torch import nn
 
@@ -224,3 +227,21 @@ def test_digits(config, epochs, names, kind, tmp_path):
         line = next(line for line in done.stdout.splitlines() if name in line)
         assert float(line.split('points')[0].split()[-1]) >= -_int8.MAX_DROP
     assert open_exported(out).record.precision == 'int8'
+
+
+@pytest.mark.long
+def test_quantising_reports_to_nobody(files, tmp_path):
+    """In a process of its own, because NNCF reports nothing under pytest."""
+    whole, _ = files['openvino']
+    script = f'''
+import socket, numpy, pathlib
+asked = []
+socket.getaddrinfo = lambda *arguments, **more: asked.append(arguments) or []
+from dwnet.deploy.quantise import quantise
+quantise(pathlib.Path({str(whole)!r}), [numpy.zeros((1, 3, 64, 64), 'float32')], pathlib.Path('int8.xml'))
+import nncf.telemetry
+print(asked, type(nncf.telemetry.telemetry).__name__)
+'''
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | dict(PYTHONPATH=str(ROOT)))
+    assert done.stdout.split('\n')[-2] == '[] MagicMock', done.stdout + done.stderr
