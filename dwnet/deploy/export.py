@@ -29,7 +29,7 @@ from dwnet.toolboxes.graphs import Backbone
 
 from .comparison import compare
 from .record import Record
-from .runtimes import open_exported
+from .runtimes import open_exported, reports_to_nobody
 from .trial_images import as_input, of_data, photographs
 
 OPSET = 20  # the first with GELU as one operator
@@ -222,7 +222,8 @@ def _store_in_half(graph) -> None:
 def _convert_to_openvino(file: Path, path: Path, record: Record) -> None:
     with requires('openvino', 'export', 'writing a file for OpenVINO'):
         import openvino
-    model = openvino.Core().read_model(file)  # convert_model would report its use to its maker
+    with reports_to_nobody():
+        model = openvino.convert_model(file)
     for key, text in record.entries().items():
         model.set_rt_info(text, key)
     openvino.save_model(model, path, compress_to_fp16=record.precision == 'float16')

@@ -5,11 +5,9 @@ residual connections have it. Layers run in int8, with weights that have a scale
 float32: predicted kernels, norms, the decoding of boxes, NMS, coordinates. The graph's structure decides, not names.
 """
 import dataclasses
-import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 from dwnet.errors import UserError, one_line, requires
 
 from .record import KEY, Record
+from .runtimes import reports_to_nobody
 
 
 class Quantiser(ABC):
@@ -176,7 +175,7 @@ class _OpenVinoQuantiser(Quantiser):
         self.layers, self._others = _openvino_layers(self._model)
 
     def write(self, out: Path, layers: Collection[str]) -> None:
-        with requires('nncf', 'export', 'quantising'), _reports_to_nobody():
+        with requires('nncf', 'export', 'quantising'), reports_to_nobody():
             import nncf
         import openvino
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -194,19 +193,6 @@ class _OpenVinoQuantiser(Quantiser):
         for key, text in self.record_of(self._record).entries().items():
             model.set_rt_info(text, key)
         openvino.save_model(model, out, compress_to_fp16=False)
-
-
-@contextmanager
-def _reports_to_nobody() -> Iterator[None]:
-    """Keeps NNCF, while it is imported, from setting up the reports of each use that it sends to its maker."""
-    before = os.environ.get('NNCF_CI')
-    os.environ['NNCF_CI'] = '1'  # NNCF has no other switch
-    try:
-        yield
-    finally:
-        os.environ.pop('NNCF_CI')
-        if before is not None:
-            os.environ['NNCF_CI'] = before
 
 
 def _openvino_layers(model: Any) -> tuple[list[str], list[str]]:
