@@ -504,6 +504,7 @@ def test_a_folder_for_spaces_runs(classifier, scene, tmp_path):
             address = 'http://127.0.0.1:7860'
             expected = Predictor(classifier, Limits()).predict(scene).entry
             assert post(address, scene.read_bytes(), 'a').json() == dict(image='a', **expected)
-            assert "digit's reader" in GET(address).text and scene.name in GET(f'{address}/config').text
+            page = GET(f'{address}/config')
+            assert page.json()['title'] == "digit's reader · DWNet" and scene.name in page.text
         finally:
             process.terminate()
