@@ -51,7 +51,7 @@ def test_every_block_is_run_or_says_why_not():
             where = f'{page}:{block.line}'
             assert '>>> ' not in block.code, f'{where}: no prompts, they cannot be copied'
             if block.skip:
-                named = r'GPU|ImageNet|COCO|ADE20K|network|root|hours?\b|machines|environment'
+                named = r'GPU|ImageNet|COCO|ADE20K|network|root|hours?\b|machines|environment|serve'
                 assert re.search(named, block.skip), where
             assert block.language == 'python' or not re.search(r'\b(CONFIG|CHECKPOINT|FILE|DIR)\b', block.code), (
                 f'{where}: a placeholder cannot be run')
