@@ -15,14 +15,14 @@ from dwnet.errors import UserError
 @pytest.mark.parametrize('tool, arguments, flag', [
     ('train', [], '--work-dir'), ('test', ['x.pth'], '--work-dir'), ('analyze', ['x.pth'], '--out'),
     ('test', ['x.pth', '--show-dir'], '--show-dir'), ('test', ['x.pth', '--out'], '--out'),
-    ('plot_lr', ['--epoch-length', '9', '--out'], ''), ('export', ['--out'], '')])
+    ('plot_lr', ['--epoch-length', '9', '--out'], ''), ('export', ['--to', 'onnx', '--out'], '')])
 def test_a_file_in_the_place_of_a_folder(tool, arguments, flag, small_digits, tmp_path):
     (tmp_path / 'file').write_text('mine')
     (tmp_path / 'x.pth').write_text('never read')
     folder = tmp_path / 'file/below'
     arguments = [tmp_path / a if a == 'x.pth' else a for a in arguments]
     if arguments[-1:] in (['--show-dir'], ['--out']):
-        arguments += [folder / 'x.pkl', '--work-dir', tmp_path / 'w']
+        arguments += [folder / ('x.onnx' if tool == 'export' else 'x.pkl'), '--work-dir', tmp_path / 'w']
     elif flag == '--out':
         arguments += ['--out', folder, '--work-dir', tmp_path / 'w']
     else:

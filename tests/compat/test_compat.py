@@ -397,7 +397,8 @@ def test_import_does_not_turn_weights_only_off():
 
 PLATFORMS = """
 import os, pkgutil, signal, socket, sys
-import torch.utils.data, torchvision, mmengine.runner, mmcv, matplotlib.pyplot, sklearn.datasets  # know their platform
+# they know their platform
+import torch.utils.data, torchvision, mmengine.runner, mmcv, matplotlib.pyplot, sklearn.datasets, gradio
 for name in ('fcntl', 'resource', 'termios', 'pwd', 'grp'):
     sys.modules[name] = None
 for owner, names in (

@@ -216,7 +216,7 @@ def test_what_cannot_be_written_is_an_error_of_one_line(weights, photos, tmp_pat
     (['nowhere/*.jpg', '--checkpoint', 'x.pth'], 'nowhere/*.jpg is missing'),
     (['dwnet', '--checkpoint', 'x.pth'], 'no images in dwnet, but '),
     (['docs/images/demo.webp', '--checkpoint', 'x.pth'], 'weights x.pth are missing'),
-    (['docs/images/demo.webp'], '--checkpoint FILE is missing'),
+    (['docs/images/demo.webp'], '--checkpoint FILE or --model FILE is missing'),
     (['docs/images/demo.webp', '--checkpoint', 'x.pth', '--batch-size', '0'], '--batch-size 0'),
     (['docs/images/demo.webp', '--checkpoint', 'x.pth', '--device', 'nonsense'], '--device nonsense'),
 ])
