@@ -96,6 +96,7 @@ class Record:
             content = {name: value for name, value in json.loads(text).items() if name in known}
             for name in ('labels', 'palette', 'resizing'):
                 content[name] = tuple(content.get(name, ()))
+            content['palette'] = tuple(map(tuple, content['palette']))
             return cls(**content)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f'{file} has a record that cannot be read; export the model again') from error

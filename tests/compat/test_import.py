@@ -26,7 +26,7 @@ print([name for name in {slow} if name in sys.modules and name not in before])
 
 @pytest.mark.parametrize('code, extra', [
     ('from dwnet.inspect import precision_recall; precision_recall.metrics()', 'vis'),
-    ('from dwnet.deploy import export; export._Photographs.__call__(None, 1, 9, 9)', 'export'),
+    ('from dwnet.deploy import trial_images; trial_images.photographs(None, None)', 'export'),
     ('from dwnet.demo.digits import prepare; prepare("made")', 'demo')])
 def test_a_missing_scikit_learn_is_named(code, extra, monkeypatch, tmp_path):
     for module in ('sklearn', 'sklearn.datasets', 'sklearn.metrics'):

@@ -26,7 +26,7 @@ def is_private(name: str) -> bool:
 def _defined_in(tree: ast.Module) -> set[str]:
     """Names of a file's functions, classes and variables, and of what it puts on ``self``."""
     nodes = list(ast.walk(tree))
-    return ({node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return ({node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
             | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
             | {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
                and ast.unparse(node.value) in ('self', 'cls')})
