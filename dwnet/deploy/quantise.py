@@ -16,7 +16,7 @@ import numpy as np
 from dwnet.errors import UserError, one_line, requires
 
 from .record import KEY, Record
-from .runtimes import reports_to_nobody
+from .runtimes import openvino_core, reports_to_nobody, signal_stack_kept
 
 
 class Quantiser(ABC):
@@ -168,8 +168,7 @@ class _OpenVinoQuantiser(Quantiser):
     def __init__(self, path: Path, images: Sequence[np.ndarray]) -> None:
         super().__init__(path, images)
         with requires('openvino', 'export', 'quantising'):
-            import openvino
-        self._model = openvino.Core().read_model(path)
+            self._model = openvino_core().read_model(path)
         text = self._model.get_rt_info(KEY).astype(str) if self._model.has_rt_info(KEY) else None
         self._record = _float32_record(text, path)
         self.layers, self._others = _openvino_layers(self._model)
@@ -182,12 +181,13 @@ class _OpenVinoQuantiser(Quantiser):
         nncf.set_log_level('ERROR')
         floats = [*self._others, *(layer for layer in self.layers if layer not in layers)]
         try:
-            model = nncf.quantize(
-                self._model, nncf.Dataset([{'image': image} for image in self.images]),
-                subset_size=len(self.images), preset=nncf.QuantizationPreset.MIXED,
-                ignored_scope=nncf.IgnoredScope(names=floats, validate=False),
-                # 7 bits: sums of products of 8 bits overflow on CPUs without VNNI
-                advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE))
+            with signal_stack_kept():
+                model = nncf.quantize(
+                    self._model, nncf.Dataset([{'image': image} for image in self.images]),
+                    subset_size=len(self.images), preset=nncf.QuantizationPreset.MIXED,
+                    ignored_scope=nncf.IgnoredScope(names=floats, validate=False),
+                    # 7 bits: sums of products of 8 bits overflow on CPUs without VNNI
+                    advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE))
         except Exception as error:  # NNCF raises many kinds
             raise UserError(f'{self.path} cannot be quantised by NNCF: {one_line(error)[:300]}') from error
         for key, text in self.record_of(self._record).entries().items():

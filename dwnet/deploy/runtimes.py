@@ -1,9 +1,13 @@
 """Runs exported files: .onnx in onnxruntime, .xml in OpenVINO. Elsewhere nobody asks which runtime it is."""
+import ctypes
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +81,36 @@ def reports_to_nobody() -> Iterator[None]:
             os.environ['CI'] = before
 
 
+# OpenVINO's plugin for CPUs gives the thread that loads it a stack for signal handlers, and frees the stack with its
+# Core: https://github.com/openvinotoolkit/openvino/pull/11894. If two Cores do not end in the reverse order, or one
+# ends in another thread, the thread keeps a stack that is gone. Its next signal is a segmentation fault; the end of a
+# data loader's process sends one.
+@cache
+def openvino_core() -> Any:
+    """The one openvino.Core of this process; it lives as long as the process."""
+    import openvino
+    return openvino.Core()
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Gives the thread its stack for signal handlers back, for libraries that make openvino.Cores of their own."""
+    if sys.platform != 'linux':
+        yield
+        return
+    before, sigaltstack = _SignalStack(), ctypes.CDLL(None).sigaltstack
+    sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        sigaltstack(ctypes.byref(before), None)
+
+
+class _SignalStack(ctypes.Structure):
+    """``stack_t`` of Linux."""
+    _fields_ = [('pointer', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]
+
+
 def _record(text: str | None, path: Path) -> Record:
     if not text:
         raise UserError(f'{path} does not say what its outputs are: only files of tools/export.py do')
@@ -108,8 +142,7 @@ class _OpenVino(Exported):
 
     def __init__(self, path: Path, threads: int | None) -> None:
         with requires('openvino', 'export', f'running {path}'):
-            import openvino
-        core = openvino.Core()
+            core = openvino_core()
         settings = {'INFERENCE_NUM_THREADS': threads} if threads else {}
         try:
             model = core.read_model(path)

@@ -22,7 +22,7 @@ from dwnet.deploy import export as exporting
 from dwnet.deploy.comparison import compare
 from dwnet.deploy.export import export
 from dwnet.deploy.record import Record
-from dwnet.deploy.runtimes import open_exported
+from dwnet.deploy.runtimes import open_exported, openvino_core
 from dwnet.deploy.trial_images import as_input, of_data, photographs
 from dwnet.errors import UserError
 from dwnet.toolboxes import toolbox_of_model
@@ -61,11 +61,12 @@ def run_onnx(path, images: torch.Tensor) -> list[torch.Tensor]:
 
 
 def run(path, images: torch.Tensor) -> list[torch.Tensor]:
-    """By the library that runs the file, and by nothing of this project."""
+    """By the library that runs the file, and by nothing of this project but OpenVINO's one Core."""
     if path.suffix == '.onnx':
         return run_onnx(path, images)
     if path.suffix == '.xml':
-        found = openvino.compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})(images.numpy())
+        model = openvino_core().compile_model(path, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        found = model(images.numpy())
         return [torch.from_numpy(array) for array in found.to_tuple()]
     with torch.no_grad():
         found = torch.export.load(path).module()(images)

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from dwnet.deploy.onnx_operators import translations
+from dwnet.deploy.runtimes import openvino_core
 from dwnet.ops import dynamic_depthwise_conv2d, operators_kept, reference
 
 
@@ -33,7 +33,7 @@ def run(runtime: str, file: Path, images: np.ndarray) -> np.ndarray:
     if runtime == 'onnxruntime':
         session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
         return session.run(None, {'image': images})[0]
-    return openvino.Core().compile_model(file, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})([images])[0]
+    return openvino_core().compile_model(file, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})([images])[0]
 
 
 @pytest.mark.parametrize('size', [3, 7])
