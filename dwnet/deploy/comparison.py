@@ -44,22 +44,47 @@ def compare(run: Callable[[np.ndarray], dict[str, np.ndarray]], graph: nn.Module
             seen.update({name: len(outputs['boxes']) > 0 or seen[name] for name in seen})
             continue
         if 'boxes' in expected and len(outputs['boxes']) == len(expected['boxes']):
+            objects = [name for name in expected if name != 'panoptic']
             order = _partners(outputs, expected)
-            outputs = {name: output if name == 'panoptic' else output[order] for name, output in outputs.items()}
+            outputs |= {name: outputs[name][order] for name in objects}
+            same = _all_but_the_cut({name: outputs[name] for name in objects}, expected, tolerance)
+            outputs |= {name: outputs[name][same] for name in objects}
+            expected |= {name: expected[name][same] for name in objects}
         for name, theirs in expected.items():
             ours = outputs[name]
             fits = ours.shape == theirs.shape
             if fits and name == 'panoptic':  # a pixel between two segments may go to either: the share of such pixels
                 error = float((ours != theirs).float().mean())
             else:
-                largest = theirs.abs().max().clamp(min=1) if theirs.numel() else 1
-                error = float((ours - theirs).abs().max() / largest) if fits and ours.numel() else 0
+                error = float((ours - theirs).abs().max() / _largest(theirs)) if fits and ours.numel() else 0
             if not fits or not error <= tolerance:
                 how = f'by {error:.1e} of the largest value' if fits else f'{tuple(ours.shape)}, {tuple(theirs.shape)}'
                 raise UserError(f'the file and PyTorch disagree on {name} for images of {tuple(images.shape)}: '
                                 f'{how}; no file was written')
             seen[name] |= ours.numel() > 0
     return all(seen.values())
+
+
+def _largest(values: Tensor) -> Tensor | int:
+    """What differences are relative to."""
+    return values.abs().max().clamp(min=1) if values.numel() else 1
+
+
+def _all_but_the_cut(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> Tensor:
+    """Which objects to compare, in the order of ``theirs``, best first.
+
+    A detector that keeps its n best objects may keep another last one: the scores of the objects before and behind the
+    cut differ by less than the rounding of sums. So one object in fifty may be another, at least one, if it is in the
+    last tenth.
+    """
+    number = len(theirs['boxes'])
+    others = torch.zeros(number, dtype=torch.bool)
+    for name, output in ours.items():
+        errors = (output - theirs[name]).abs() / _largest(theirs[name])
+        others |= (errors > tolerance).reshape(number, -1).any(1) if number else others
+    at_the_cut = torch.arange(number) >= number * .9
+    excused = others.sum() <= max(1, number // 50) and not (others & ~at_the_cut).any()
+    return ~others if excused else torch.ones_like(others)
 
 
 def _has_objects_of(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:

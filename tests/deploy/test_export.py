@@ -318,6 +318,18 @@ def test_objects_of_one_score_may_change_places():
             compare(wrong.run, theirs, theirs, pictures, 1e-4)
 
 
+def test_the_last_object_may_be_another():
+    """Of twelve: its score and that of the next candidate are equal, and a detector keeps its twelve best."""
+    boxes, scores = [[9. * i, 0, 9. * i + 8, 8] for i in range(12)], [.9 - .05 * i for i in range(12)]
+    theirs, pictures = Boxes(boxes, scores, [1] * 12), [[torch.zeros(3, 64, 128, dtype=torch.uint8)]]
+    other = Boxes([*boxes[:-1], [0, 40, 9, 49]], scores, [1] * 11 + [4])
+    assert compare(other.run, theirs, theirs, pictures, 1e-4)
+    for wrong in (Boxes(boxes, scores, [4] + [1] * 11), Boxes(boxes, scores, [1] * 10 + [4, 4]),
+                  Boxes([*boxes[:-2], [0, 40, 9, 49], [0, 40, 9, 49]], scores, [1] * 12)):
+        with pytest.raises(UserError, match='the file and PyTorch disagree on'):
+            compare(wrong.run, theirs, theirs, pictures, 1e-4)
+
+
 def test_rounded_weights_may_move_objects_a_little():
     boxes, scores, labels = [[0, 0, 9, 9], [50, 50, 60, 60], [20, 0, 29, 9]], [.9, .8, .1], [1, 2, 2]
     theirs, pictures = Boxes(boxes, scores, labels), [[torch.zeros(3, 64, 64, dtype=torch.uint8)]]
