@@ -1,4 +1,6 @@
 import contextlib
+import functools
+import gc
 import importlib
 import io
 import os
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmengine.config.utils
 import pytest
 import torch
 from mmengine.config import Config
@@ -27,6 +30,9 @@ torch.ones(1, requires_grad=True).sum().backward()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its background jobs so; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Each config on a base of a toolbox reads all of the toolbox's lists of models.
+mmengine.config.utils._get_cfg_metainfo = functools.cache(mmengine.config.utils._get_cfg_metainfo)
+
 ROOT = Path(__file__).resolve().parent.parent
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get('CXX', 'g++')) is None, reason='waits for a C++ compiler, which torch.compile calls')
@@ -37,6 +43,12 @@ DEVICES = ['cpu'] + ['cuda'] * torch.cuda.is_available()
 def device(request) -> str:
     """Runs a test on the CPU and, if there is one, on the GPU."""
     return request.param
+
+
+def pytest_collection_finish() -> None:
+    """mmengine's data sets collect garbage when they are loaded: not among all that is imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
