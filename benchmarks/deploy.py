@@ -160,9 +160,12 @@ def _record(model: nn.Module, images: np.ndarray, convolutions: bool) -> Exporte
         images: (B, …).
         convolutions: Let DWNet's Linear layers run as 1×1 convolutions, as tools/export.py does for OpenVINO and int8.
     """
+    model = copy.deepcopy(model)
     if convolutions:
-        model = copy.deepcopy(model)
         as_convolutions(model)
+    for module in model.modules():
+        if hasattr(module, 'fused_attn'):  # timm's; the exporter cannot translate the fused operator for any batch
+            module.fused_attn = False
     with torch.no_grad(), warnings.catch_warnings(), operators_kept():
         warnings.simplefilter('ignore')
         return torch.export.export(model, (torch.from_numpy(images[:2]), ), dynamic_shapes=({0: Dim.DYNAMIC}, ))

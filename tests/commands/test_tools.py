@@ -189,8 +189,9 @@ tta_pipeline = [
         [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])]
 """)
     common = [tmp_path / 'tta.py', work_dir / 'epoch_1.pth', '--work-dir']
-    run_python('tools/test.py', *common, tmp_path / 'plain', *options)
-    run_python('tools/test.py', *common, tmp_path / 'tta', '--tta', *options)
+    for name, tta in (('plain', ()), ('tta', ('--tta', ))):
+        done = run_tool('tools/test.py', *common, tmp_path / name, *tta, *options)
+        assert not done.returncode, done.stderr[-3000:]
     assert metrics_of(tmp_path / 'plain')['aAcc'] != metrics_of(tmp_path / 'tta')['aAcc'] > 0
 
 

@@ -81,8 +81,9 @@ def test_timm_stays_usable_where_the_models_do_not_fit_it(tmp_path):
 
 
 @pytest.mark.parametrize('config', [
-    'classification/dwnet-tiny_in1k', 'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
-    'segmentation/upernet_dwnet-nano_digits'])
+    pytest.param('classification/dwnet-tiny_in1k', marks=pytest.mark.long),
+    'detection/cascade-mask-rcnn_dwnet-nano_fpn_digits',
+    pytest.param('segmentation/upernet_dwnet-nano_digits', marks=pytest.mark.long)])
 def test_building_a_model_prints_a_few_lines_at_most(config):
     code = f"from dwnet.apis import init_model; init_model('dwnet::{config}.py')"
     done = run_command(sys.executable, '-c', code, PYTHONWARNINGS='')
