@@ -7,6 +7,7 @@ translates the graph; OpenVINO converts the ONNX file. :mod:`dwnet.deploy.record
 import contextlib
 import copy
 import io
+import logging
 import os
 import tempfile
 import warnings
@@ -171,7 +172,8 @@ def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: 
         import onnx
     with requires('onnxscript', 'export', 'writing ONNX'):
         from .onnx_operators import translations
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()),
+          _errors_alone('torch.onnx', 'onnxscript')):
         warnings.simplefilter('ignore')
         written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=list(graph.axes),
                                     opset_version=OPSET, custom_translation_table=translations(runtime))
@@ -183,6 +185,19 @@ def _write_onnx(program: ExportedProgram, graph: nn.Module, path: Path, record: 
         _store_in_half(model.graph)
     onnx.helper.set_model_props(model, record.entries())
     onnx.save(model, path)
+
+
+@contextlib.contextmanager
+def _errors_alone(*names: str) -> Iterator[None]:
+    """Without what these loggers remark on their own workings, a line for each operator that they leave as it is."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _name_axes(model, graph: nn.Module) -> None:

@@ -43,20 +43,29 @@ class Writer:
         return entry
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        threshold = self.threshold
+        picture, threshold = as_picture(image, self._stretch), self.threshold
         if 'instances_id' in sample.get('pred_instances', ()):
-            sample, threshold = self._by_identity(sample), 0.  # whatever its score, a followed object is drawn
-        return draw(self.visualizer, as_picture(image, self._stretch), sample, False, threshold)
+            picture, sample = self._by_identity(picture, sample)
+            threshold = 0.  # whatever its score, a followed object is drawn
+        return draw(self.visualizer, picture, sample, False, threshold)
 
-    def _by_identity(self, sample: Any) -> Any:
-        """The objects that have an identity, to be drawn in its colour and with its number."""
+    def _by_identity(self, picture: np.ndarray, sample: Any) -> tuple[np.ndarray, Any]:
+        """The picture with the masks of the objects that have an identity, and the objects to draw on it.
+
+        Each object has the colour of its identity, and its number. mmdet draws the colours of masks by lot, anew in
+        each frame, so the masks are drawn here.
+        """
         instances = sample.pred_instances[sample.pred_instances.instances_id > 0]
         names = self.visualizer.dataset_meta['classes']
         instances.label_names = [f'{names[label]} #{identity}' for label, identity in zip(
             instances.labels.tolist(), instances.instances_id.tolist())]
         instances.labels = instances.instances_id % len(COLOURS)
+        if 'masks' in instances:
+            picture = picture.copy()
+            for mask, label in zip(np.asarray(instances.pop('masks'), bool), instances.labels.tolist()):
+                picture[mask] = picture[mask] // 2 + np.uint8(COLOURS[label]) // 2
         self.visualizer.dataset_meta = {**self.visualizer.dataset_meta, 'palette': COLOURS}
-        return type(sample)(pred_instances=instances)
+        return picture, type(sample)(pred_instances=instances)
 
     def describe(self, sample: Any, name: Path) -> dict:
         """Converts a data sample for JSON; ``name`` names the label image of a segmentor."""

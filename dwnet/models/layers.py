@@ -81,13 +81,15 @@ def only_computes(module: nn.Module, *kinds: type) -> bool:
 
 
 def as_convolutions(model: nn.Module) -> None:
-    """Lets the Linear layers of a model's blocks and mergings run as 1×1 convolutions, in place; same outputs.
+    """Lets the Linear layers of a model's blocks and mergings run as convolutions, in place; same outputs.
 
-    For exported files: the runtimes fuse bias, GELU and rounding into convolutions in int8, and not into products.
+    For exported files: the runtimes fuse bias, GELU and rounding into convolutions in int8, and not into products; and
+    they copy the neighbours that a merging concatenates slowly.
     """
     for module in model.modules():
         if isinstance(module, PatchMerging):
-            module.convolutions = only_computes(module.reduction, nn.Linear)
+            parts = only_computes(module.reduction, nn.Linear), only_computes(module.norm, nn.LayerNorm)
+            module.convolutions = all(parts)
         elif isinstance(module, Mlp):
             module.convolutions = only_computes(module.fc1, nn.Linear) and only_computes(module.fc2, nn.Linear)
 
@@ -131,18 +133,33 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        neighbours = ((0, 0), (1, 0), (0, 1), (1, 1))
-        if far := self.dilation:
-            height, width = x.shape[-2:]
-            x = F.pad(x, (0, far, 0, far)).permute(0, 2, 3, 1)  # (B, H + far, W + far, C)
-            parts = [x[:, row * far:row * far + height, col * far:col * far + width] for row, col in neighbours]
-        else:
-            x = pad_to_multiple(x, 2).permute(0, 2, 3, 1)  # (B, H, W, C)
-            parts = [x[:, row::2, col::2] for row, col in neighbours]
-        x = self.norm(torch.cat(parts, dim=-1))  # (B, H/2, W/2, 4C)
+        x = F.pad(x, (0, self.dilation, 0, self.dilation)) if self.dilation else pad_to_multiple(x, 2)
         if self.convolutions:
-            return pointwise(self.reduction, x.permute(0, 3, 1, 2))
-        return self.reduction(x).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
+            return self._as_convolution(x)
+        x = torch.cat([part.permute(0, 2, 3, 1) for part in self._neighbours(x)], dim=-1)  # (B, H/2, W/2, 4C)
+        return self.reduction(self.norm(x)).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
+
+    def _neighbours(self, x: Tensor) -> list[Tensor]:
+        """The four that each position merges, of a padded map: (B, C, H, W) → four of (B, C, H/2, W/2)."""
+        places = ((0, 0), (1, 0), (0, 1), (1, 1))
+        if far := self.dilation:
+            height, width = x.shape[2] - far, x.shape[3] - far
+            return [x[:, :, row * far:row * far + height, col * far:col * far + width] for row, col in places]
+        return [x[:, :, row::2, col::2] for row, col in places]
+
+    def _as_convolution(self, x: Tensor) -> Tensor:
+        """Norm and Linear layer as one 2×2 convolution, divided by the deviation of each position's neighbours.
+
+        Weights whose sum is 0 make the subtraction of the mean needless.
+        """
+        weight = self.reduction.weight * self.norm.weight  # (2C, 4C)
+        weight = weight - weight.mean(1, keepdim=True)
+        weight = weight.unflatten(1, (2, 2, -1)).permute(0, 3, 2, 1)  # (2C, columns, rows, C) → (2C, C, rows, columns)
+        bias = (self.reduction.weight @ self.norm.bias)[:, None, None]
+        moments = torch.cat([x.mean(1, keepdim=True), x.square().mean(1, keepdim=True)], 1)  # (B, 2, H, W)
+        mean, square = torch.stack(self._neighbours(moments)).mean(0).split(1, 1)
+        y = F.conv2d(x, weight, **(dict(dilation=self.dilation) if self.dilation else dict(stride=2)))
+        return y * (square - mean.square() + self.norm.eps).rsqrt() + bias
 
 
 class Mlp(nn.Module):

@@ -295,7 +295,7 @@ class Toolbox:
         Raises:
             UserError: If ``model`` cannot be exported.
         """
-        raise UserError(f'{type(model).__name__} cannot be written as ONNX: only classifiers, segmentors and detectors '
+        raise UserError(f'{type(model).__name__} cannot be exported: only classifiers, segmentors and detectors '
                         'can; its backbone alone can, by --backbone')
 
     def exported_model(self, network: Network, model: ConfigDict, data_preprocessor: dict) -> nn.Module:

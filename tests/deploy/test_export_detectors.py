@@ -98,13 +98,13 @@ def refused(name: str, change) -> Config:
 
 @pytest.mark.parametrize('cfg, words', [
     (lambda: refused('retinanet', lambda model: model.test_cfg.update(nms=dict(type='soft_nms', iou_threshold=.5))),
-     "RetinaNet cannot be written as ONNX with nms={'type': 'soft_nms', 'iou_threshold': 0.5}"),
+     "RetinaNet cannot be exported with nms={'type': 'soft_nms', 'iou_threshold': 0.5}"),
     (lambda: refused('dino', lambda model: model.data_preprocessor.update(pad_size_divisor=32)),
      'set data_preprocessor.pad_size_divisor=1'),
     (lambda: Config.fromfile(folder_of('mmdet') / 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'),
-     'RTMDet with a RTMDetInsSepBNHead cannot be written as ONNX: .* by --backbone'),
+     'RTMDet with a RTMDetInsSepBNHead cannot be exported: .* by --backbone'),
     (lambda: Config.fromfile(folder_of('mmdet') / 'solo/solo_r50_fpn_1x_coco.py'),
-     'SOLO cannot be written as ONNX; its backbone alone can, by --backbone'),
+     'SOLO cannot be exported; its backbone alone can, by --backbone'),
 ])
 def test_other_heads_are_refused_by_name(cfg, words):
     cfg = cfg()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dwnet import TOKEN_MIXERS, DWNet
-from dwnet.models.layers import PatchMerging, pad_to_multiple
+from dwnet.models.layers import PatchMerging, as_convolutions, pad_to_multiple
 from dwnet.models.mixers import InhomogeneousDepthwiseConv, LocalMlp
 
 NANO = dict(embed_dims=16, depths=(1, 1, 2, 1))
@@ -155,6 +155,25 @@ def test_patch_merging_order_and_padding():
     assert merge(x)[0, :, 0, 0].tolist() == [1, 4, 2, 5]
     assert merge(x)[0, :, 1, 1].tolist() == [9, 0, 0, 0]
     assert pad_to_multiple(torch.ones(1, 1, 5, 8), 4).sum((1, 2)).tolist() == [[5.] * 8]
+
+
+@pytest.mark.parametrize('stride', [32, 16, 8])
+def test_linear_layers_as_convolutions(stride):
+    """The same maps at odd sizes, also where the mean of a merging's neighbours is ten times their deviation."""
+    model = DWNet(NANO, output_stride=stride).double().eval()
+    randomise_norms(model)
+    merge = PatchMerging(5, dilation={32: 0, 16: 1, 8: 2}[stride]).double()
+    for norm in (*(m for m in model.modules() if isinstance(m, nn.LayerNorm)), merge.norm):
+        nn.init.uniform_(norm.weight, .5, 1.5)
+        nn.init.uniform_(norm.bias, -.5, .5)
+    inputs = {model: torch.randn(2, 3, 75, 90), merge: torch.randn(2, 5, 7, 10) + 10}
+    for module, x in inputs.items():
+        before = module(x.double())
+        as_convolutions(module)
+        assert any(getattr(part, 'convolutions', False) for part in module.modules())
+        after = module(x.double())
+        for ours, theirs in zip(*((y if isinstance(y, tuple) else (y, )) for y in (after, before)), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

@@ -157,7 +157,7 @@ def test_what_is_refused(tmp_path):
         toolbox.save_pictures(cfg, 'pictures')
     with pytest.raises(UserError, match='--tta needs tta_model'):
         toolbox.add_mirrored_view(cfg)
-    with pytest.raises(UserError, match='Recognizer2D cannot be written as ONNX'):
+    with pytest.raises(UserError, match='Recognizer2D cannot be exported'):
         toolbox.graph(MODELS.build(cfg.model))
     with pytest.raises(UserError, match='a classifier has one answer'):
         toolbox.slice_images(cfg, 640, .2)

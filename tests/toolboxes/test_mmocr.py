@@ -156,7 +156,7 @@ def test_what_is_refused(tmp_path):
         use_own_data(cfg, str(tmp_path))
     with pytest.raises(UserError, match='--tta needs tta_model'):
         toolbox.add_mirrored_view(cfg)
-    with pytest.raises(UserError, match='DBNet cannot be written as ONNX'):
+    with pytest.raises(UserError, match='DBNet cannot be exported'):
         toolbox.graph(MODELS.build(cfg.model))
     with pytest.raises(UserError, match='--slice cuts no text'):
         toolbox.slice_images(cfg, 640, .2)

@@ -232,7 +232,7 @@ def test_what_is_refused(cfg):
 
 def test_export_is_refused(cfg):
     model = init_model(cfg)
-    with pytest.raises(UserError, match='TopdownPoseEstimator cannot be written as ONNX: .*--backbone'):
+    with pytest.raises(UserError, match='TopdownPoseEstimator cannot be exported: .*--backbone'):
         toolbox_of(cfg).graph(model)
 
 

@@ -332,7 +332,7 @@ def test_what_is_refused(nano, tmp_path):
     toolbox = TOOLBOXES['mmrotate']
     model = init_model(nano)
     for call, message in (
-            (lambda: toolbox.graph(model), 'RTMDet cannot be written as ONNX'),
+            (lambda: toolbox.graph(model), 'RTMDet cannot be exported'),
             (lambda: toolbox.add_mirrored_view(nano), '--tta averages upright boxes'),
             (lambda: toolbox.slice_images(nano, 64, .2), '--slice joins upright boxes'),
             (lambda: use_own_data(nano, str(tmp_path)), '--data-root has no form of data for mmrotate'),

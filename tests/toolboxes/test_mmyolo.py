@@ -265,5 +265,5 @@ def test_the_embedded_config_learns(tmp_path):
 
 
 def test_an_export_is_refused(tmp_path):
-    with pytest.raises(UserError, match='of mmyolo cannot be written as ONNX; its backbone alone can'):
+    with pytest.raises(UserError, match='of mmyolo cannot be exported; its backbone alone can'):
         TOOLBOXES['mmyolo'].graph(MODELS.build(read(NANO).model))

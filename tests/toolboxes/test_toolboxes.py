@@ -76,7 +76,7 @@ def test_a_toolbox_without_a_module():
     assert toolbox.prepare_evaluator(evaluator, cfg) is evaluator
     with pytest.raises(UserError, match="analyze needs a config of mmpretrain, mmdet, mmseg, .* is of 'mmagic'"):
         known_toolbox_of(cfg, 'analyze')
-    with pytest.raises(UserError, match='Linear cannot be written as ONNX'):
+    with pytest.raises(UserError, match='Linear cannot be exported'):
         toolbox.graph(torch.nn.Linear(1, 1))
 
 

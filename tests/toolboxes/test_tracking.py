@@ -115,8 +115,6 @@ def write_clip(path: Path, frames: int = FRAMES) -> Path:
     return path
 
 
-# Behind drawings of other tests in the same process the masks have colours of another kind; not understood yet
-@pytest.mark.long
 def test_identities_are_written_and_drawn(detector, tmp_path, monkeypatch):
     """Each video begins anew; the drawn masks have the colours of the identities, before and behind the crossing."""
     samples = [frame_of(*row, (0., 76., .2), seed=i) for i, row in enumerate(rows_crossing())] * 2

@@ -39,7 +39,7 @@ class DenseDetector(DetectorGraph):
         head = model.bbox_head
         self.decode = _decoder_of(head)
         if self.decode is None:
-            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: that head '
+            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be exported: that head '
                             'has its own way from maps to boxes; the backbone alone can, by --backbone')
         refuse_other_nms(model, head.test_cfg)
         if isinstance(model.neck, (CSPNeXtPAFPN, YOLOXPAFPN)):  # cannot add maps of odd sides to larger ones

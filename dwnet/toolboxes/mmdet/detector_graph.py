@@ -68,7 +68,7 @@ def refuse_other_nms(model: nn.Module, config: ConfigDict) -> None:
     method = config.get('nms') or {}
     known = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
     if method.get('type', 'nms') != 'nms' or not {'iou_threshold'} <= set(method) <= known:
-        raise UserError(f'{type(model).__name__} cannot be written as ONNX with nms={dict(method)}: only plain NMS, '
+        raise UserError(f'{type(model).__name__} cannot be exported with nms={dict(method)}: only plain NMS, '
                         "dict(type='nms', iou_threshold=…), can; the backbone alone can, by --backbone")
 
 

@@ -22,4 +22,4 @@ def graph(model: nn.Module) -> nn.Module:
                             (SingleStageDetector, DenseDetector)):
         if isinstance(model, kind):
             return its_graph(model)
-    raise UserError(f'{type(model).__name__} cannot be written as ONNX; its backbone alone can, by --backbone')
+    raise UserError(f'{type(model).__name__} cannot be exported; its backbone alone can, by --backbone')

@@ -29,7 +29,7 @@ class MaskDetector(DetectorGraph):
         head, fusion = model.panoptic_head, model.panoptic_fusion_head
         if type(fusion) is not MaskFormerFusionHead or type(head).predict is not MaskFormerHead.predict:
             raise UserError(f'{type(model).__name__} with a {type(head).__name__} and a {type(fusion).__name__} cannot '
-                            'be written as ONNX; the backbone alone can, by --backbone')
+                            'be exported; the backbone alone can, by --backbone')
         instances, panoptic = fusion.test_cfg.get('instance_on', False), fusion.test_cfg.get('panoptic_on', True)
         super().__init__(model, ['boxes', 'scores', 'labels', 'image_masks'] if instances else [])
         if instances:

@@ -26,10 +26,10 @@ class QueryDetector(DetectorGraph):
         head = model.bbox_head
         single = '_predict_by_feat_single'
         if getattr(type(head), single, None) is not getattr(DETRHead, single) or isinstance(head, DDQDETRHead):
-            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: that head '
+            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be exported: that head '
                             'has its own way from queries to boxes; the backbone alone can, by --backbone')
         if self.normalise.divisor > 1:
-            raise UserError(f'{type(model).__name__} cannot be written as ONNX with pad_size_divisor='
+            raise UserError(f'{type(model).__name__} cannot be exported with pad_size_divisor='
                             f'{self.normalise.divisor}: set data_preprocessor.pad_size_divisor=1')
         replace_deformable(model)
         if isinstance(model, DeformableDETR):

@@ -28,7 +28,7 @@ class TwoStageDetector(DetectorGraph):
         if (methods != {'nms'} or any(type(coder) is not DeltaXYWHBBoxCoder for coder in coders)
                 or any(stage.custom_activation for stage in stages)
                 or type(head) not in (StandardRoIHead, CascadeRoIHead)):
-            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be written as ONNX: of the '
+            raise UserError(f'{type(model).__name__} with a {type(head).__name__} cannot be exported: of the '
                             'RoI heads only StandardRoIHead and CascadeRoIHead can, with plain NMS, DeltaXYWHBBoxCoder '
                             'and softmax; the backbone alone can, by --backbone')
 

@@ -85,7 +85,7 @@ class MMPose(Toolbox):
     # --- Inference -----------------------------------------------------------------------------------------
 
     def graph(self, model: nn.Module) -> nn.Module:
-        raise UserError(f'{type(model).__name__} cannot be written as ONNX: mmpose decodes keypoints by NumPy; its '
+        raise UserError(f'{type(model).__name__} cannot be exported: mmpose decodes keypoints by NumPy; its '
                         'backbone alone can, by --backbone')
 
     def inferencer(self, model: nn.Module) -> Any:

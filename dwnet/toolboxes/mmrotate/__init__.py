@@ -57,5 +57,5 @@ class MMRotate(MMDet):
         return demo_mm_inputs(number, (3, *shape), num_items=[8] * number, num_classes=15, use_box_type=True)
 
     def graph(self, model: nn.Module) -> nn.Module:
-        raise UserError(f'{type(model).__name__} cannot be written as ONNX, which has no operators for rotated boxes; '
+        raise UserError(f'{type(model).__name__} cannot be exported: ONNX has no operators for rotated boxes; '
                         'its backbone alone can, by --backbone')

@@ -78,7 +78,7 @@ class MMYOLO(MMDet):
                                for image, sample in zip(packed['inputs'], packed['data_samples'])])
 
     def graph(self, model: nn.Module) -> nn.Module:
-        raise UserError(f'{type(model).__name__} of mmyolo cannot be written as ONNX; its backbone alone can, by '
+        raise UserError(f'{type(model).__name__} of mmyolo cannot be exported; its backbone alone can, by '
                         '--backbone')
 
     exported_model = Toolbox.exported_model  # not mmdet's: boxes lie in a letter box
