@@ -29,6 +29,7 @@ from torch.export import Dim, ExportedProgram
 
 from dwnet.deploy.export import OPSET
 from dwnet.deploy.onnx_operators import translations
+from dwnet.deploy.openvino_operators import convolve_whole_batches
 from dwnet.deploy.quantise import quantise
 from dwnet.deploy.record import Record
 from dwnet.errors import UserError
@@ -138,8 +139,11 @@ def _contestants(name: str, args: argparse.Namespace, build: Callable[[str], nn.
                 file = write(runtime, runtime == 'openvino')
             compiles = runtime == 'torch' and args.compile and dtype == 'float32' and name != PRODUCT
             for compiled in (False, True) if compiles else (False, ):
+                files = dict.fromkeys([1, *([SIDE] if name == PRODUCT else args.batches)], str(file))
+                if runtime == 'openvino':
+                    files = {batch: str(_for_one_batch(file, [batch, *shape[1:]])) for batch in files}
                 yield Contestant(name, runtime, dtype, compiled), dict(
-                    runtime=runtime, file=str(file), dtype=dtype, compiled=compiled, threads=args.threads,
+                    runtime=runtime, files=files, dtype=dtype, compiled=compiled, threads=args.threads,
                     channels_last=_is_channels_last(model, name), fused_attention='swin' in name,
                     images=str(folder / 'images.npy'), outputs=str(folder / f'{runtime}-{dtype}-{compiled}.npy'))
 
@@ -189,6 +193,16 @@ def _write(record_graph: Callable[[bool], ExportedProgram], folder: Path, runtim
         for key, text in record.entries().items():
             converted.set_rt_info(text, key)
         openvino.save_model(converted, kept, compress_to_fp16=False)
+    return kept
+
+
+def _for_one_batch(file: Path, shape: list[int]) -> Path:
+    """The .xml file for images of one shape, in which predicted kernels need no loop over the images."""
+    kept = file.with_stem(f'{file.stem}-{shape[0]}')
+    model = openvino.Core().read_model(file)
+    model.reshape(shape)
+    convolve_whole_batches(model)
+    openvino.save_model(model, kept, compress_to_fp16=False)
     return kept
 
 

@@ -1,10 +1,10 @@
 """Runs one model in one runtime, in a process of its own, and says how long it takes; benchmarks/deploy.py starts it.
 
-The first argument is JSON: ``runtime``, ``file``, ``dtype``, ``compiled``, ``channels_last``, ``fused_attention``,
-``threads``, ``images`` (a .npy file, as many as the largest batch) and ``outputs`` (the .npy file to write). The
-process answers in lines that start with ``@``: first ``start_s``, from the first import to the first output; then, for
-each request on standard input, the seconds ``s`` of a run, and ``peak_mib`` of the process. Only the runtime is
-imported, because its memory counts.
+The first argument is JSON: ``runtime``, ``files`` (batch → file), ``dtype``, ``compiled``, ``channels_last``,
+``fused_attention``, ``threads``, ``images`` (a .npy file, as many as the largest batch) and ``outputs`` (the .npy file
+to write). The process answers in lines that start with ``@``: first ``start_s``, from the first import to the first
+output; then, for each request on standard input, the seconds ``s`` of a run, and ``peak_mib`` of the process. Only the
+runtime is imported, because its memory counts.
 """
 import json
 import re
@@ -52,7 +52,7 @@ def open_torch(spec: dict) -> Callable:
     if spec['fused_attention']:
         import timm
         timm.layers.set_fused_attn(True, experimental=True)
-    model = torch.load(spec['file'], weights_only=False)
+    model = torch.load(spec['files']['1'], weights_only=False)
     model = torch.compile(model, dynamic=False) if spec['compiled'] else model
 
     def prepare(images: np.ndarray) -> Callable[[], np.ndarray]:
@@ -73,7 +73,7 @@ def open_onnxruntime(spec: dict) -> Callable:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = spec['threads']
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(spec['file'], options, providers=['CPUExecutionProvider'])
+    session = onnxruntime.InferenceSession(spec['files']['1'], options, providers=['CPUExecutionProvider'])
     return lambda images: lambda: session.run(None, {'image': images})[0]
 
 
@@ -83,9 +83,8 @@ def open_openvino(spec: dict) -> Callable:
     settings = {'INFERENCE_NUM_THREADS': spec['threads'], 'INFERENCE_PRECISION_HINT': precision}
 
     def prepare(images: np.ndarray) -> Callable[[], np.ndarray]:
-        model = core.read_model(spec['file'])
-        model.reshape(images.shape)
-        request = core.compile_model(model, 'CPU', settings).create_infer_request()
+        file = spec['files'][str(len(images))]
+        request = core.compile_model(file, 'CPU', settings).create_infer_request()
         return lambda: request.infer([images], share_inputs=True, share_outputs=True)[0]
 
     return prepare

@@ -158,7 +158,7 @@ class PatchMerging(nn.Module):
         bias = (self.reduction.weight @ self.norm.bias)[:, None, None]
         moments = torch.cat([x.mean(1, keepdim=True), x.square().mean(1, keepdim=True)], 1)  # (B, 2, H, W)
         mean, square = torch.stack(self._neighbours(moments)).mean(0).split(1, 1)
-        y = F.conv2d(x, weight, **(dict(dilation=self.dilation) if self.dilation else dict(stride=2)))
+        y = F.conv2d(x, weight, stride=1 if self.dilation else 2, dilation=self.dilation or 1)
         return y * (square - mean.square() + self.norm.eps).rsqrt() + bias
 
 
