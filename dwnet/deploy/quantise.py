@@ -159,7 +159,7 @@ def _onnx_layers(graph: Any) -> tuple[list[str], list[str]]:
 
 # What NNCF quantises where it can
 _ARITHMETIC = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'GroupConvolutionBackpropData', 'MatMul',
-               'Add', 'Subtract', 'Multiply', 'Divide')
+               'Add', 'Subtract', 'Multiply', 'Divide', 'AvgPool')
 
 
 class _OpenVinoQuantiser(Quantiser):

@@ -151,6 +151,7 @@ class FakeRun:
 def fake(tmp_path, monkeypatch) -> Fake:
     (tmp_path / 'float32.onnx').write_text('')
     monkeypatch.setattr(kept_layers, 'open_exported', FakeRun)
+    monkeypatch.setattr(kept_layers, 'quantiser', lambda path, images: Fake(path))
     return Fake(tmp_path / 'float32.onnx')
 
 
