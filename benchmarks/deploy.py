@@ -128,7 +128,7 @@ def _contestants(name: str, args: argparse.Namespace, build: Callable[[str], nn.
                 file = folder / f'{dtype}.pt'
                 torch.save(_in_its_best_form(copy.deepcopy(model), name).to(getattr(torch, dtype)), file)
             elif dtype == 'int8':
-                floats = write(runtime, True)
+                floats = write(runtime)
                 file = floats.with_stem(f'{runtime}-int8')
                 try:
                     quantise(floats, [image[None] for image in images[:CALIBRATION]], file)
@@ -136,7 +136,7 @@ def _contestants(name: str, args: argparse.Namespace, build: Callable[[str], nn.
                     print(error, flush=True)
                     continue
             else:
-                file = write(runtime, runtime == 'openvino')
+                file = write(runtime)
             compiles = runtime == 'torch' and args.compile and dtype == 'float32' and name != PRODUCT
             for compiled in (False, True) if compiles else (False, ):
                 files = dict.fromkeys([1, *([SIDE] if name == PRODUCT else args.batches)], str(file))
@@ -156,17 +156,10 @@ def _in_its_best_form(model: nn.Module, name: str) -> nn.Module:
     return model.to(memory_format=torch.channels_last) if _is_channels_last(model, name) else model
 
 
-def _record(model: nn.Module, images: np.ndarray, convolutions: bool) -> ExportedProgram:
-    """The graph for any batch; the size of the images is fixed, as timm's Swin has it.
-
-    Args:
-        model: The model.
-        images: (B, …).
-        convolutions: Let DWNet's Linear layers run as 1×1 convolutions, as tools/export.py does for OpenVINO and int8.
-    """
+def _record(model: nn.Module, images: np.ndarray) -> ExportedProgram:
+    """The graph for any batch; the size of the images, (B, …), is fixed, as timm's Swin has it."""
     model = copy.deepcopy(model)
-    if convolutions:
-        as_convolutions(model)
+    as_convolutions(model)
     for module in model.modules():
         if hasattr(module, 'fused_attn'):  # timm's; the exporter cannot translate the fused operator for any batch
             module.fused_attn = False
@@ -175,13 +168,13 @@ def _record(model: nn.Module, images: np.ndarray, convolutions: bool) -> Exporte
         return torch.export.export(model, (torch.from_numpy(images[:2]), ), dynamic_shapes=({0: Dim.DYNAMIC}, ))
 
 
-def _write(record_graph: Callable[[bool], ExportedProgram], folder: Path, runtime: str, convolutions: bool) -> Path:
+def _write(record_graph: Callable[[], ExportedProgram], folder: Path, runtime: str) -> Path:
     """The .onnx or .xml file in float32; one that is there is kept."""
-    file = folder / f"{runtime}{'-convolutions' * convolutions}.onnx"
+    file = folder / f'{runtime}.onnx'
     kept = file if runtime == 'onnxruntime' else file.with_suffix('.xml')
     if kept.is_file():
         return kept
-    program, record = record_graph(convolutions), Record('features', outputs={'logits': 'before the softmax'})
+    program, record = record_graph(), Record('features', outputs={'logits': 'before the softmax'})
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         written = torch.onnx.export(program, dynamo=True, input_names=['image'], output_names=['logits'],

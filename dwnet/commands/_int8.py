@@ -76,7 +76,7 @@ def export_int8(model: nn.Module, cfg: Config, path: Path, to: str, calibration:
     check_writable('--out', path.parent)
     check_data(cfg, 'train', 'test', prepare=prepare_if_missing)
     with tempfile.TemporaryDirectory(prefix='dwnet-int8-') as folder:
-        whole = export(model, Path(folder, 'float32', path.name), to, for_int8=True)
+        whole = export(model, Path(folder, 'float32', path.name), to)
         images = [as_input([picture]).numpy() for picture in of_data(cfg, 'train', calibration)]
         small = Path(folder, 'int8', path.name)
         small.parent.mkdir()

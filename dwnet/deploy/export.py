@@ -43,7 +43,7 @@ IMAGES = 3  # of the config's data
 
 
 def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone_only: bool = False,
-           half: bool = False, images: Sequence[Tensor] | None = None, for_int8: bool = False) -> Path:
+           half: bool = False, images: Sequence[Tensor] | None = None) -> Path:
     """Writes a model as a file, and compares the file's outputs with PyTorch's.
 
     Args:
@@ -57,8 +57,6 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
         half: Store the weights in float16; inputs, outputs and the computation stay as they are. Not for ``'torch'``.
         images: Images on which the file is compared, (C, H, W) as the test pipeline gives them: colours are BGR. By
             default some of the config's test data, if they can be read. Photographs of three sizes are added.
-        for_int8: Write the form that :func:`dwnet.deploy.quantise.quantise` makes the fastest int8 file of. In float32
-            onnxruntime is slower with it; OpenVINO gets this form always.
 
     Returns:
         The path.
@@ -78,7 +76,7 @@ def export(model: nn.Module, path: str | os.PathLike, to: str = 'onnx', backbone
     model = copy.deepcopy(reference)
     if any(isinstance(module, DWNet) for module in model.modules()):
         switch_to_deploy(model)
-        if for_int8 or to == 'openvino':
+        if to != 'torch':
             as_convolutions(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -157,10 +157,7 @@ class PatchMerging(nn.Module):
         weight = weight.unflatten(1, (2, 2, -1)).permute(0, 3, 2, 1)  # (2C, columns, rows, C) → (2C, C, rows, columns)
         bias = (self.reduction.weight @ self.norm.bias)[:, None, None]
         moments = torch.cat([x.mean(1, keepdim=True), x.square().mean(1, keepdim=True)], 1)  # (B, 2, H, W)
-        if self.dilation:
-            moments = torch.stack(self._neighbours(moments)).mean(0)
-        else:
-            moments = F.avg_pool2d(moments, 2)
+        moments = torch.stack(self._neighbours(moments)).mean(0) if self.dilation else F.avg_pool2d(moments, 2)
         mean, square = moments.split(1, 1)  # (B, 1, H/2, W/2) each
         y = F.conv2d(x, weight, stride=1 if self.dilation else 2, dilation=self.dilation or 1)
         return y * (square - mean.square() + self.norm.eps).rsqrt() + bias

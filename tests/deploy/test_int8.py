@@ -46,7 +46,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp('files')
     found = {}
     for kind, suffix in SUFFIXES.items():
-        whole = export(model, folder / f'float32{suffix}', kind, images=[], for_int8=True)
+        whole = export(model, folder / f'float32{suffix}', kind, images=[])
         found[kind] = whole, folder / f'int8{suffix}'
         quantise(whole, images(16), found[kind][1])
     return found
