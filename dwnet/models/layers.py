@@ -160,7 +160,7 @@ class PatchMerging(nn.Module):
         moments = torch.stack(self._neighbours(moments)).mean(0) if self.dilation else F.avg_pool2d(moments, 2)
         mean, square = moments.split(1, 1)  # (B, 1, H/2, W/2) each
         y = F.conv2d(x, weight, stride=1 if self.dilation else 2, dilation=self.dilation or 1)
-        return y * (square - mean.square() + self.norm.eps).rsqrt() + bias
+        return y * ((square - mean.square()).clamp(min=0) + self.norm.eps).rsqrt() + bias
 
 
 class Mlp(nn.Module):
