@@ -30,7 +30,7 @@ def convolve_whole_batches(model: Any) -> None:
         if not _convolves_one_image_a_turn(loop) or loop.input_value(0).partial_shape[0].is_dynamic:
             continue
         x, kernels = loop.input_value(0), loop.input_value(1)  # (B, C, H, W), (B, C, k, k)
-        channels, size = (x.partial_shape[1].get_length(), kernels.partial_shape[2].get_length())
+        channels, size = x.partial_shape[1].get_length(), kernels.partial_shape[2].get_length()
         one = op.reshape(x, np.int64([1, -1, 0, 0]), special_zero=True)  # (1, B·C, H, W)
         weights = op.reshape(kernels, np.int64([-1, 1, 1, size, size]), special_zero=False)  # (B·C, 1, 1, k, k)
         edge = [size // 2] * 2

@@ -214,11 +214,14 @@ def test_the_tables_are_those_of_the_record(folder):
 
 
 def test_the_figures_of_the_readme_are_those_of_the_record():
-    rows = json.loads(Path('benchmarks/cpu/inference.json').read_text())['models']
-    table = re.findall(r'^\| `(\w+)` \| ([\d.]+) \| ([\d.–]+) \| ([\d.]+) \|$', Path('README.md').read_text(), re.M)
-    assert len(table) == 6
-    for model, eager, compiled, ratio in table:
-        variants = [rows[name] for name in (model, f'{model} compiled') if name in rows]
-        best = max(variants, key=lambda row: row['images_s'])
-        expected = [*(f"{v['images_s']:.1f}" for v in variants), '–'][:2]
-        assert [eager, compiled, ratio] == [*expected, f"{best['ratio']:.2f}"], model
+    rows = json.loads(Path('benchmarks/cpu/deploy.json').read_text())['deploy']
+    names = {'Swin-T': 'swin_tiny', 'ConvNeXt-T': 'convnext_tiny', 'DWNet-T': 'dwnet_tiny',
+             'Dynamic DWNet-T': 'dynamic_dwnet_tiny'}
+    table = re.findall(r'^\| ([\w -]+) \| ([\d. /]+) \| ([\d. /]+) \| \**([\d. /]+)\** \|$',
+                       Path('README.md').read_text(), re.M)
+    assert [model for model, *_ in table] == list(names)
+    for model, *figures in table:
+        for dtype, figure in zip(('float32', 'bfloat16', 'int8'), figures, strict=True):
+            fastest = [max(row['images_s'] for row in rows if (row['model'], row['dtype'], row['batch']) == (
+                names[model], dtype, batch)) for batch in (1, 8)]
+            assert figure == '{:.1f} / {:.1f}'.format(*fastest), (model, dtype)
