@@ -192,6 +192,8 @@ def _write(record_graph: Callable[[], ExportedProgram], folder: Path, runtime: s
 def _for_one_batch(file: Path, shape: list[int]) -> Path:
     """The .xml file for images of one shape, in which predicted kernels need no loop over the images."""
     kept = file.with_stem(f'{file.stem}-{shape[0]}')
+    if kept.is_file():  # a worker may have it open
+        return kept
     model = openvino.Core().read_model(file)
     model.reshape(shape)
     convolve_whole_batches(model)

@@ -25,7 +25,8 @@ torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 # Autograd looks for devices once, at a process's first backward pass. Where torch is built for CUDA and has no GPU, it
 # finds one if a graph was recorded before, because fake tensors register a device. Then no backward pass works in the
 # processes that tests fork.
-torch.ones(1, requires_grad=True).sum().backward()
+if not torch.cuda.is_available():
+    torch.ones(1, requires_grad=True).sum().backward()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its background jobs so; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)

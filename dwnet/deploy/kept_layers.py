@@ -11,11 +11,10 @@ import numpy as np
 
 from dwnet.errors import UserError, some
 
-from .quantise import Quantiser, quantiser
+from .quantise import Quantiser
 from .runtimes import open_exported
 
-CALIBRATION = 32  # images for the trial of one layer: with all of them a trial takes ten times as long
-IMAGES = 8  # of them, on which the layers are compared
+IMAGES = 8  # on which the layers are compared
 
 
 def hold_score(source: Quantiser, out: Path, score: Callable[[Path], dict[str, float]],
@@ -62,7 +61,7 @@ def largest_drop(before: dict[str, float], after: dict[str, float]) -> float:
 
 
 def _most_sensitive_first(source: Quantiser) -> list[str]:
-    source = quantiser(source.path, source.images[:CALIBRATION])
+    source = source.for_trials()
     images = source.images[:IMAGES]
     expected = [open_exported(source.path).run(image) for image in images]
     changes = {}

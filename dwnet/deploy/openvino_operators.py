@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 
-def convolve_whole_batches(model: Any) -> None:
+def convolve_whole_batches(model: Any) -> int:
     """Replaces the loops over images of predicted kernels by one convolution each, in place.
 
     Args:
         model: An openvino.Model of :func:`dwnet.deploy.export.export`, reshaped to one size of batch; of an int8 file,
             too. Nothing changes where the batch has any size, because the CPU takes no weights of any shape.
+
+    Returns:
+        The number of loops that were replaced.
 
     Example:
         >>> import openvino
@@ -26,6 +29,7 @@ def convolve_whole_batches(model: Any) -> None:
         >>> openvino.save_model(model, 'dynamic-dwnet-tiny_one-image.xml', compress_to_fp16=False)
     """
     from openvino import opset13 as op
+    replaced = 0
     for loop in model.get_ordered_ops():
         if not _convolves_one_image_a_turn(loop) or loop.input_value(0).partial_shape[0].is_dynamic:
             continue
@@ -37,7 +41,9 @@ def convolve_whole_batches(model: Any) -> None:
         y = op.group_convolution(one, weights, strides=[1, 1], pads_begin=edge, pads_end=edge, dilations=[1, 1])
         y = op.reshape(y, np.int64([-1, channels, 0, 0]), special_zero=True)  # (B, C, H, W)
         loop.output(0).replace(y.output(0))
+        replaced += 1
     model.validate_nodes_and_infer_types()
+    return replaced
 
 
 def _convolves_one_image_a_turn(node: Any) -> bool:

@@ -18,6 +18,8 @@ from dwnet.errors import UserError, one_line, requires
 from .record import KEY, Record
 from .runtimes import openvino_core, reports_to_nobody, signal_stack_kept
 
+TRIAL_IMAGES = 32  # for the trial of one layer; with 300 a trial takes ten times as long
+
 
 class Quantiser(ABC):
     """Writes int8 files of one float32 file.
@@ -37,6 +39,10 @@ class Quantiser(ABC):
     @abstractmethod
     def write(self, out: Path, layers: Collection[str]) -> None:
         """Writes the file with these layers in int8."""
+
+    def for_trials(self) -> 'Quantiser':
+        """A quantiser of the same file that writes fast, for trials of single layers."""
+        return self
 
     def record_of(self, record: Record) -> Record:
         """The record of the int8 file of a file with this record."""
@@ -159,7 +165,7 @@ def _onnx_layers(graph: Any) -> tuple[list[str], list[str]]:
 
 # What NNCF quantises where it can
 _ARITHMETIC = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'GroupConvolutionBackpropData', 'MatMul',
-               'Add', 'Subtract', 'Multiply', 'Divide', 'AvgPool')
+               'Add', 'Subtract', 'Multiply', 'Divide', 'Power', 'Sqrt', 'ReduceMean', 'AvgPool', 'MVN')
 
 
 class _OpenVinoQuantiser(Quantiser):
@@ -172,6 +178,10 @@ class _OpenVinoQuantiser(Quantiser):
         text = self._model.get_rt_info(KEY).astype(str) if self._model.has_rt_info(KEY) else None
         self._record = _float32_record(text, path)
         self.layers, self._others = _openvino_layers(self._model)
+
+    def for_trials(self) -> Quantiser:
+        """NNCF calibrates for each file anew, so one with fewer images."""
+        return _OpenVinoQuantiser(self.path, self.images[:TRIAL_IMAGES])
 
     def write(self, out: Path, layers: Collection[str]) -> None:
         with requires('nncf', 'export', 'quantising'), reports_to_nobody():
@@ -200,6 +210,7 @@ def _openvino_layers(model: Any) -> tuple[list[str], list[str]]:
     layers: list[str] = []
     others: list[str] = []
     maps: set[str] = set()  # outputs of convolutions, with their biases
+    products: set[str] = set()  # and of matrix products, without them
     for node in model.get_ordered_ops():
         kind, name, inputs = node.get_type_name(), node.get_friendly_name(), node.input_values()
         sources = {value.get_node().get_friendly_name() for value in inputs}
@@ -214,10 +225,10 @@ def _openvino_layers(model: Any) -> tuple[list[str], list[str]]:
         elif kind == 'MatMul' or 'Convolution' in kind:
             if _is_constant(inputs[1]):
                 layers.append(name)
-                maps.update([name] if 'Convolution' in kind else ())
+                (maps if 'Convolution' in kind else products).add(name)
             else:
                 others.append(name)
-        elif not (kind == 'Add' and any(map(_is_constant, inputs))):  # biases belong to their layers
+        elif not (kind == 'Add' and products & sources and any(map(_is_constant, inputs))):  # a product's bias
             others.append(name)
     return layers, others
 

@@ -52,8 +52,8 @@ class Writer:
     def _by_identity(self, picture: np.ndarray, sample: Any) -> tuple[np.ndarray, Any]:
         """The picture with the masks of the objects that have an identity, and the objects to draw on it.
 
-        Each object has the colour of its identity, and its number. mmdet draws the colours of masks by lot, anew in
-        each frame, so the masks are drawn here.
+        Each object has the colour of its identity, and its number. mmdet changes the colours of masks at random in each
+        frame, so the masks are drawn here.
         """
         instances = sample.pred_instances[sample.pred_instances.instances_id > 0]
         names = self.visualizer.dataset_meta['classes']

@@ -136,31 +136,35 @@ class PatchMerging(nn.Module):
         x = F.pad(x, (0, self.dilation, 0, self.dilation)) if self.dilation else pad_to_multiple(x, 2)
         if self.convolutions:
             return self._as_convolution(x)
-        x = torch.cat([part.permute(0, 2, 3, 1) for part in self._neighbours(x)], dim=-1)  # (B, H/2, W/2, 4C)
+        x = torch.cat(self._neighbours(x.permute(0, 2, 3, 1), rows=1), dim=-1)  # (B, H/2, W/2, 4C)
         return self.reduction(self.norm(x)).permute(0, 3, 1, 2)  # (B, 2C, H/2, W/2)
 
-    def _neighbours(self, x: Tensor) -> list[Tensor]:
-        """The four that each position merges, of a padded map: (B, C, H, W) → four of (B, C, H/2, W/2)."""
-        places = ((0, 0), (1, 0), (0, 1), (1, 1))
-        if far := self.dilation:
-            height, width = x.shape[2] - far, x.shape[3] - far
-            return [x[:, :, row * far:row * far + height, col * far:col * far + width] for row, col in places]
-        return [x[:, :, row::2, col::2] for row, col in places]
+    def _neighbours(self, x: Tensor, rows: int) -> list[Tensor]:
+        """The four that each position merges, of a padded map; ``rows`` is its dimension of rows, columns are next."""
+        def along(length: int, place: int) -> slice:
+            far = self.dilation
+            return slice(place * far, place * far + length - far) if far else slice(place, None, 2)
+
+        height, width = x.shape[rows:rows + 2]
+        return [x[(slice(None), ) * rows + (along(height, row), along(width, column))]
+                for row, column in ((0, 0), (1, 0), (0, 1), (1, 1))]
 
     def _as_convolution(self, x: Tensor) -> Tensor:
         """Norm and Linear layer as one 2×2 convolution, divided by the deviation of each position's neighbours.
 
-        Weights whose sum is 0 make the subtraction of the mean needless.
+        Weights whose sum is 0 make the subtraction of the mean needless. The variance is that within the four
+        neighbours and that between their means.
         """
         weight = self.reduction.weight * self.norm.weight  # (2C, 4C)
         weight = weight - weight.mean(1, keepdim=True)
         weight = weight.unflatten(1, (2, 2, -1)).permute(0, 3, 2, 1)  # (2C, columns, rows, C) → (2C, C, rows, columns)
         bias = (self.reduction.weight @ self.norm.bias)[:, None, None]
-        moments = torch.cat([x.mean(1, keepdim=True), x.square().mean(1, keepdim=True)], 1)  # (B, 2, H, W)
-        moments = torch.stack(self._neighbours(moments)).mean(0) if self.dilation else F.avg_pool2d(moments, 2)
-        mean, square = moments.split(1, 1)  # (B, 1, H/2, W/2) each
+        mean = x.mean(1, keepdim=True)  # (B, 1, H, W)
+        within = (x - mean).square().mean(1, keepdim=True)
+        means, variances = (torch.stack(self._neighbours(y, rows=2)) for y in (mean, within))  # (4, B, 1, H/2, W/2)
+        variance = (variances + (means - means.mean(0)).square()).mean(0)
         y = F.conv2d(x, weight, stride=1 if self.dilation else 2, dilation=self.dilation or 1)
-        return y * ((square - mean.square()).clamp(min=0) + self.norm.eps).rsqrt() + bias
+        return y * (variance + self.norm.eps).rsqrt() + bias
 
 
 class Mlp(nn.Module):

@@ -325,7 +325,8 @@ def test_the_last_object_may_be_another():
     other = Boxes([*boxes[:-1], [0, 40, 9, 49]], scores, [1] * 11 + [4])
     assert compare(other.run, theirs, theirs, pictures, 1e-4)
     for wrong in (Boxes(boxes, scores, [4] + [1] * 11), Boxes(boxes, scores, [1] * 10 + [4, 4]),
-                  Boxes([*boxes[:-2], [0, 40, 9, 49], [0, 40, 9, 49]], scores, [1] * 12)):
+                  Boxes([*boxes[:-2], [0, 40, 9, 49], [0, 40, 9, 49]], scores, [1] * 12),
+                  Boxes(other.found[0].tolist(), [*scores[:-1], .3], [1] * 11 + [4])):
         with pytest.raises(UserError, match='the file and PyTorch disagree on'):
             compare(wrong.run, theirs, theirs, pictures, 1e-4)
 

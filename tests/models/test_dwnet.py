@@ -178,6 +178,18 @@ def test_linear_layers_as_convolutions(stride):
     assert merge.float()(flat).isfinite().all(), 'the rounded moments make a variance below 0'
 
 
+def test_a_merging_as_a_convolution_in_bfloat16():
+    """Nearly as near to float32 as norm and Linear layer are, where the mean is as large as the deviation."""
+    merge, x = PatchMerging(32), torch.randn(2, 32, 16, 16) + 1
+    expected = merge(x)
+    half = copy.deepcopy(merge).bfloat16()
+    errors = []
+    for _ in range(2):
+        errors.append(((half(x.bfloat16()) - expected).norm() / expected.norm()).item())
+        as_convolutions(half)
+    assert errors[1] < 3 * errors[0] < .05
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('mixer', MIXERS)
