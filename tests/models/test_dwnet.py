@@ -175,7 +175,7 @@ def test_linear_layers_as_convolutions(stride):
         for ours, theirs in zip(*((y if isinstance(y, tuple) else (y, )) for y in (after, before)), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
     flat = torch.linspace(20, 40, 256).view(256, 1, 1, 1).expand(256, 5, 4, 4)
-    assert merge.float()(flat).isfinite().all(), 'the rounded moments make a variance below 0'
+    assert merge.float()(flat).isfinite().all(), 'rounding made a variance below 0'
 
 
 def test_a_merging_as_a_convolution_in_bfloat16():
