@@ -28,7 +28,7 @@ from dwnet.toolboxes import TOOLBOXES
 from dwnet.toolboxes.checked import with_checks
 from dwnet.weights.loading import load_backbone, load_weights, read_checkpoint
 
-from .reproducible import randomness_kept
+from .reproducible import PlacedBatchSampler, randomness_kept
 
 # Data sets that download themselves; derived classes count, too.
 _DOWNLOADS = frozenset().union(*(toolbox.downloads for toolbox in TOOLBOXES.values()))
@@ -58,6 +58,7 @@ def preflight(runner: MMEngineRunner) -> None:
         *_check_files(runner, parts, heads),
         *_check_validation(runner),
         *_check_disk(runner, model),
+        *_check_length(runner.train_dataloader),
         *(_check_single_images(runner.train_dataloader, model) if runner.cfg.get('strategy') != 'fsdp' else ())])
 
 
@@ -261,6 +262,15 @@ def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: b
         states = 2 if any(part in type_name(optimizer) for part in ('Adam', 'Lamb')) else 1
     copies = 1 + any(isinstance(hook, EMAHook) for hook in runner.hooks)
     return copies * weights + with_optimizer * states * trained
+
+
+def _check_length(loader: DataLoader) -> Iterator[Finding]:
+    """Finds data that make no batch; mmengine would fail where it counts the steps of an epoch."""
+    batches = loader.batch_sampler
+    if isinstance(batches, PlacedBatchSampler) and not len(batches):
+        yield Finding(f'the training data make no batch: there are {len(loader.dataset)} samples for '
+                      f'{get_world_size()} processes, and drop_last=True leaves out what is fewer than '
+                      f'{batches.batch_size} a process; lower train_dataloader.batch_size, or set drop_last=False')
 
 
 def _check_single_images(loader: DataLoader, model: nn.Module) -> Iterator[Finding]:

@@ -65,7 +65,7 @@ class Toolbox:
             a config measures, the first in this table counts. A config without the argument measures the first.
         preprocessor_type: The data preprocessor of a model that names none.
         checked_datasets: Data set, by package and class → our subclass, which reports broken entries.
-        checked_readers: Image readers, by package and class, in whose place ``dwnet.LoadWholeImage`` reads.
+        checked_readers: Reader of images or of label images, by package and class → our class, which reports damage.
         downloads: Data sets that download themselves, by package and class.
         dump_type: The metric that writes predictions as a pickle.
         layer_decay: The constructor of optimizers with learning rates by the kind or depth of a layer, by package and
@@ -91,7 +91,7 @@ class Toolbox:
     main_scores: dict[str, tuple[str, dict[str, str]]] = {}
     preprocessor_type = 'BaseDataPreprocessor'
     checked_datasets: dict[str, str] = {}
-    checked_readers: frozenset[str] = frozenset()
+    checked_readers: dict[str, str] = {}
     downloads: frozenset[str] = frozenset()
     dump_type = 'DumpResults'
     layer_decay = ''

@@ -1,4 +1,4 @@
-"""Puts data sets and image readers that report damage in the place of those that pass over damage."""
+"""Puts data sets and readers that report damage in the place of those that pass over damage."""
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
@@ -10,7 +10,7 @@ from . import TOOLBOXES
 
 
 def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
-    """A copy of a data set's config with the checked data sets and image reader of this package.
+    """A copy of a data set's config with the checked data sets and readers of this package.
 
     Config files keep the usual names, since the toolboxes' inferencers look for these names. Subclasses of the usual
     classes stay, since a subclass may read in another way.
@@ -30,14 +30,15 @@ def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
         for toolbox in TOOLBOXES.values():
             if kind and kind[0] in toolbox.checked_datasets:
                 config['type'] = toolbox.checked_datasets[kind[0]]
-    elif _is_reader(config) and not {'ignore_empty', 'file_client_args'} & config.keys():
-        config['type'] = 'dwnet.LoadWholeImage'
+    elif (reader := _checked_reader(config)) and not {'ignore_empty', 'file_client_args'} & config.keys():
+        config['type'] = reader
     return config
 
 
-def _is_reader(step: dict) -> bool:
-    """Whether a step reads images as mmcv does, and nothing else."""
-    if class_of(step, TRANSFORMS) is LoadImageFromFile:
-        return True
+def _checked_reader(step: dict) -> str:
+    """The class that reads in the place of a step; empty if the step reads nothing, or is a user's own."""
+    if class_of(step, TRANSFORMS) is LoadImageFromFile:  # mmcv's
+        return 'dwnet.LoadWholeImage'
     kind = lineage(step, TRANSFORMS)[:1]
-    return any(kind and kind[0] in toolbox.checked_readers for toolbox in TOOLBOXES.values())
+    return next((toolbox.checked_readers[kind[0]] for toolbox in TOOLBOXES.values()
+                 if kind and kind[0] in toolbox.checked_readers), '')

@@ -20,7 +20,7 @@ class MMOCR(Toolbox):
     scores = {'icdar/hmean': 'h-mean', 'icdar/precision': 'precision', 'icdar/recall': 'recall'}
     main_scores = {'mmocr.HmeanIOUMetric': ('', {'hmean': 'icdar/hmean'})}
     preprocessor_type = 'mmocr.TextDetDataPreprocessor'
-    checked_readers = frozenset({'mmocr.LoadImageFromFile'})
+    checked_readers = {'mmocr.LoadImageFromFile': 'dwnet.LoadWholeImage'}
 
     def save_pictures(self, cfg: Config, folder: str) -> None:
         cfg.default_hooks.visualization.update(enable=True, draw_gt=True, draw_pred=True, interval=1)

@@ -14,6 +14,7 @@ from dwnet.data.panoptic import read
 from dwnet.data.table import settled
 from dwnet.errors import UserError
 from dwnet.toolboxes import main_score
+from dwnet.toolboxes.checked import with_checks
 from dwnet.toolboxes.own_data import use_own_data
 
 CONFIG = 'configs/detection/mask2former_dwnet-tiny_lsj-50e_coco-panoptic.py'
@@ -166,3 +167,30 @@ def test_what_mmdet_cannot_find_is_refused(form, message, tmp_path):
     cfg.work_dir = str(tmp_path / 'work')
     with pytest.raises(UserError, match=message):
         use_own_data(cfg, *roots)
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda png: png[:-12], 'its end is missing'), (lambda png: b'', 'it is empty'),
+    (lambda png: png[:len(png) // 2], 'the checksum of its part IDAT is wrong'),
+    (None, 'it has 32×24 pixels, and its image 64×48')])
+def test_a_damaged_png_is_named_as_it_is_read(damage, message, tmp_path):
+    """OpenCV would decode the start, and the training would learn from the rest, too."""
+    root = panoptic_root(tmp_path / 'my', train=3, val=2)
+    cfg, _ = own(root, tmp_path / 'work')
+    dataset = DATASETS.build(with_checks(cfg.train_dataloader.dataset))
+    read_both = dataset.pipeline.transforms[:2]
+
+    def read_first() -> np.ndarray:
+        info = dataset.get_data_info(0)
+        for step in read_both:
+            info = step(info)
+        return info['gt_seg_map']
+
+    assert np.unique(read_first()).tolist() == [0, 1, 2]
+    png = root / 'annotations/panoptic_train/0.png'
+    if damage is None:
+        Image.open(png).resize((32, 24), Image.Resampling.NEAREST).save(png)
+    else:
+        png.write_bytes(damage(png.read_bytes()))
+    with pytest.raises(ValueError, match=f'0.png does not show the segments of its image: {message}'):
+        read_first()

@@ -442,6 +442,14 @@ def test_batches_of_one_image(config, options, message, make_runner, monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
 
 
+@pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION])
+def test_fewer_samples_than_a_batch(config, find):
+    error, _ = find(config, {'train_dataloader.batch_size': 2000, 'train_dataloader.drop_last': True})
+    assert error.startswith('the training data make no batch: there are ')
+    assert 'leaves out what is fewer than 2000 a process; lower train_dataloader.batch_size' in error
+    assert find(config, {'train_dataloader.batch_size': 2000, 'train_dataloader.drop_last': False})[0] == ''
+
+
 @pytest.mark.parametrize('option', ['activation_checkpointing', 'channels_last', 'CompileHook'])
 def test_the_model_stays_bit_equal(option, make_runner, monkeypatch):
     """Options replace a module's ``forward``; in the preflight's copy it must not reach the original's buffers."""

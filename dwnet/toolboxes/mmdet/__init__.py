@@ -2,6 +2,7 @@
 
 ===================  ===============================================================
 ``coco``             COCO annotations, mended or left out; labels follow the names of the classes
+``panoptic``         panoptic PNGs that have to be whole
 ``resized_truth``    boxes and masks of a validation in the pixels of the network's input
 ``channels``         normalises images of any number of channels
 ``slices``           detection in the tiles of large images
@@ -58,6 +59,7 @@ class MMDet(Toolbox):
         'mmdet.LVISMetric': ('metric', {'bbox': 'lvis/bbox_AP', 'segm': 'lvis/segm_AP'})}
     layer_decay = 'mmdet.LearningRateDecayOptimizerConstructor'
     checked_datasets = {'mmdet.CocoDataset': 'dwnet.CheckedCocoDataset'}
+    checked_readers = {'mmdet.LoadPanopticAnnotations': f'{__name__}.panoptic.LoadWholePanoptic'}
     dump_type = 'mmdet.DumpDetResults'
     # boxes alone: mmdet cannot merge masks
     tta_model = dict(type='BoxTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=.5), max_per_img=100))

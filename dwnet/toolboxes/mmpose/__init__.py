@@ -47,7 +47,7 @@ class MMPose(Toolbox):
     layer_decay = 'mmpose.LayerDecayOptimWrapperConstructor'
     preprocessor_type = 'PoseDataPreprocessor'
     checked_datasets = {'mmpose.CocoDataset': f'{__name__}.checked.CheckedCocoDataset'}
-    checked_readers = frozenset({'mmpose.LoadImage'})
+    checked_readers = {'mmpose.LoadImage': 'dwnet.LoadWholeImage'}
 
     def prepare_visualizer(self, visualizer: Visualizer) -> None:
         visualizer.set_dataset_meta(visualizer.dataset_meta)  # also the skeleton and its colours
