@@ -11,6 +11,8 @@ from dwnet.errors import UserError
 
 from .trial_images import as_input
 
+_PIXELS = 4096  # of a mask, by which objects are told apart
+
 
 def compare(run: Callable[[np.ndarray], dict[str, np.ndarray]], graph: nn.Module, reference: nn.Module,
             batches: Iterable[list[Tensor]], tolerance: float, rounded: bool = False) -> bool:
@@ -102,10 +104,18 @@ def _has_objects_of(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bo
 
 
 def _partners(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
-    """The order in which our objects match theirs: objects of nearly the same score may have changed places."""
+    """The order in which our objects match theirs: objects of nearly the same score may have changed places.
+
+    Objects without a pixel all have the score 0 and the same box, and only their masks tell them apart.
+    """
     size = theirs['boxes'].abs().max().clamp(min=1) if len(theirs['boxes']) else 1
     costs = (torch.cdist(theirs['boxes'] / size, ours['boxes'] / size, p=1)
              + (theirs['scores'][:, None] - ours['scores']).abs() + (theirs['labels'][:, None] != ours['labels']))
+    for name in {'masks', 'image_masks'} & theirs.keys():
+        if ours[name].shape == theirs[name].shape and ours[name].numel():
+            step = -(-ours[name][0].numel() // _PIXELS)
+            a, b = (outputs[name].flatten(1)[:, ::step] for outputs in (theirs, ours))
+            costs += torch.cdist(a, b, p=1) / a.shape[1]
     place = torch.arange(len(costs), dtype=torch.float64)
     costs = costs.nan_to_num(nan=1e9) + 1e-9 * (place[:, None] - place).abs()  # equal objects keep their places
     return torch.from_numpy(linear_sum_assignment(costs.numpy())[1])

@@ -318,6 +318,19 @@ def test_objects_of_one_score_may_change_places():
             compare(wrong.run, theirs, theirs, pictures, 1e-4)
 
 
+def test_masks_tell_objects_without_a_pixel_apart():
+    """All of them have the score 0 and no box, so their order is open."""
+    masks = torch.linspace(.05, .35, 4 * 64 * 64).reshape(4, 64, 64)
+    theirs, ours, wrong = (Boxes([[0, 0, 0, 0]] * 4, [0.] * 4, [5, 5, 5, 3]) for _ in range(3))
+    for detector, shown in ((theirs, masks), (ours, masks[[2, 0, 1, 3]]), (wrong, masks[[2, 3, 1, 0]])):
+        detector.axes = {**Boxes.axes, 'image_masks': {0: 'detections'}}
+        detector.found.append(shown)
+    pictures = [[torch.zeros(3, 64, 64, dtype=torch.uint8)]]
+    assert compare(ours.run, theirs, theirs, pictures, 1e-4)
+    with pytest.raises(UserError, match='the file and PyTorch disagree on image_masks'):
+        compare(wrong.run, theirs, theirs, pictures, 1e-4)
+
+
 def test_the_last_object_may_be_another():
     """Of twelve: its score and that of the next candidate are equal, and a detector keeps its twelve best."""
     boxes, scores = [[9. * i, 0, 9. * i + 8, 8] for i in range(12)], [.9 - .05 * i for i in range(12)]
