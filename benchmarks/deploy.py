@@ -29,7 +29,7 @@ from torch.export import Dim, ExportedProgram
 
 from dwnet.deploy.export import OPSET
 from dwnet.deploy.onnx_operators import translations
-from dwnet.deploy.openvino_operators import convolve_whole_batches
+from dwnet.deploy.openvino_operators import unroll_batches
 from dwnet.deploy.quantise import quantise
 from dwnet.deploy.record import Record
 from dwnet.errors import UserError
@@ -196,7 +196,7 @@ def _for_one_batch(file: Path, shape: list[int]) -> Path:
         return kept
     model = openvino.Core().read_model(file)
     model.reshape(shape)
-    convolve_whole_batches(model)
+    unroll_batches(model)
     openvino.save_model(model, kept, compress_to_fp16=False)
     return kept
 

@@ -29,7 +29,7 @@ from dwnet.toolboxes import toolbox_of_model
 from dwnet.toolboxes.graphs import Backbone
 
 from .comparison import compare
-from .openvino_operators import convolve_whole_batches
+from .openvino_operators import unroll_batches
 from .record import Record
 from .runtimes import open_exported, reports_to_nobody
 from .trial_images import as_input, of_data, photographs
@@ -238,7 +238,7 @@ def _convert_to_openvino(file: Path, path: Path, record: Record) -> None:
         import openvino
     with reports_to_nobody():
         model = openvino.convert_model(file)
-    convolve_whole_batches(model)
+    unroll_batches(model)
     for key, text in record.entries().items():
         model.set_rt_info(text, key)
     openvino.save_model(model, path, compress_to_fp16=record.precision == 'float16')

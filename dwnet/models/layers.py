@@ -81,13 +81,16 @@ def only_computes(module: nn.Module, *kinds: type) -> bool:
 
 
 def as_convolutions(model: nn.Module) -> None:
-    """Lets the Linear layers of a model's blocks and mergings run as convolutions, in place; same outputs.
+    """Lets the Linear layers and norms of a model's blocks, mergings and patches run as convolutions, in place.
 
-    For exported files: the runtimes fuse bias, GELU and rounding into convolutions in int8, and not into products; and
-    they copy the neighbours that a merging concatenates slowly.
+    The outputs are the same. For exported files: in int8 the runtimes fuse bias, GELU and rounding into convolutions,
+    and not into products; and they are slow at copying neighbours, for a merging, and at changing layouts, for a norm.
     """
     for module in model.modules():
-        if isinstance(module, PatchMerging):
+        if isinstance(module, PatchEmbed):
+            parts = only_computes(module.proj, nn.Conv2d), only_computes(module.norm, nn.LayerNorm)
+            module.convolutions = all(parts)
+        elif isinstance(module, PatchMerging):
             parts = only_computes(module.reduction, nn.Linear), only_computes(module.norm, nn.LayerNorm)
             module.convolutions = all(parts)
         elif isinstance(module, Mlp):
@@ -105,12 +108,20 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_channels: int, dim: int, patch_size: int = 4) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.convolutions = False
         self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = pad_to_multiple(x, self.patch_size).contiguous(memory_format=torch.channels_last)
-        return apply_norm(self.norm, self.proj(x))
+        return self._as_convolution(x) if self.convolutions else apply_norm(self.norm, self.proj(x))
+
+    def _as_convolution(self, x: Tensor) -> Tensor:
+        """The same without a change of layout: weights whose mean over the channels C is 0 subtract the mean."""
+        weight, bias = self.proj.weight, self.proj.bias
+        y = F.conv2d(x, weight - weight.mean(0), None if bias is None else bias - bias.mean(), self.patch_size)
+        deviation = (y.square().mean(1, keepdim=True) + self.norm.eps).sqrt()  # (B, 1, H/4, W/4)
+        return y / deviation * self.norm.weight[:, None, None] + self.norm.bias[:, None, None]
 
 
 class PatchMerging(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from dwnet.deploy.onnx_operators import translations
-from dwnet.deploy.openvino_operators import convolve_whole_batches
+from dwnet.deploy.openvino_operators import unroll_batches
 from dwnet.deploy.runtimes import openvino_core
 from dwnet.ops import dynamic_depthwise_conv2d, operators_kept, reference
 
@@ -36,16 +36,16 @@ def run(runtime: str, file: Path, images: np.ndarray) -> np.ndarray:
         session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
         return session.run(None, {'image': images})[0]
     model = openvino.convert_model(file)
-    if runtime == 'openvino, whole batches':
-        assert convolve_whole_batches(model) == 0  # any batch: as it was
+    if runtime == 'openvino, unrolled':
+        assert unroll_batches(model) == 0  # any batch: as it was
         model.reshape([len(images), *images.shape[1:]] if images.shape[3] == 14 else [len(images), 4, -1, -1])
-        assert convolve_whole_batches(model) == 1
+        assert unroll_batches(model) == 1
         assert 'TensorIterator' not in {node.get_type_name() for node in model.get_ops()}
     return openvino_core().compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})([images])[0]
 
 
 @pytest.mark.parametrize('size', [3, 7])
-@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino', 'openvino, whole batches'])
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino', 'openvino, unrolled'])
 def test_agrees_with_the_formula_at_any_batch_and_size(runtime, size, tmp_path):
     torch.manual_seed(size)
     module, file = Dynamic(4, size).eval(), tmp_path / 'dynamic.onnx'
