@@ -11,7 +11,7 @@ from dwnet.errors import UserError
 
 from .trial_images import as_input
 
-_PIXELS = 4096  # of a mask, by which objects are told apart
+_PIXELS = 4096  # so many of a mask tell objects apart
 
 
 def compare(run: Callable[[np.ndarray], dict[str, np.ndarray]], graph: nn.Module, reference: nn.Module,
@@ -113,7 +113,7 @@ def _partners(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> Tensor:
              + (theirs['scores'][:, None] - ours['scores']).abs() + (theirs['labels'][:, None] != ours['labels']))
     for name in {'masks', 'image_masks'} & theirs.keys():
         if ours[name].shape == theirs[name].shape and ours[name].numel():
-            step = -(-ours[name][0].numel() // _PIXELS)
+            step = ours[name][0].numel() // _PIXELS | 1  # odd, or the pixels would lie in a few columns
             a, b = (outputs[name].flatten(1)[:, ::step] for outputs in (theirs, ours))
             costs += torch.cdist(a, b, p=1) / a.shape[1]
     place = torch.arange(len(costs), dtype=torch.float64)

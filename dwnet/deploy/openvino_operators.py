@@ -3,9 +3,8 @@
 ONNX fixes the number of a convolution's groups, so :mod:`dwnet.deploy.onnx_operators` takes one image at a time in a
 loop. OpenVINO changes the layout of the maps in front of a loop and behind it. If the size of the batch is fixed, the
 loop can become a convolution for each image, and the maps keep the layout of the layers around: with one image the
-dynamic DWNet-T runs in three quarters of the time. A single convolution, whose groups are the channels of all images,
-changes the layout, too; with eight images it makes the network 4 to 5 % slower, in bfloat16 12 % (two threads of a
-Xeon).
+dynamic DWNet-T runs in three quarters of the time (two threads of a Xeon). A single convolution, whose groups are the
+channels of all images, would change the layout, too; benchmarks/README.md compares both.
 """
 from typing import Any
 

@@ -267,10 +267,15 @@ def _checkpoint_size(runner: MMEngineRunner, model: nn.Module, with_optimizer: b
 def _check_length(loader: DataLoader) -> Iterator[Finding]:
     """Finds data that make no batch; mmengine would fail where it counts the steps of an epoch."""
     batches = loader.batch_sampler
-    if isinstance(batches, PlacedBatchSampler) and not len(batches):
-        yield Finding(f'the training data make no batch: there are {len(loader.dataset)} samples for '
-                      f'{get_world_size()} processes, and drop_last=True leaves out what is fewer than '
-                      f'{batches.batch_size} a process; lower train_dataloader.batch_size, or set drop_last=False')
+    if not isinstance(batches, PlacedBatchSampler) or len(batches) or isinstance(batches.sampler, InfiniteSampler):
+        return
+    if not (samples := len(loader.dataset)):
+        yield Finding('the training data have no samples; look at their ann_file, data_prefix and filter_cfg')
+        return
+    processes = f' for {get_world_size()} processes' if get_world_size() > 1 else ''
+    yield Finding(f'the training data make no batch: there are {samples} samples{processes}, and drop_last=True leaves '
+                  f'out a batch of fewer than {batches.batch_size}; lower train_dataloader.batch_size, or set '
+                  'drop_last=False in train_dataloader, or in its batch_sampler')
 
 
 def _check_single_images(loader: DataLoader, model: nn.Module) -> Iterator[Finding]:

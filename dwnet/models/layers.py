@@ -81,10 +81,10 @@ def only_computes(module: nn.Module, *kinds: type) -> bool:
 
 
 def as_convolutions(model: nn.Module) -> None:
-    """Lets the Linear layers and norms of a model's blocks, mergings and patches run as convolutions, in place.
+    """Lets a model's MLPs, mergings and patch embedding compute by convolutions alone, in place; same outputs.
 
-    The outputs are the same. For exported files: in int8 the runtimes fuse bias, GELU and rounding into convolutions,
-    and not into products; and they are slow at copying neighbours, for a merging, and at changing layouts, for a norm.
+    For exported files: in int8 the runtimes fuse bias, GELU and rounding into convolutions, and not into products. They
+    are slow at copying the neighbours that a merging concatenates, and at changing the layout for a LayerNorm.
     """
     for module in model.modules():
         if isinstance(module, PatchEmbed):

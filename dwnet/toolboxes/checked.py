@@ -36,7 +36,7 @@ def with_checks(config: Any, registry: Registry = DATASETS) -> Any:
 
 
 def _checked_reader(step: dict) -> str:
-    """The class that reads in the place of a step; empty if the step reads nothing, or is a user's own."""
+    """The class that reads in the place of a step; empty if none does."""
     if class_of(step, TRANSFORMS) is LoadImageFromFile:  # mmcv's
         return 'dwnet.LoadWholeImage'
     kind = lineage(step, TRANSFORMS)[:1]

@@ -320,7 +320,8 @@ def test_objects_of_one_score_may_change_places():
 
 def test_masks_tell_objects_without_a_pixel_apart():
     """All of them have the score 0 and no box, so their order is open."""
-    masks = torch.linspace(.05, .35, 4 * 64 * 64).reshape(4, 64, 64)
+    masks = torch.full((4, 256, 256), .05)
+    masks[range(4), :, 1:5] = torch.tensor([.1, .2, .3, .4])[:, None, None]
     theirs, ours, wrong = (Boxes([[0, 0, 0, 0]] * 4, [0.] * 4, [5, 5, 5, 3]) for _ in range(3))
     for detector, shown in ((theirs, masks), (ours, masks[[2, 0, 1, 3]]), (wrong, masks[[2, 3, 1, 0]])):
         detector.axes = {**Boxes.axes, 'image_masks': {0: 'detections'}}

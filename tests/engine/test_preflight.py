@@ -442,12 +442,19 @@ def test_batches_of_one_image(config, options, message, make_runner, monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(before.values(), runner.model.state_dict().values()))
 
 
-@pytest.mark.parametrize('config', [CLASSIFICATION, DETECTION])
-def test_fewer_samples_than_a_batch(config, find):
-    error, _ = find(config, {'train_dataloader.batch_size': 2000, 'train_dataloader.drop_last': True})
-    assert error.startswith('the training data make no batch: there are ')
-    assert 'leaves out what is fewer than 2000 a process; lower train_dataloader.batch_size' in error
-    assert find(config, {'train_dataloader.batch_size': 2000, 'train_dataloader.drop_last': False})[0] == ''
+@pytest.mark.parametrize('config, options, message', [
+    (CLASSIFICATION, {'train_dataloader.drop_last': True}, 'set drop_last=False in train_dataloader'),
+    (CLASSIFICATION, {'train_dataloader.drop_last': False}, ''),
+    (CLASSIFICATION, {'train_dataloader.drop_last': True, 'train_dataloader.sampler.type': 'InfiniteSampler'}, ''),
+    (DETECTION, {'train_dataloader.drop_last': False, 'train_dataloader.batch_sampler': dict(
+        type='AspectRatioBatchSampler', drop_last=True)}, 'or in its batch_sampler'),
+    (DETECTION, {'train_dataloader.drop_last': False, 'train_dataloader.batch_sampler': dict(
+        type='AspectRatioBatchSampler')}, '')])
+def test_fewer_samples_than_a_batch(config, options, message, find):
+    error, _ = find(config, {'train_dataloader.batch_size': 2000, **options})
+    assert message in error and bool(error) == bool(message), error
+    if message:
+        assert error.startswith('the training data make no batch: there are ') and 'fewer than 2000; lower' in error
 
 
 @pytest.mark.parametrize('option', ['activation_checkpointing', 'channels_last', 'CompileHook'])

@@ -14,7 +14,7 @@ class LoadWholePanoptic(LoadPanopticAnnotations):
     """mmdet's ``LoadPanopticAnnotations``, which raises an error for a damaged PNG.
 
     OpenCV decodes the start of a damaged file, and the rest would be pixels of no segment. A PNG of another size than
-    its image would give masks that lie elsewhere.
+    its image, turned for example, may give masks that lie elsewhere.
     """
 
     def _load_masks_and_semantic_segs(self, results: dict) -> None:
