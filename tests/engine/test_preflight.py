@@ -154,7 +154,7 @@ def write_list(data: Path, *lines: str) -> dict:
     names = [f'{path.parent.name}/{path.name} {path.parent.name}'
              for path in sorted((data / 'classification/train').glob('*/*.jpg'))[:40]]
     (data / 'train.txt').write_text('\n'.join([*names, *lines]))
-    return {'train_dataloader.dataset.ann_file': 'train.txt'}
+    return {'train_dataloader.dataset.ann_file': 'train.txt', 'train_dataloader.batch_size': 8}
 
 
 def test_labels_of_a_list_beyond_the_head(data, find):

@@ -17,7 +17,7 @@ class LoadWholePanoptic(LoadPanopticAnnotations):
     its image, turned for example, may give masks that lie elsewhere.
     """
 
-    def _load_masks_and_semantic_segs(self, results: dict) -> None:
+    def transform(self, results: dict) -> dict:
         """Raises a ``ValueError`` that names the file; ``results`` has ``ori_shape``, (height, width) of the image."""
         if path := results.get('seg_map_path'):
             try:
@@ -30,4 +30,4 @@ class LoadWholePanoptic(LoadPanopticAnnotations):
                     raise ValueError(f'it has {width}×{height} pixels, and its image {wanted}')
             except Exception as error:  # the file system and Pillow raise many kinds
                 raise ValueError(f'{path} does not show the segments of its image: {error}') from error
-        super()._load_masks_and_semantic_segs(results)
+        return super().transform(results)
